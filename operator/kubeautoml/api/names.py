@@ -1,0 +1,156 @@
+"""Every name that two parts must agree on: child objects, labels, environment, files. Nothing else builds one."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+from kubeautoml.api.kinds import GROUP
+
+FIELD_MANAGER = "kubeautoml-operator"
+FINALIZER = f"{GROUP}/cleanup"
+
+LABEL_JOB = f"{GROUP}/job"
+LABEL_JOB_UID = f"{GROUP}/job-uid"
+LABEL_COMPONENT = f"{GROUP}/component"
+LABEL_MODEL_VERSION = f"{GROUP}/model-version"
+
+STUDY_TOKEN_AUDIENCE = "kubeautoml-study"
+SERVER_PORT = 8080
+
+
+class Component(StrEnum):
+    """What a child is for; the value of the component label."""
+
+    WORKER = "worker"
+    FINALIZER = "finalizer"
+    SERVER = "server"
+    MODEL = "model"
+
+
+class Env(StrEnum):
+    """Environment of the pods. A path or setting reaches a pod only through one of these or an argument."""
+
+    JOB = "KUBEAUTOML_JOB"
+    """JSON of `pod.PodJob`: name, namespace, uid and the immutable part of the spec."""
+    STUDY_URL = "KUBEAUTOML_STUDY_URL"
+    STUDY_TOKEN_FILE = "KUBEAUTOML_STUDY_TOKEN_FILE"
+    STUDY_CA_FILE = "KUBEAUTOML_STUDY_CA_FILE"
+    POD_NAME = "KUBEAUTOML_POD_NAME"
+    POD_UID = "KUBEAUTOML_POD_UID"
+    SCRATCH_DIR = "KUBEAUTOML_SCRATCH_DIR"
+    THREADS = "KUBEAUTOML_THREADS"
+    MEMORY_BYTES = "KUBEAUTOML_MEMORY_BYTES"
+    TRAIN_CREDENTIALS_DIR = "KUBEAUTOML_TRAIN_CREDENTIALS_DIR"
+    TEST_CREDENTIALS_DIR = "KUBEAUTOML_TEST_CREDENTIALS_DIR"
+    OUTPUT_CREDENTIALS_DIR = "KUBEAUTOML_OUTPUT_CREDENTIALS_DIR"
+    MODEL_URI = "KUBEAUTOML_MODEL_URI"
+    MODEL_SHA256 = "KUBEAUTOML_MODEL_SHA256"
+    MODEL_NAME = "KUBEAUTOML_MODEL_NAME"
+    MODEL_VERSION = "KUBEAUTOML_MODEL_VERSION"
+    BIND_HOST = "KUBEAUTOML_BIND_HOST"
+    PORT = "KUBEAUTOML_PORT"
+
+
+def short_hash(text: str) -> str:
+    """Eight hexadecimal digits of the text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def child_name(job: str, suffix: str) -> str:
+    """<job>-<suffix>, cut to 63 characters with a hash that keeps long names apart."""
+    name = f"{job}-{suffix}"
+    if len(name) <= 63:
+        return name
+    return f"{job[: 63 - len(suffix) - 10].rstrip('-')}-{short_hash(job)}-{suffix}"
+
+
+def worker_job_name(job: str, uid: str) -> str:
+    """The batch Job of the workers; it carries the uid, so a recreated AutoMLJob never adopts an old one's pods."""
+    return child_name(job, f"{short_hash(uid)[:5]}-worker")
+
+
+def finalizer_job_name(job: str, uid: str) -> str:
+    """The batch Job of the finalizer."""
+    return child_name(job, f"{short_hash(uid)[:5]}-finalize")
+
+
+def server_name(job: str) -> str:
+    """Deployment, Service and all else of the endpoint: stable over versions, since clients hold its address."""
+    return child_name(job, "server")
+
+
+def model_name(job: str, version: str) -> str:
+    """The AutoMLModel."""
+    return child_name(job, version)
+
+
+def study_name(namespace: str, job: str, uid: str) -> str:
+    """One study a job; the uid keeps a recreated job away from its predecessor's trials."""
+    return f"{namespace}/{job}/{uid}"
+
+
+def labels(job: str, uid: str, component: Component) -> dict[str, str]:
+    """Labels of every child."""
+    value = job if len(job) <= 63 else f"{job[:54].rstrip('-')}-{short_hash(job)}"
+    return {
+        "app.kubernetes.io/name": "kubeautoml",
+        "app.kubernetes.io/instance": value,
+        "app.kubernetes.io/component": component.value,
+        "app.kubernetes.io/managed-by": FIELD_MANAGER,
+        LABEL_JOB: value,
+        LABEL_JOB_UID: uid,
+        LABEL_COMPONENT: component.value,
+    }
+
+
+def service_url(job: str, namespace: str) -> str:
+    """Address of the endpoint inside the cluster."""
+    return f"http://{server_name(job)}.{namespace}.svc.cluster.local"
+
+
+class ArtifactPaths:
+    """URIs of everything a job leaves in object storage, under <output.uri>/<namespace>/<name>/<uid>/."""
+
+    def __init__(self, output_uri: str, namespace: str, name: str, uid: str) -> None:
+        self.root = f"{output_uri.rstrip('/')}/{namespace}/{name}/{uid}"
+
+    @property
+    def profile(self) -> str:
+        """Column types and statistics, JSON."""
+        return f"{self.root}/data/profile.json"
+
+    @property
+    def folds(self) -> str:
+        """Row, fold, hold-out membership; Parquet."""
+        return f"{self.root}/data/folds.parquet"
+
+    def trial(self, number: int, file: str = "") -> str:
+        """A trial's folder, or a file in it."""
+        return f"{self.root}/trials/{number}/{file}"
+
+    @property
+    def leaderboard(self) -> str:
+        return f"{self.root}/leaderboard.csv"
+
+    @property
+    def metrics(self) -> str:
+        return f"{self.root}/metrics.json"
+
+    @property
+    def report(self) -> str:
+        return f"{self.root}/report.html"
+
+    @property
+    def pipeline(self) -> str:
+        return f"{self.root}/pipeline.py"
+
+    @property
+    def model(self) -> str:
+        """Folder of the finished bundle."""
+        return f"{self.root}/model"
+
+    @property
+    def best_so_far(self) -> str:
+        """Folder of the bundle that is servable before the job ends."""
+        return f"{self.root}/best-so-far"

@@ -1,0 +1,173 @@
+"""What the operator and the pods tell each other through the study: plain values, no optuna.
+
+The study's user attributes are the only channel between them (pods have no API token). Each attribute stays below 2 kB
+and has one writer:
+
+    limits    operator -> workers     what ends the search; read before every trial
+    orders    in `StudyOrders`        trials to retire because their pod is gone (written into the trials themselves)
+    data      first worker -> operator   the data was read, split and stored
+    failure   a pod -> operator       why the job cannot go on (reason, message)
+    search    workers -> operator     the search space is exhausted
+    stage     finalizer -> operator   what the finalizer is doing
+    result    finalizer -> operator   the finished model
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class StudyAttr(StrEnum):
+    """User attributes of a study."""
+
+    LIMITS = "limits"
+    DATA = "data"
+    FAILURE = "failure"
+    SEARCH = "search"
+    STAGE = "stage"
+    RESULT = "result"
+
+
+class TrialAttr(StrEnum):
+    """User attributes of a trial."""
+
+    POD_UID = "pod_uid"
+    ATTEMPT = "attempt"
+    FAMILY = "family"
+    PORTFOLIO = "portfolio"
+    RETRY_OF = "retry_of"
+    PREEMPTED = "preempted"
+    ERROR = "error"
+    FIT_SECONDS = "fit_seconds"
+    PREDICT_SECONDS = "predict_seconds"
+    ARTIFACT_URI = "artifact_uri"
+
+
+@dataclass(frozen=True)
+class StudyLimits:
+    """What ends the search. `stop` is set once a limit was reached: workers finish nothing more and leave."""
+
+    max_trials: int
+    max_failed_trials: int
+    search_deadline: float | None = None
+    """Unix time at which workers stop; a trial that would end later is cut."""
+    job_deadline: float | None = None
+    """Unix time at which the finished model is due."""
+    target_value: float | None = None
+    patience_trials: int | None = None
+    stop: bool = False
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the first worker found when it read the data."""
+
+    rows: int
+    columns: int
+    holdout_rows: int
+    folds: int
+    classes: int | None
+    sha256: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why the job cannot go on, found by a pod. `stage` is "data", "output", "search" or "finalize"."""
+
+    stage: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """The finished model, as the finalizer reports it. `metrics` are hold-out metrics by name."""
+
+    model_uri: str
+    sha256: str
+    size_bytes: int
+    metrics: dict[str, float]
+    members: tuple[str, ...]
+    trials: int
+    data_sha256: str
+    finished_at: float
+    code_version: str
+
+
+@dataclass(frozen=True)
+class RunningTrial:
+    """A trial somebody says to be running. `pod_uid` is empty until the worker has written it."""
+
+    number: int
+    pod_uid: str
+    attempt: int
+    started_at: float
+
+
+@dataclass(frozen=True)
+class FinishedTrial:
+    """One scored trial. `parameters` are as the study holds them."""
+
+    number: int
+    value: float
+    family: str
+    parameters: dict[str, Any]
+    duration_seconds: float | None
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """All that the planner needs of a study, whatever its size."""
+
+    waiting: int = 0
+    running: int = 0
+    completed: int = 0
+    pruned: int = 0
+    failed: int = 0
+    preempted: int = 0
+    running_trials: tuple[RunningTrial, ...] = ()
+    best: tuple[FinishedTrial, ...] = ()
+    """The ten best, best first."""
+    trials_since_best: int = 0
+    """Trials finished (completed or pruned) after the best one."""
+    exhausted: bool = False
+    """Workers found nothing more to try."""
+    data: DataFacts | None = None
+    failure: Failure | None = None
+    stage: str | None = None
+    result: JobResult | None = None
+    limits: StudyLimits | None = None
+
+    @property
+    def spent(self) -> int:
+        """Trials that count against budget.maxTrials: finished or running, not the preempted ones."""
+        return self.running + self.completed + self.pruned + self.failed
+
+
+@dataclass(frozen=True)
+class RetireTrial:
+    """Fail a running trial as preempted, and queue its parameters again unless this was its last attempt."""
+
+    number: int
+    attempt: int
+    reason: str
+    requeue: bool
+
+
+@dataclass(frozen=True)
+class StudyOrders:
+    """What the planner wants written into the study."""
+
+    limits: StudyLimits | None = None
+    """None leaves the limits as they are."""
+    retire: tuple[RetireTrial, ...] = field(default=())
+
+    def __bool__(self) -> bool:
+        return self.limits is not None or bool(self.retire)
+
+
+MAX_ATTEMPTS = 3
+"""A trial whose pod went away is tried this often altogether (DESIGN: lost workers)."""

@@ -1,0 +1,1 @@
+"""The kubeautoml command, one verb a file."""

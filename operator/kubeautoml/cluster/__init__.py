@@ -1,0 +1,1 @@
+"""What a cluster can do, three ways: a real API server, memory (tests), and a laptop."""

@@ -1,0 +1,1 @@
+"""The shell around the planner: what wakes a reconcile, and carrying out what it says."""

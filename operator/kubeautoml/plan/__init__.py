@@ -1,0 +1,1 @@
+"""The pure core: decide what to do about one job."""

@@ -1,0 +1,77 @@
+"""What goes into the planner and what comes out. Values only: no clock, no network, no environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from kubeautoml.api.job import AutoMLJobStatus
+from kubeautoml.api.objects import EventOrder, Manifest, Ref
+from kubeautoml.api.profile import AutoMLProfile
+from kubeautoml.api.trials import StudyOrders, StudySummary
+
+@dataclass(frozen=True)
+class PodSeen:
+    """What the planner needs of one pod."""
+
+    name: str
+    uid: str
+    component: str
+    phase: str
+    """Pending, Running, Succeeded, Failed or Unknown."""
+    is_deleting: bool = False
+    exit_code: int | None = None
+    reason: str = ""
+    """Why it waits or ended, such as OOMKilled, Evicted, ImagePullBackOff, Unschedulable."""
+    message: str = ""
+    started_at: float | None = None
+    finished_at: float | None = None
+    accelerators: int = 0
+    """Accelerators it holds; accelerator seconds are counted from its time."""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a process may still be running in it."""
+        return self.phase in ("Pending", "Running", "Unknown")
+
+
+@dataclass(frozen=True)
+class Observed:
+    """All that was seen of one job's surroundings in one pass."""
+
+    profile: AutoMLProfile | None = None
+    profile_missing: bool = False
+    """The job names a profile that does not exist (a missing `default` is fine: built-in settings)."""
+    children: dict[Ref, Manifest] = field(default_factory=dict)
+    pods: tuple[PodSeen, ...] = ()
+    study: StudySummary | None = None
+    """None before the study exists."""
+    study_error: str | None = None
+    """Why the study could not be read; the planner then decides nothing that needs it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The operator's own settings, the same for all jobs."""
+
+    study_url: str
+    """Study URL for pods, unless the profile sets one."""
+    trainer_image: str = "kubeautoml-trainer:0.1.0"
+    server_image: str = "kubeautoml-server:0.1.0"
+    serving_enabled: bool = True
+    """False on a laptop without --serve: the model is stored, Ready says so."""
+    resync_seconds: float = 30.0
+    """Longest time between two looks at a job that is running."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, in this order: apply, delete, write the study, publish the status, emit the events."""
+
+    apply: tuple[Manifest, ...] = ()
+    delete: tuple[Ref, ...] = ()
+    study: StudyOrders = field(default_factory=StudyOrders)
+    status: AutoMLJobStatus = field(default_factory=AutoMLJobStatus)
+    events: tuple[EventOrder, ...] = ()
+    wake_after: timedelta | None = None
+    """When to look again even if nothing happens; None when only an event can change anything."""

@@ -1,0 +1,1 @@
+"""Objects by URL: file:// and s3://."""

@@ -1,0 +1,1 @@
+"""The trainer: data to bundle. See README.md for the map of the house."""

@@ -1,0 +1,1 @@
+"""A saved model: strict, versioned, no pickle."""

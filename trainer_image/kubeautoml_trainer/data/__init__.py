@@ -1,0 +1,1 @@
+"""Read by format, infer column types, split once."""

@@ -1,0 +1,106 @@
+"""Values of the data layer: what a column is, what the data is, and the data ready for trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kubeautoml.api.job import ColumnType
+
+
+@dataclass(frozen=True)
+class Column:
+    """One feature column, as the training rows showed it.
+
+    `levels` (Category, Boolean: the training levels as text, most frequent first, at most 1,000), `low`, `high`, `mean`
+    (Number: finite values; Datetime: Unix seconds), `missing_fraction` and `unique` describe the training rows;
+    `example` is one value as text (levels and examples are the only data of the user in it).
+    """
+
+    name: str
+    type: ColumnType
+    missing_fraction: float = 0.0
+    unique: int = 0
+    levels: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    mean: float | None = None
+    is_integer: bool = False
+    example: str | None = None
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The columns a model takes, in order, and the target it gives. Stored in bundles; the server's only truth.
+
+    `columns` holds all columns of the file but the target, the weight and the ignored ones, also those no model uses
+    (Identifier, Constant). `classes` are the target's labels as text, in the order of the probability columns; empty for numbers.
+    """
+
+    target: str
+    columns: tuple[Column, ...]
+    classes: tuple[str, ...] = ()
+    positive_class: str | None = None
+
+    @property
+    def features(self) -> tuple[Column, ...]:
+        """Columns a model may use."""
+        unused = (ColumnType.IDENTIFIER, ColumnType.CONSTANT)
+        return tuple(c for c in self.columns if c.type not in unused)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was found in the data: `data/profile.json`."""
+
+    schema: Schema
+    rows: int
+    holdout_rows: int
+    folds: int
+    sha256: str
+    """Digest of the training and hold-out rows."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Typed rows.
+
+    frame: one column a `Schema.features` column, in its order, with dtype by type: Number float64 (NaN missing), Boolean float64
+        (0, 1, NaN), Category and Text `object` of str (None missing), Datetime float64 Unix seconds (NaN missing).
+    y: classification int64 (n,), index into `Schema.classes`; regression float64 (n,). Without NaN.
+    weight: float64 (n,), mean 1; None when all are 1.
+    """
+
+    frame: pd.DataFrame
+    y: np.ndarray
+    weight: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def take(self, index: np.ndarray) -> Rows:
+        """The rows at these positions (integers) or where this mask is true."""
+        return Rows(self.frame.iloc[index] if index.dtype != bool else self.frame[index], self.y[index],
+                    None if self.weight is None else self.weight[index])
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Data ready for trials.
+
+    fold: int16 (len(train),), the fold in which a row is validated; -1 for rows that are only ever trained on (time splits).
+    groups: object (len(train),) or None.
+    """
+
+    profile: Profile
+    train: Rows
+    fold: np.ndarray
+    holdout: Rows
+    groups: np.ndarray | None = None
+
+    @property
+    def schema(self) -> Schema:
+        return self.profile.schema

@@ -1,0 +1,1 @@
+"""Greedy selection over stored out-of-fold predictions."""

@@ -1,0 +1,1 @@
+"""Column transformers, fitted on training folds only."""

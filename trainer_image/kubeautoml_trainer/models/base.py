@@ -1,0 +1,98 @@
+"""What a model family is: a search space, a portfolio, and a fit that returns a fitted model.
+
+A *pipeline* is a fitted feature transformer and a fitted model: what one fold of a trial leaves behind, what the ensemble weighs,
+what a bundle holds. `fit_pipeline` and `load_pipeline` (in `models/pipeline.py`) are the only ways to get one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from kubeautoml.api.metrics import TaskType
+from kubeautoml_trainer.data.base import Rows, Schema
+from kubeautoml_trainer.models.space import Parameters, Space
+from kubeautoml_trainer.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """The facts on which spaces and portfolios may depend."""
+
+    task: TaskType
+    rows: int
+    """Training rows of one fit."""
+    features: int
+    categories: int
+    texts: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What a fit may use."""
+
+    task: Task
+    metric: str
+    """The job's objective, for families that can stop early on it."""
+    seed: int
+    threads: int
+    deadline: float
+    """`time.monotonic()` at which the fit must have returned with the best it has."""
+
+
+class FittedModel(Protocol):
+    """A model after fit; works on what its family's features make of typed rows."""
+
+    def predict(self, x: pd.DataFrame | np.ndarray) -> np.ndarray:
+        """float32 (n, outputs)."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write native booster files, safetensors, ONNX, skops or JSON; never pickle."""
+        ...
+
+
+class Pipeline(Protocol):
+    """Fitted features and a fitted model."""
+
+    family: str
+    parameters: Parameters
+    best_iteration: int | None
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        """Predict typed rows (`data.base.Rows.frame`): float32 (n, outputs). Threads: as many as `set_threads` said, else 1."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write everything needed to predict into an empty folder."""
+        ...
+
+
+class Family(Protocol):
+    """One model family, a plug-in."""
+
+    name: str
+    """CamelCase, as in spec.search.families."""
+    interpretable: bool
+    """Whether a person can read the model; the Interpretable preset takes only these."""
+
+    def fits(self, shape: DataShape) -> bool:
+        """Whether it is worth trying on data of this shape."""
+        ...
+
+    def space(self, shape: DataShape) -> Space:
+        """What may be searched."""
+        ...
+
+    def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
+        """(rank, parameters) to try first, whatever the sampler; lower ranks come earlier over all families."""
+        ...
+
+    def fit(self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext) -> Pipeline:
+        """Fit features and model on `train` only; `valid` is for early stopping. Missing parameters take the family's defaults."""
+        ...

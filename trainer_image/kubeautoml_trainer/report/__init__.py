@@ -1,0 +1,1 @@
+"""Leaderboard, model card, plots, exported code."""

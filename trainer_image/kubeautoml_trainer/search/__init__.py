@@ -1,0 +1,1 @@
+"""The portfolio, samplers, pruners, and the loop ask -> trial -> tell."""

@@ -1,0 +1,1 @@
+"""HTTP over a bundle; imports nothing of search or training."""

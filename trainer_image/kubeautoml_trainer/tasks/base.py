@@ -1,0 +1,48 @@
+"""What a task is: how predictions look, how they are scored. Nobody but a task asks which task it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from kubeautoml.api.metrics import TaskType
+from kubeautoml_trainer.data.base import Schema
+
+MetricFunction = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
+"""(y, prediction, weight) -> value. `y` as in `data.base.Rows`; `prediction` float (n, outputs); `weight` (n,) or None."""
+
+
+class Task(Protocol):
+    """One kind of task, bound to a schema (its classes)."""
+
+    type: TaskType
+    schema: Schema
+
+    @property
+    def outputs(self) -> int:
+        """Columns of a prediction: classes (probabilities that sum to 1) or 1 (the number)."""
+        ...
+
+    @property
+    def metrics(self) -> Mapping[str, MetricFunction]:
+        """Every metric of `kubeautoml.api.metrics` that fits this task, by name."""
+        ...
+
+    def score(self, metric: str, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None) -> float:
+        """One metric; NaN where it is not defined (such as ROC AUC of one class)."""
+        ...
+
+    def prior(self, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+        """The best constant prediction, float32 (outputs,)."""
+        ...
+
+    def labels(self, prediction: np.ndarray) -> np.ndarray:
+        """Predictions in the target's own words: class names (str) or numbers, (n,)."""
+        ...
+
+    def output_frame(self, prediction: np.ndarray) -> pd.DataFrame:
+        """A column named like the target, and for classes one `<target>_<class>` with the probability of each."""
+        ...
