@@ -149,8 +149,3 @@ class ArtifactPaths:
     def model(self) -> str:
         """Folder of the finished bundle."""
         return f"{self.root}/model"
-
-    @property
-    def best_so_far(self) -> str:
-        """Folder of the bundle that is servable before the job ends."""
-        return f"{self.root}/best-so-far"

