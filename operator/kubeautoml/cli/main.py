@@ -1,0 +1,129 @@
+"""`kubeautoml VERB ...`, also installed as `kubectl-automl` so that `kubectl automl VERB ...` works.
+
+A verb is a module with `main(argv) -> int`, imported only when called. The trainer's verbs (worker, finalize, serve,
+predict) are found by entry point, so this package never imports the trainer and a missing extra is one line.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from kubeautoml import __version__
+from kubeautoml.api.errors import KubeAutoMLError, UsageError
+
+Command = Callable[[list[str]], int]
+
+VERBS: dict[str, tuple[str, str]] = {
+    "run": ("kubeautoml.cli.run", "run a manifest on this machine, without a cluster"),
+    "predict": ("kubeautoml.cli.predict", "predictions: from a bundle (--model URI) or from an endpoint (NAME)"),
+    "serve": ("", "serve a bundle over HTTP"),
+    "validate": ("kubeautoml.cli.validate", "check a manifest with the rules of the cluster"),
+    "render": ("kubeautoml.cli.render", "print every object that the operator would apply"),
+    "list": ("kubeautoml.cli.list_jobs", "list jobs in a cluster"),
+    "status": ("kubeautoml.cli.status", "show one job in a cluster"),
+    "leaderboard": ("kubeautoml.cli.leaderboard", "show a job's best trials"),
+    "logs": ("kubeautoml.cli.logs", "print the logs of a job's pods"),
+    "report": ("kubeautoml.cli.report", "fetch a job's report"),
+    "suspend": ("kubeautoml.cli.suspend", "stop a job's pods, keep its trials"),
+    "resume": ("kubeautoml.cli.resume", "go on with a suspended job"),
+    "crds": ("kubeautoml.cli.crds", "print the CustomResourceDefinitions"),
+    "operator": ("kubeautoml.controller.main", "run the operator (container entry point)"),
+    "study-server": ("kubeautoml.study.server", "run the study server (container entry point)"),
+    "worker": ("", "run trials (container entry point)"),
+    "finalize": ("", "make the model (container entry point)"),
+}
+
+EXTRAS = {"serve": "serve", "worker": "trainer", "finalize": "trainer", "predict": "serve"}
+"""Which extra brings a verb that lives in the trainer."""
+
+
+def usage() -> str:
+    """What `kubeautoml --help` prints."""
+    width = max(len(v) for v in VERBS)
+    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: kubeautoml VERB [options]      (kubeautoml VERB --help for one verb)",
+            "",
+            "Train the best model for a data set and serve it, from one AutoMLJob manifest.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def trainer_command(verb: str) -> Command:
+    """The trainer's command of that name.
+
+    Raises:
+        UsageError: the extra that brings it is not installed.
+    """
+    extra = EXTRAS[verb]
+    missing = UsageError(f"'{verb}' needs the {extra} extra; install it with: pip install 'kubeautoml[{extra}]'")
+    found = [e for e in entry_points(group="kubeautoml.commands") if e.name == verb]
+    if not found:
+        raise missing
+    try:
+        command: Command = found[0].load()
+    except ModuleNotFoundError as error:
+        raise missing from error
+    return command
+
+
+def find_command(verb: str) -> Command:
+    """The verb's `main(argv)`."""
+    module, _ = VERBS[verb]
+    if not module:
+        return trainer_command(verb)
+    try:
+        command: Command = import_module(module).main
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("kubeautoml"):
+            raise
+        extra = "operator" if verb in ("operator", "study-server") else "cli"
+        raise UsageError(
+            f"'{verb}' needs the package {error.name}; install it with: pip install 'kubeautoml[{extra}]'"
+        ) from error
+    return command
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. Exit codes: 0 done, 1 the job or request failed, 2 misuse, 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version", "version"):
+        print(f"kubeautoml {__version__}")
+        return 0
+    verb, rest = argv[0], argv[1:]
+    try:
+        if verb not in VERBS:
+            raise UsageError(f"'{verb}' is not a verb of kubeautoml{_nearest(verb)}; see kubeautoml --help")
+        return find_command(verb)(rest)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KubeAutoMLError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # `kubeautoml list | head` closed our output; nothing is wrong, and Python must not complain at exit.
+        sys.stderr.close()
+        return 0
+
+
+def _nearest(verb: str) -> str:
+    from rapidfuzz import process
+
+    match = process.extractOne(verb, list(VERBS), score_cutoff=60)
+    return f"; did you mean '{match[0]}'?" if match else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

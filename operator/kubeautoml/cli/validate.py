@@ -1,0 +1,25 @@
+"""`kubeautoml validate`: check manifests with the same rules as the cluster; exit 1 and one line a problem."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from kubeautoml.api.check import check_job, parse_job, problems
+from kubeautoml.cli.manifests import read_manifests, the_job, the_profile
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="kubeautoml validate", description=__doc__)
+    parser.add_argument("-f", "--filename", required=True, help="manifest, or - for standard input")
+    args = parser.parse_args(argv)
+    documents = read_manifests(args.filename)
+    manifest = the_job(documents, args.filename)
+    found = list(problems(manifest))
+    if not found:
+        found = list(check_job(parse_job(manifest), the_profile(documents, manifest)))
+    for problem in found:
+        print(f"{args.filename}: {problem.message}", file=sys.stderr)
+    if not found:
+        print(f"{args.filename}: AutoMLJob {manifest['metadata']['name']} is valid")
+    return 1 if found else 0

@@ -1,0 +1,143 @@
+"""How a job looks to a person: tables and the live view, from the object's own status. The study is not asked."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from kubeautoml.api.conditions import ConditionStatus, find_condition
+from kubeautoml.api.job import AutoMLJob, RankedTrial
+from kubeautoml.api.metrics import DEFAULT_METRIC
+
+
+def duration(seconds: float) -> str:
+    """1h 5m, 4m 3s, 12s."""
+    whole = max(0, int(seconds))
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    if hours:
+        return f"{hours}h {minutes}m"
+    return f"{minutes}m {rest}s" if minutes else f"{rest}s"
+
+
+def age(job: AutoMLJob, now: datetime) -> str:
+    """Since creation, as kubectl writes it (12s, 4m, 3h, 2d)."""
+    created = job.metadata.creation_timestamp
+    if not created:
+        return ""
+    seconds = int((now - datetime.fromisoformat(created)).total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{max(0, seconds)}s"
+
+
+def metric_of(job: AutoMLJob) -> str:
+    """The metric that the job optimises."""
+    return job.spec.objective.metric or DEFAULT_METRIC[job.spec.task.type]
+
+
+def state(job: AutoMLJob) -> str:
+    """One word for where a job stands: the reason of the condition that says most."""
+    conditions = job.status.conditions
+    accepted = find_condition(conditions, "Accepted")
+    if accepted is None:
+        return "Pending"
+    succeeded = find_condition(conditions, "Succeeded")
+    ready = find_condition(conditions, "Ready")
+    if accepted.status is ConditionStatus.FALSE:
+        return accepted.reason
+    if succeeded is not None and succeeded.status is ConditionStatus.TRUE and ready is not None:
+        return ready.reason
+    admitted = find_condition(conditions, "Admitted")
+    if admitted is not None and admitted.reason == "Suspended":
+        return "Suspended"
+    return succeeded.reason if succeeded is not None else accepted.reason
+
+
+def short_number(value: str | None, digits: int = 5) -> str:
+    """A decimal string with so many significant digits."""
+    return "" if value is None else f"{float(value):.{digits}g}"
+
+
+def leaderboard_table(job: AutoMLJob) -> Table:
+    """Rank, trial, family, score, time and the first hyperparameters."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    numbers = ("RANK", "TRIAL", metric_of(job).upper(), "TIME")
+    for name in ("RANK", "TRIAL", "FAMILY", metric_of(job).upper(), "TIME"):
+        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
+    table.add_column("PARAMETERS", overflow="ellipsis", no_wrap=True, ratio=1)
+    for rank, trial in enumerate(job.status.leaderboard, start=1):
+        seconds = "" if trial.duration_seconds is None else duration(trial.duration_seconds)
+        parameters = Text(parameter_text(trial), style="dim")
+        table.add_row(str(rank), str(trial.trial), trial.family, short_number(trial.value), seconds, parameters)
+    return table
+
+
+def parameter_text(trial: RankedTrial) -> str:
+    """name=value ..., without the family's prefix."""
+    return " ".join(f"{k.removeprefix(trial.family + '.')}={short_text(v)}" for k, v in trial.parameters.items())
+
+
+def short_text(value: str) -> str:
+    """A number with four digits, any other text as it is."""
+    try:
+        return f"{float(value):.4g}"
+    except ValueError:
+        return value
+
+
+def counts(job: AutoMLJob) -> str:
+    """Trials by what became of them; zeros are left out."""
+    trials = job.status.trials
+    numbers = {n: getattr(trials, n) for n in ("completed", "running", "pruned", "failed", "preempted")}
+    return ", ".join(f"{number} {name}" for name, number in numbers.items() if number) or "no trial yet"
+
+
+def seconds_left(job: AutoMLJob, now: datetime) -> float | None:
+    """Until the time budget ends; None without one or before the start."""
+    budget, started = job.spec.budget.max_duration_seconds, job.status.start_time
+    if budget is None or started is None:
+        return None
+    return budget + job.status.suspended_seconds - (now - started).total_seconds()
+
+
+def live_progress(job: AutoMLJob, now: datetime) -> float:
+    """Percent of the budget, moving with the clock between two updates of the status."""
+    left, budget = seconds_left(job, now), job.spec.budget.max_duration_seconds
+    by_time = 0.0 if left is None or not budget else 100 * (1 - left / budget)
+    return min(100.0, max(float(job.status.progress_percentage), by_time))
+
+
+def live_view(job: AutoMLJob, now: datetime | None = None) -> RenderableType:
+    """Progress bar, time left, best score, leaderboard."""
+    now = now or datetime.now(UTC)
+    percent = live_progress(job, now)
+    left = seconds_left(job, now)
+    head = Table.grid(padding=(0, 1))
+    head.add_row(
+        Text(f"{job.metadata.namespace}/{job.metadata.name}", style="bold"),
+        Text(state(job), style="cyan"),
+        ProgressBar(total=100, completed=percent, width=30),
+        f"{percent:3.0f}%",
+        "" if left is None else f"{duration(left)} left",
+    )
+    best = job.status.best
+    line = f"{counts(job)}" + (f"; best {metric_of(job)} {short_number(best.value)} ({best.family})" if best else "")
+    parts: list[RenderableType] = [head, Text(line)]
+    if job.status.leaderboard:
+        parts.append(leaderboard_table(job))
+    return Group(*parts)
+
+
+def conditions_table(job: AutoMLJob) -> Table:
+    """The conditions, as kubectl describe shows them."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("CONDITION", "STATUS", "REASON", "MESSAGE"):
+        table.add_column(name, overflow="fold")
+    for c in job.status.conditions:
+        table.add_row(c.type, c.status.value, c.reason, Text(c.message))
+    return table

@@ -1,0 +1,66 @@
+"""What /docs says about the bodies of requests: the model's own columns, with an example that works."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubeautoml.api.job import ColumnType
+from kubeautoml_trainer.data.base import Column, Schema
+from kubeautoml_trainer.serve.rows import DATATYPES, example_record
+
+_JSON_TYPES: dict[ColumnType, str] = {ColumnType.NUMBER: "number", ColumnType.BOOLEAN: "boolean"}
+
+
+def describe(column: Column) -> str:
+    """What the training rows showed of a column, in a few words."""
+    if column.type is ColumnType.NUMBER and column.low is not None and column.high is not None:
+        return f"number, {column.low:g} to {column.high:g} in training"
+    if column.type is ColumnType.DATETIME:
+        return "date or time, ISO 8601"
+    if column.levels:
+        shown = ", ".join(column.levels[:8])
+        return f"{column.type.value.lower()}: {shown}" + (", ..." if len(column.levels) > 8 else "")
+    return column.type.value.lower()
+
+
+def records_body(schema: Schema) -> dict[str, Any]:
+    """OpenAPI of POST /v1/predict."""
+    record = {
+        "type": "object",
+        "properties": {
+            c.name: {"type": [_JSON_TYPES.get(c.type, "string"), "null"], "description": describe(c)}
+            for c in schema.features
+        },
+    }
+    instances = {"type": "object", "properties": {"instances": {"type": "array", "items": record}}}
+    body = {"oneOf": [record, {"type": "array", "items": record}, instances]}
+    return _json_body(body, {"instances": [example_record(schema)]})
+
+
+def infer_body(schema: Schema) -> dict[str, Any]:
+    """OpenAPI of POST /v2/models/{name}/infer."""
+    tensor = {
+        "type": "object",
+        "required": ["name", "shape", "datatype", "data"],
+        "properties": {
+            "name": {"type": "string", "enum": [c.name for c in schema.features]},
+            "shape": {"type": "array", "items": {"type": "integer"}},
+            "datatype": {"type": "string"},
+            "data": {"type": "array", "items": {}},
+        },
+    }
+    body = {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {"id": {"type": "string"}, "inputs": {"type": "array", "items": tensor}},
+    }
+    example = example_record(schema)
+    inputs = [
+        {"name": c.name, "shape": [1], "datatype": DATATYPES[c.type], "data": [example[c.name]]}
+        for c in schema.features
+    ]
+    return _json_body(body, {"inputs": inputs})
+
+
+def _json_body(schema: dict[str, Any], example: Any) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}

@@ -1,0 +1,123 @@
+"""Requests to raw rows: plain JSON records, and the tensors of the Open Inference Protocol. Says what is wrong, where.
+
+Only the form is checked here; whether the values fit the model's columns is `data.schema.coerce`'s business, which
+training goes through as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from kubeautoml.api.errors import PredictionError
+from kubeautoml.api.job import ColumnType
+from kubeautoml_trainer.data.base import Column, Schema
+
+MAX_ROWS = 100_000
+"""Rows of one request; more belong into `kubeautoml predict`. A guess: about 100 MB of JSON at 50 columns."""
+
+DATATYPES: dict[ColumnType, str] = {
+    ColumnType.NUMBER: "FP64",
+    ColumnType.BOOLEAN: "BOOL",
+    ColumnType.CATEGORY: "BYTES",
+    ColumnType.TEXT: "BYTES",
+    ColumnType.DATETIME: "BYTES",
+}
+"""Open Inference Protocol datatype by column type; dates travel as ISO 8601 text."""
+
+KNOWN_DATATYPES = (
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES",
+)  # fmt: skip
+
+
+def frame_from_records(body: Any) -> pd.DataFrame:
+    """One record, a list of records, or {"instances": [...]}: one row a record, a key that a record lacks is missing.
+
+    Raises:
+        PredictionError: it is none of these, or has no rows, or too many.
+    """
+    records = body.get("instances", [body]) if isinstance(body, dict) else body
+    if not isinstance(records, list):
+        raise PredictionError(
+            'the body must be a record such as {"age": 42}, a list of records, or {"instances": [...]}, '
+            f"got {_kind(body if not isinstance(body, dict) else records)}"
+        )
+    for i, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise PredictionError(f'record {i} must be an object such as {{"age": 42}}, got {_kind(record)}')
+    _check_rows(len(records))
+    # dtype object: 1 stays 1, true stays true, "007" stays text; types are the schema's business
+    return pd.DataFrame(records, dtype=object)
+
+
+def frame_from_tensors(body: Any, schema: Schema) -> pd.DataFrame:
+    """The `inputs` of an inference request: one tensor a column, each of shape [rows] or [rows, 1].
+
+    Raises:
+        PredictionError: a tensor is malformed; names it, the rule and the value.
+    """
+    if not isinstance(body, dict) or not isinstance(body.get("inputs"), list):
+        raise PredictionError('the body must be {"inputs": [{"name", "shape", "datatype", "data"}, ...]}')
+    columns: dict[str, list[Any]] = {}
+    for tensor in body["inputs"]:
+        name, values = _tensor_values(tensor)
+        if name in columns:
+            raise PredictionError(f"input '{name}' is given twice")
+        columns[name] = values
+    if not columns:
+        raise PredictionError(f"inputs must not be empty; the model takes {', '.join(c.name for c in schema.features)}")
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise PredictionError(f"all inputs must have the same number of rows, got {lengths}")
+    _check_rows(next(iter(lengths.values())))
+    return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+
+
+def _tensor_values(tensor: Any) -> tuple[str, list[Any]]:
+    if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
+        raise PredictionError('every input must be an object with "name", "shape", "datatype" and "data"')
+    name = tensor["name"]
+    for key in ("shape", "datatype", "data"):
+        if key not in tensor:
+            raise PredictionError(f"input '{name}' must have '{key}'")
+    shape, datatype = tensor["shape"], tensor["datatype"]
+    if datatype not in KNOWN_DATATYPES:
+        raise PredictionError(f"input '{name}': datatype must be one of {', '.join(KNOWN_DATATYPES)}, got {datatype!r}")
+    if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape) or not 1 <= len(shape) <= 2:
+        raise PredictionError(f"input '{name}': shape must be [rows] or [rows, 1], got {shape}")
+    if len(shape) == 2 and shape[1] != 1:
+        raise PredictionError(f"input '{name}': shape must be [rows] or [rows, 1] (one tensor a column), got {shape}")
+    if not isinstance(tensor["data"], list):
+        raise PredictionError(f"input '{name}': data must be a list, got {_kind(tensor['data'])}")
+    values = [v[0] if isinstance(v, list) and len(v) == 1 else v for v in tensor["data"]]
+    if len(values) != shape[0]:
+        raise PredictionError(f"input '{name}': shape {shape} needs {shape[0]} values in data, got {len(values)}")
+    return name, values
+
+
+def _check_rows(rows: int) -> None:
+    if not 1 <= rows <= MAX_ROWS:
+        raise PredictionError(
+            f"a request must hold 1 to {MAX_ROWS} rows, got {rows}; use 'kubeautoml predict' for larger files"
+        )
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def example_value(column: Column) -> Any:
+    """One value of a column as a person would type it in JSON."""
+    if column.type is ColumnType.NUMBER:
+        value = column.mean if column.example is None else float(column.example)
+        return None if value is None else int(value) if column.is_integer else round(value, 4)
+    if column.type is ColumnType.BOOLEAN:
+        return (column.example or "true").lower() in ("true", "1", "1.0", "yes")
+    return column.example if column.example is not None else (column.levels[0] if column.levels else "")
+
+
+def example_record(schema: Schema) -> dict[str, Any]:
+    """A record that the model takes; made of single column values, so it is nobody's row."""
+    return {c.name: example_value(c) for c in schema.features}
