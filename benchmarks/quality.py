@@ -1,6 +1,6 @@
-"""How good the models of a 60-second job are, against scikit-learn's defaults on the same rows: Titanic and Boston housing.
+"""How good the models of a 60-second job are, against scikit-learn's defaults on the same rows.
 
-Whole `kubeautoml run` jobs (two workers), the test rows given as `dataset.test`, so that nothing but the job sees the data.
+Titanic and Boston housing. Whole `kubeautoml run` jobs with two workers; the test rows are given as `dataset.test`.
 
     python benchmarks/quality.py [--budget 60] [--set titanic|boston]
 """
@@ -29,7 +29,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-BOSTON_COLUMNS = "CRIM ZN INDUS CHAS NOX RM AGE DIS RAD TAX PTRATIO B LSTAT".split()
+BOSTON_COLUMNS = ["CRIM", "ZN", "INDUS", "CHAS", "NOX", "RM", "AGE", "DIS", "RAD", "TAX", "PTRATIO", "B", "LSTAT"]
 
 
 @dataclass(frozen=True)

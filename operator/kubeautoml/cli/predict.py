@@ -1,4 +1,4 @@
-"""`kubectl automl predict NAME`: send rows to a job's endpoint; with `--model URI`, predict from a bundle.
+"""`kubectl automl predict NAME`: send rows to a job's endpoint; with `--model URI`, predict from a bundle."""
 
 from __future__ import annotations
 
