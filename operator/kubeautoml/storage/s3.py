@@ -13,7 +13,15 @@ import boto3
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+from botocore.exceptions import ConnectionError as NoConnectionError
 
 from kubeautoml.api.errors import AccessDenied, KubeAutoMLError, ObjectNotFound, StorageError, UsageError
 from kubeautoml.storage.base import StoredObject, glob_regex, glob_root, is_glob, is_hidden
@@ -191,10 +199,15 @@ class S3Store:
                 f"{uri} needs credentials and none were found; name a secret with AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY in secretRef, or set both in the environment"
             ) from error
-        except HTTPClientError as error:
+        except (HTTPClientError, NoConnectionError) as error:
             raise StorageError(
                 f"{uri} cannot be reached at {self._endpoint} ({type(error).__name__}); "
                 "check AWS_ENDPOINT_URL, the network and that the server runs"
+            ) from error
+        except ParamValidationError as error:
+            raise StorageError(
+                f"{uri}: bucket {_split(uri)[0]!r} must be 3 to 63 lower-case letters, digits, '-' and '.'; "
+                "correct the URI"
             ) from error
         except Boto3Error as error:
             cause = error.__cause__ or error.__context__
