@@ -1,1 +1,21 @@
-"""Plug-ins: one file a model family."""
+"""Model families, one a file, in plain sight."""
+
+from kubeautoml.api.errors import UsageError
+from kubeautoml_trainer.models.base import Family
+from kubeautoml_trainer.models.dummy import Dummy
+from kubeautoml_trainer.models.lightgbm import LightGBM
+from kubeautoml_trainer.models.linear import Linear
+
+FAMILIES: tuple[Family, ...] = (Dummy(), Linear(), LightGBM())
+
+
+def family_named(name: str) -> Family:
+    """The family of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for family in FAMILIES:
+        if family.name == name:
+            return family
+    raise UsageError(f"model family must be one of {', '.join(f.name for f in FAMILIES)}, got {name!r}")

@@ -1,7 +1,8 @@
 """What a model family is: a search space, a portfolio, and a fit that returns a fitted model.
 
-A *pipeline* is a fitted feature transformer and a fitted model: what one fold of a trial leaves behind, what the ensemble weighs,
-what a bundle holds. `fit_pipeline` and `load_pipeline` (in `models/pipeline.py`) are the only ways to get one.
+A *pipeline* is a fitted feature transformer and a fitted model: what one fold of a trial leaves behind, what the
+ensemble weighs, what a bundle holds. `Family.fit` and `load_pipeline` (in `models/pipeline.py`) are the only ways to
+get one.
 """
 
 from __future__ import annotations
@@ -13,10 +14,18 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from kubeautoml.api.errors import KubeAutoMLError
 from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Rows, Schema
+from kubeautoml_trainer.features.base import Encoded
 from kubeautoml_trainer.models.space import Parameters, Space
 from kubeautoml_trainer.tasks.base import Task
+
+
+class FitTimeout(KubeAutoMLError):
+    """The deadline came before a fit had anything to return."""
+
+    default_reason = "FitTimeout"
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class FitContext:
 class FittedModel(Protocol):
     """A model after fit; works on what its family's features make of typed rows."""
 
-    def predict(self, x: pd.DataFrame | np.ndarray) -> np.ndarray:
+    def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
         """float32 (n, outputs)."""
         ...
 
@@ -64,8 +73,14 @@ class Pipeline(Protocol):
     parameters: Parameters
     best_iteration: int | None
 
+    def set_threads(self, threads: int) -> None:
+        """How many threads `predict` may use; 1 until said otherwise, best for single rows."""
+        ...
+
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
-        """Predict typed rows (`data.base.Rows.frame`): float32 (n, outputs). Threads: as many as `set_threads` said, else 1."""
+        """Predict typed rows (`data.base.Rows.frame`): float32 (n, outputs). Threads: as many as `set_threads` said,
+        else 1.
+        """
         ...
 
     def save(self, folder: Path) -> None:
@@ -93,6 +108,18 @@ class Family(Protocol):
         """(rank, parameters) to try first, whatever the sampler; lower ranks come earlier over all families."""
         ...
 
-    def fit(self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext) -> Pipeline:
-        """Fit features and model on `train` only; `valid` is for early stopping. Missing parameters take the family's defaults."""
+    def fit(
+        self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
+    ) -> Pipeline:
+        """Fit features and model on `train` only; `valid` is for early stopping. Missing parameters take the family's
+        defaults.
+        """
+        ...
+
+    def load(self, folder: Path) -> FittedModel:
+        """Read what `FittedModel.save` wrote; `load_pipeline` calls it.
+
+        Raises:
+            BundleError: absent or damaged.
+        """
         ...

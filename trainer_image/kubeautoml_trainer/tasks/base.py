@@ -12,14 +12,19 @@ from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Schema
 
 MetricFunction = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
-"""(y, prediction, weight) -> value. `y` as in `data.base.Rows`; `prediction` float (n, outputs); `weight` (n,) or None."""
+"""(y, prediction, weight) -> value. `y` as in `data.base.Rows`; `prediction` float (n, outputs); `weight` (n,) or
+None.
+"""
 
 
 class Task(Protocol):
     """One kind of task, bound to a schema (its classes)."""
 
-    type: TaskType
-    schema: Schema
+    @property
+    def type(self) -> TaskType: ...
+
+    @property
+    def schema(self) -> Schema: ...
 
     @property
     def outputs(self) -> int:

@@ -1,0 +1,243 @@
+"""LightGBM: gradient-boosted trees with native categories; the best quality a second, so the first strong entry."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kubeautoml.api.errors import BundleError
+from kubeautoml_trainer.data.base import Rows, Schema
+from kubeautoml_trainer.features import Encoded, Recipe, fit_features
+from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
+from kubeautoml_trainer.models.early_stopping import Watch, steering_metric
+from kubeautoml_trainer.models.pipeline import FittedPipeline
+from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
+from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+
+_FILE = "lightgbm.txt"
+_REFUSALS = 20  # rounds in a row without a split after which there is nothing left to learn; a guess
+_ROUNDS_WITHOUT_VALID = 300  # a guess, for a fit that has nothing to stop by
+
+DEFAULTS: Parameters = {
+    "iterations": 10_000,
+    "learning_rate": 0.05,
+    "num_leaves": 31,
+    "feature_fraction": 0.8,
+    "bagging_fraction": 0.9,
+    "min_data_in_leaf": 20,
+    "lambda_l1": 0.0,
+    "lambda_l2": 0.0,
+    "extra_trees": False,
+    "min_data_per_group": 100,
+    "cat_l2": 10.0,
+    "cat_smooth": 10.0,
+    "max_cat_to_onehot": 4,
+}
+
+# Rounded from the configurations published with TabArena (Erickson et al. 2025, arXiv:2506.16791) and AutoGluon's
+# zero-shot portfolio.
+PORTFOLIO: tuple[tuple[int, Parameters], ...] = (
+    (2, {}),
+    (
+        4,
+        {
+            "extra_trees": True, "learning_rate": 0.018, "num_leaves": 39, "feature_fraction": 0.46,
+            "bagging_fraction": 0.88, "lambda_l1": 0.24, "lambda_l2": 0.36, "min_data_in_leaf": 3,
+            "cat_l2": 0.34, "cat_smooth": 15.0,
+        },
+    ),
+)  # fmt: skip
+
+# What the metric is really about, where LightGBM has a loss for it.
+_LOSSES = {"Mae": "regression_l1", "MedianAbsoluteError": "regression_l1", "Mape": "mape"}
+
+
+@dataclass(frozen=True)
+class BoosterModel:
+    """A LightGBM booster cut at its best round. target: how a number was written; None for classes."""
+
+    text: str = field(repr=False)
+    target: NumberTarget | None
+    booster: Any = field(repr=False, compare=False)
+
+    def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
+        return _prediction(self.booster.predict(_matrix(x), num_threads=threads), self.target)
+
+    def save(self, folder: Path) -> None:
+        (folder / _FILE).write_text(self.text, encoding="utf-8")
+        save_target(self.target, folder)
+
+
+class LightGBM:
+    """Boosted trees."""
+
+    name = "LightGBM"
+    interpretable = False
+
+    def fits(self, shape: DataShape) -> bool:
+        return True
+
+    def space(self, shape: DataShape) -> Space:
+        """TabArena's (approved by LightGBM's authors), without the parts about categories when there are none."""
+        space: dict[str, Float | Int | Choice] = {
+            "learning_rate": Float(0.005, 0.1, log=True),
+            "num_leaves": Int(2, 200, log=True),
+            "feature_fraction": Float(0.4, 1.0),
+            "bagging_fraction": Float(0.7, 1.0),
+            "min_data_in_leaf": Int(1, 64, log=True),
+            "extra_trees": Choice((False, True)),
+            "lambda_l1": Float(1e-4, 1.0),
+            "lambda_l2": Float(1e-4, 2.0),
+        }
+        if shape.categories:
+            space |= {
+                "min_data_per_group": Int(2, 100, log=True),
+                "cat_l2": Float(0.005, 2.0, log=True),
+                "cat_smooth": Float(1e-3, 100.0, log=True),
+                "max_cat_to_onehot": Int(8, 100, log=True),
+            }
+        return space
+
+    def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
+        return PORTFOLIO
+
+    def fit(
+        self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
+    ) -> FittedPipeline:
+        features, x = fit_features(Recipe(), train, schema, context.seed)
+        target = (
+            None
+            if schema.classes
+            else number_target(train.y, train.weight, context.metric, standardise=False, bounded=False)
+        )
+        data = _Data(x, train, None if valid is None else features.transform(valid.frame), valid, target)
+        text, best = _boost(data, {**DEFAULTS, **parameters}, context)
+        return FittedPipeline(self.name, dict(parameters), best, features, _model(text, target))
+
+    def load(self, folder: Path) -> BoosterModel:
+        try:
+            text = (folder / _FILE).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{folder / _FILE} cannot be read: {error}") from error
+        return _model(text, load_target(folder))
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Encoded rows beside the rows they come from."""
+
+    x: Encoded
+    train: Rows
+    x_valid: Encoded | None
+    valid: Rows | None
+    target: NumberTarget | None
+
+    def datasets(self) -> tuple[Any, Any]:
+        """LightGBM's (training, validation or None)."""
+        import lightgbm as lgb
+
+        numbers, codes = self.x.numbers.shape[1], self.x.codes.shape[1]
+        made: list[Any] = [None, None]
+        for k, (x, rows) in enumerate(((self.x, self.train), (self.x_valid, self.valid))):
+            if x is not None and rows is not None:
+                y = rows.y if self.target is None else self.target.encode(rows.y)
+                made[k] = lgb.Dataset(
+                    _matrix(x),
+                    y,
+                    weight=rows.weight,
+                    reference=made[0],
+                    categorical_feature=list(range(numbers, numbers + codes)),
+                )
+        return made[0], made[1]
+
+
+def _boost(data: _Data, parameters: dict[str, Any], context: FitContext) -> tuple[str, int]:
+    """Boost until patience, rounds or time end; returns the model's text, cut at the best round, and that round."""
+    import lightgbm as lgb
+
+    train_set, valid_set = data.datasets()
+    booster = lgb.Booster(_settings(parameters, len(data.train), data.target, context), train_set)
+    watch = _watch(parameters["learning_rate"], context)
+    seen: list[np.ndarray] = []
+
+    def keep(raw: np.ndarray, _: Any) -> tuple[str, float, bool]:
+        seen.append(raw)
+        return "unused", 0.0, True
+
+    if valid_set is not None:
+        booster.add_valid(valid_set, "valid")
+    done = refused = 0
+    while done < _rounds(parameters, data.valid) and not watch.time_is_up() and not watch.is_over(done):
+        if booster.update():
+            refused += 1
+            if refused > _REFUSALS:
+                break
+            continue  # no split was found; another sample of columns or thresholds may find one
+        done, refused = done + 1, 0
+        if data.valid is None:
+            watch.best_round = done
+        else:
+            booster.eval_valid(keep)
+            watch.see(done, data.valid.y, _prediction(seen.pop(), data.target), data.valid.weight)
+    if time.monotonic() > context.deadline and not done:
+        raise FitTimeout("LightGBM: no time for one round; give spec.budget.maxDurationSeconds more or use fewer rows")
+    return booster.model_to_string(num_iteration=max(watch.best_round, 1)), max(watch.best_round, 1)
+
+
+def _watch(learning_rate: float, context: FitContext) -> Watch:
+    """A slow learner needs more rounds before a pause says anything."""
+    return Watch(
+        context.task, steering_metric(context.task, context.metric), max(10.0, 1.0 / learning_rate), context.deadline
+    )
+
+
+def _rounds(parameters: dict[str, Any], valid: Rows | None) -> int:
+    wanted = int(parameters["iterations"])
+    return wanted if valid is not None else min(wanted, _ROUNDS_WITHOUT_VALID)
+
+
+def _settings(
+    parameters: dict[str, Any], rows: int, target: NumberTarget | None, context: FitContext
+) -> dict[str, Any]:
+    """LightGBM's own parameters. Leaves of a small table may be small: else nothing could be split."""
+    own = {k: v for k, v in parameters.items() if k != "iterations"}
+    own["min_data_in_leaf"] = min(int(own["min_data_in_leaf"]), max(1, rows // 20))
+    outputs = context.task.outputs
+    if target is not None:
+        own["objective"] = "regression" if target.log else _LOSSES.get(context.metric, "regression")
+    else:
+        own |= {"objective": "binary"} if outputs == 2 else {"objective": "multiclass", "num_class": outputs}
+    return own | {
+        "metric": "None",
+        "bagging_freq": 1,
+        "seed": context.seed,
+        "num_threads": context.threads,
+        "deterministic": True,
+        "force_col_wise": True,
+        "verbosity": -1,
+    }
+
+
+def _model(text: str, target: NumberTarget | None) -> BoosterModel:
+    """A booster that holds only what prediction needs; raises BundleError for text that is no model."""
+    import lightgbm as lgb
+
+    try:
+        return BoosterModel(text, target, lgb.Booster(model_str=text))
+    except lgb.basic.LightGBMError as error:
+        raise BundleError(f"{_FILE} is not a LightGBM model: {error}") from error
+
+
+def _matrix(x: Encoded) -> np.ndarray:
+    return np.hstack([x.numbers, x.codes]) if x.codes.shape[1] else x.numbers
+
+
+def _prediction(raw: np.ndarray, target: NumberTarget | None) -> np.ndarray:
+    """float32 (n, outputs) of what the booster gives: numbers, the second class's probability, or a row of them."""
+    if target is not None:
+        return target.decode(raw)
+    return (np.stack([1 - raw, raw], axis=1) if raw.ndim == 1 else raw).astype(np.float32)
