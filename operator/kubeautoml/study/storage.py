@@ -22,12 +22,15 @@ optuna.logging.disable_default_handler()
 optuna.logging.set_verbosity(logging.ERROR)
 
 
-def open_study_storage(url: str, token_file: Path | None = None, ca_file: Path | None = None) -> BaseStorage:
+def open_study_storage(
+    url: str, token_file: Path | None = None, ca_file: Path | None = None, connections: int = 2
+) -> BaseStorage:
     """Open the storage that holds a study, creating file or tables when absent.
 
     Args:
         token_file: bearer token for the study server; read again when it changes, as the kubelet rotates it.
         ca_file: authority that signed the server's certificate (grpcs only); default: the system's.
+        connections: to keep open to PostgreSQL; as many again may be opened for a moment.
 
     Raises:
         StudyError: one line that names the URL (without its password), what is wrong and what to do.
@@ -45,7 +48,7 @@ def open_study_storage(url: str, token_file: Path | None = None, ca_file: Path |
     if scheme in ("postgresql", "postgres", "postgresql+psycopg") and rest:
         from kubeautoml.study.database import open_database
 
-        return open_database(url)
+        return open_database(url, connections)
     if scheme in ("grpc", "grpcs") and rest:
         from kubeautoml.study.remote import open_remote
 

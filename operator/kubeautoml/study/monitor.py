@@ -1,0 +1,133 @@
+"""What the study server tells about itself: metrics of every call, health over gRPC, and both over plain HTTP."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import grpc
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+
+log = logging.getLogger(__name__)
+
+HEALTH_SERVICE = "grpc.health.v1.Health"
+READINESS = "database"
+"""Name to ask the health service for, to learn whether the database answers; "" asks only for the process."""
+
+# grpc.health.v1.HealthCheckResponse: field 1, SERVING or NOT_SERVING. Two constants do not earn a dependency.
+_SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_PASSING = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError)
+
+
+class Metrics:
+    """Counters of one server."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.calls = Counter(
+            "kubeautoml_study_requests_total",
+            "Calls to the study server by method and gRPC status code.",
+            ("method", "code"),
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "kubeautoml_study_request_duration_seconds",
+            "Time to answer a call to the study server.",
+            ("method",),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+
+
+class Monitor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is read without types
+    """Measures every call, and answers "try again" while the database is away, which Optuna would call unknown."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        handler = continuation(details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+        name = details.method.rpartition("/")[2]
+
+        def behave(request: Any, context: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return self._answer(handler.unary_unary, request, context, name)
+            finally:
+                self._metrics.seconds.labels(name).observe(time.perf_counter() - started)
+                code = context.code() or grpc.StatusCode.OK
+                self._metrics.calls.labels(name, code.name).inc()
+
+        return grpc.unary_unary_rpc_method_handler(behave, handler.request_deserializer, handler.response_serializer)
+
+    def _answer(self, behaviour: Callable[..., Any], request: Any, context: Any, name: str) -> Any:
+        try:
+            return behaviour(request, context)
+        except Exception as error:
+            if context.code() is not None:  # the servicer has answered, by context.abort
+                raise
+            if _is_passing(error):
+                log.warning("study database did not answer", extra={"method": name, "error": _first_line(error)})
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the study database did not answer")
+            log.exception("call failed", extra={"method": name})
+            context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__} in {name}")
+
+
+def _is_passing(error: BaseException) -> bool:
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return isinstance(cause, _PASSING)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error.__cause__ or error).strip().splitlines()[0]
+
+
+def health_handler(is_ready: Callable[[], bool]) -> Any:
+    """The standard health service, for Kubernetes' gRPC probes."""
+
+    def check(request: bytes, _context: Any) -> bytes:
+        ready = is_ready() if READINESS.encode() in request else True
+        return _SERVING if ready else _NOT_SERVING
+
+    return grpc.method_handlers_generic_handler(HEALTH_SERVICE, {"Check": grpc.unary_unary_rpc_method_handler(check)})
+
+
+def serve_http(host: str, port: int, metrics: Metrics, is_ready: Callable[[], bool]) -> ThreadingHTTPServer:
+    """/metrics, /healthz (the process lives) and /readyz (the database answers), in a thread of their own."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._send(200, generate_latest(metrics.registry), "text/plain; version=0.0.4; charset=utf-8")
+            elif self.path == "/healthz":
+                self._send(200, b"ok\n")
+            elif self.path == "/readyz":
+                ready = is_ready()
+                self._send(200 if ready else 503, b"ok\n" if ready else b"the study database does not answer\n")
+            else:
+                self._send(404, b"try /metrics, /healthz or /readyz\n")
+
+        def _send(self, status: int, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class names it so
+            """Probes and scrapes are not worth a line."""
+
+    server = ThreadingHTTPServer((host, port), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return server
