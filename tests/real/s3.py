@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -84,7 +85,9 @@ def running_s3() -> Iterator[S3Server]:
     try:
         with (folder / "log").open("w") as log:
             server, arguments = _arguments(folder)
-            process = subprocess.Popen([weed, *arguments], stdout=log, stderr=log, cwd=folder, start_new_session=True)
+            # Every bucket gets volumes of its own; seven at a time, the default, would use them up after a few tests.
+            environment = {**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+            process = subprocess.Popen([weed, *arguments], stdout=log, stderr=log, cwd=folder, env=environment)
         try:
             _wait_until_ready(server, process, folder / "log")
             yield server
@@ -127,7 +130,7 @@ def _arguments(folder: Path) -> tuple[S3Server, list[str]]:
         "-master.volumeSizeLimitMB=64",
         f"-volume.port={ports[4]}",
         f"-volume.port.grpc={ports[5]}",
-        "-volume.max=100",
+        "-volume.max=1000",
         f"-filer.port={ports[6]}",
         f"-filer.port.grpc={ports[7]}",
         f"-filer.localSocket={folder}/filer.sock",
