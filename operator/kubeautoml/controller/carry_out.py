@@ -1,0 +1,84 @@
+"""Does what a plan says, in its order. Every step may be the last before the operator is killed, and may come twice."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from kubeautoml.api.conditions import Condition, ConditionStatus, ConditionType, set_condition
+from kubeautoml.api.errors import ClusterError, ManifestError
+from kubeautoml.api.job import AutoMLJob
+from kubeautoml.api.objects import EventOrder, Manifest, Ref
+from kubeautoml.api.pod import PodJob
+from kubeautoml.cluster.base import Cluster
+from kubeautoml.controller.observe import parse_status
+from kubeautoml.controller.studies import Studies
+from kubeautoml.plan.base import Observed, Plan
+
+log = logging.getLogger(__name__)
+
+
+async def carry_out(
+    todo: Plan, job: AutoMLJob, observed: Observed, cluster: Cluster, studies: Studies, study_url: str
+) -> None:
+    """Make the study if it is needed, apply, delete, then write the study. The study comes before its workers."""
+    pod_job = PodJob.of(job)
+    exists = observed.study is not None
+    if not exists and observed.study_error is None and (todo.study or _asks_for_pods(todo)):
+        await studies.create(study_url, pod_job.study_name, pod_job.direction)
+        exists = True
+    for manifest in todo.apply:
+        await cluster.apply(manifest)
+    for ref in todo.delete:
+        await cluster.delete(ref, uid=_uid(observed.children.get(ref)))
+    if exists and (todo.study or (observed.study and observed.study.preempted)):
+        # Also without orders: a trial that its worker gave up as preempted may still lack its next attempt.
+        await studies.carry_out(study_url, pod_job.study_name, todo.study)
+
+
+async def publish(job: AutoMLJob, todo: Plan, cluster: Cluster) -> None:
+    """Write the status if it changed, then emit the events."""
+    ref = Ref("AutoMLJob", job.metadata.namespace, job.metadata.name)
+    if todo.status != job.status:
+        await cluster.patch_status(ref, todo.status.to_manifest())
+    for event in todo.events:
+        await _emit(ref, job.metadata.uid, event, cluster)
+
+
+async def refuse(job: Manifest, error: ManifestError, now: datetime, cluster: Cluster) -> None:
+    """Say in the status of a job that cannot even be read what is wrong with it; nothing else of it changes."""
+    generation = job["metadata"].get("generation", 0)
+    old = parse_status(job)
+
+    def fact(kind: ConditionType, status: ConditionStatus) -> Condition:
+        return Condition(
+            type=kind,
+            status=status,
+            reason=error.reason,
+            message=str(error)[:2048],
+            last_transition_time=now.replace(microsecond=0),
+            observed_generation=generation,
+        )
+
+    conditions = set_condition(old.conditions, fact(ConditionType.ACCEPTED, ConditionStatus.FALSE))
+    conditions = set_condition(conditions, fact(ConditionType.STALLED, ConditionStatus.TRUE))
+    status = old.model_copy(update={"conditions": conditions, "observed_generation": generation})
+    if status != old:
+        await cluster.patch_status(Ref.of(job), status.to_manifest())
+
+
+async def _emit(ref: Ref, uid: str, event: EventOrder, cluster: Cluster) -> None:
+    """Events are for people and best effort: a lost one must not make a pass fail and repeat."""
+    try:
+        await cluster.emit(ref, uid, event)
+    except ClusterError as error:
+        log.warning("event not emitted", extra={"job": str(ref), "reason": event.reason, "error": str(error)})
+
+
+def _asks_for_pods(todo: Plan) -> bool:
+    return any(m["kind"] == "Job" for m in todo.apply)
+
+
+def _uid(manifest: Manifest | None) -> str | None:
+    uid: str | None = manifest["metadata"]["uid"] if manifest else None
+    return uid

@@ -1,0 +1,69 @@
+"""Health and metrics over plain HTTP, in a thread of their own so that they answer while the event loop is busy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+
+class Endpoints:
+    """Serves /healthz, /readyz and /metrics on each of the ports; a context manager.
+
+    Args:
+        ports: port 0 means any free one; see `ports` for what it became.
+        is_healthy: whether the process should live on.
+        is_ready: whether the operator works.
+    """
+
+    def __init__(
+        self,
+        ports: set[int],
+        registry: CollectorRegistry,
+        is_healthy: Callable[[], bool],
+        is_ready: Callable[[], bool],
+        host: str = "",
+    ) -> None:
+        handler = _handler(registry, {"/healthz": is_healthy, "/readyz": is_ready})
+        self._servers = [ThreadingHTTPServer((host, port), handler) for port in sorted(ports)]
+        self.ports = [server.server_address[1] for server in self._servers]
+
+    def __enter__(self) -> Self:
+        for server in self._servers:
+            server.daemon_threads = True
+            threading.Thread(target=server.serve_forever, name="endpoints", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+
+def _handler(registry: CollectorRegistry, checks: dict[str, Callable[[], bool]]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            if path == "/metrics":
+                self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+            elif path in checks:
+                ok = checks[path]()
+                self._answer(200 if ok else 503, b"ok\n" if ok else b"not yet\n", "text/plain")
+            else:
+                self._answer(404, b"there are /healthz, /readyz and /metrics\n", "text/plain")
+
+        def _answer(self, code: int, body: bytes, content_type: str) -> None:
+            self.send_response(code)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class names it so)
+            """Probes every few seconds are no news."""
+
+    return Handler

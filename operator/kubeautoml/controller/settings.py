@@ -1,0 +1,101 @@
+"""The operator's settings, read once from its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from kubeautoml.api.errors import UsageError
+from kubeautoml.api.profile import AutoMLProfile
+from kubeautoml.plan.base import Settings
+
+
+class OperatorEnv(StrEnum):
+    """Environment of the operator's own container."""
+
+    STUDY_URL = "KUBEAUTOML_STUDY_URL"
+    """Study URL as pods reach it."""
+    OPERATOR_STUDY_URL = "KUBEAUTOML_OPERATOR_STUDY_URL"
+    """The same studies as the operator reaches them, when that is another address."""
+    STUDY_TOKEN_FILE = "KUBEAUTOML_STUDY_TOKEN_FILE"
+    STUDY_CA_FILE = "KUBEAUTOML_STUDY_CA_FILE"
+    TRAINER_IMAGE = "KUBEAUTOML_TRAINER_IMAGE"
+    SERVER_IMAGE = "KUBEAUTOML_SERVER_IMAGE"
+    NAMESPACES = "KUBEAUTOML_NAMESPACES"
+    """Namespaces to work in, separated by commas; empty for all."""
+    CONCURRENCY = "KUBEAUTOML_CONCURRENCY"
+    """Jobs reconciled at the same time."""
+    RESYNC_SECONDS = "KUBEAUTOML_RESYNC_SECONDS"
+    """Longest time between two looks at a job that is running."""
+    METRICS_PORT = "KUBEAUTOML_METRICS_PORT"
+    HEALTH_PORT = "KUBEAUTOML_HEALTH_PORT"
+
+
+@dataclass(frozen=True)
+class OperatorSettings:
+    """Everything the operator is told from outside."""
+
+    plan: Settings
+    study_url: str | None = None
+    """Study URL as the operator reaches it; None when it is the pods'."""
+    study_token_file: Path | None = None
+    study_ca_file: Path | None = None
+    namespaces: tuple[str, ...] = ()
+    """Empty for all."""
+    concurrency: int = 8
+    """A guess: reconciles mostly wait for the API server."""
+    metrics_port: int = 8081
+    health_port: int = 8082
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> OperatorSettings:
+        """Read the environment.
+
+        Raises:
+            UsageError: a variable is missing or no number; the message names it.
+        """
+        url = env.get(OperatorEnv.STUDY_URL, "")
+        if not url:
+            raise UsageError(
+                f"environment variable {OperatorEnv.STUDY_URL.value} must hold the study URL as pods reach it, such as "
+                " grpc://kubeautoml-study:13000 or postgresql://..."
+            )
+        defaults = Settings(study_url=url)
+        plan = Settings(
+            study_url=url,
+            trainer_image=env.get(OperatorEnv.TRAINER_IMAGE) or defaults.trainer_image,
+            server_image=env.get(OperatorEnv.SERVER_IMAGE) or defaults.server_image,
+            resync_seconds=_number(env, OperatorEnv.RESYNC_SECONDS, defaults.resync_seconds, 1),
+        )
+        return cls(
+            plan=plan,
+            study_url=env.get(OperatorEnv.OPERATOR_STUDY_URL) or None,
+            study_token_file=_path(env, OperatorEnv.STUDY_TOKEN_FILE),
+            study_ca_file=_path(env, OperatorEnv.STUDY_CA_FILE),
+            namespaces=tuple(n.strip() for n in env.get(OperatorEnv.NAMESPACES, "").split(",") if n.strip()),
+            concurrency=int(_number(env, OperatorEnv.CONCURRENCY, 8, 1)),
+            metrics_port=int(_number(env, OperatorEnv.METRICS_PORT, 8081, 0)),
+            health_port=int(_number(env, OperatorEnv.HEALTH_PORT, 8082, 0)),
+        )
+
+    def study_url_for(self, profile: AutoMLProfile | None) -> str:
+        """Where the operator finds the study of a job with that profile."""
+        own = profile.spec.study.url if profile else None
+        return own or self.study_url or self.plan.study_url
+
+
+def _number(env: Mapping[str, str], name: OperatorEnv, default: float, least: float) -> float:
+    text = env.get(name, "")
+    try:
+        number = float(text) if text else default
+    except ValueError:
+        number = least - 1
+    if not number >= least:
+        raise UsageError(f"environment variable {name.value} must be a number of at least {least:g}, got {text!r}")
+    return number
+
+
+def _path(env: Mapping[str, str], name: OperatorEnv) -> Path | None:
+    return Path(env[name]) if env.get(name) else None
