@@ -10,6 +10,8 @@ from typing import Self
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from kubeautoml.api.errors import UsageError
+
 
 class Endpoints:
     """Serves /healthz, /readyz and /metrics on each of the ports; a context manager.
@@ -18,6 +20,9 @@ class Endpoints:
         ports: port 0 means any free one; see `ports` for what it became.
         is_healthy: whether the process should live on.
         is_ready: whether the operator works.
+
+    Raises:
+        UsageError: a port cannot be used.
     """
 
     def __init__(
@@ -29,7 +34,7 @@ class Endpoints:
         host: str = "",
     ) -> None:
         handler = _handler(registry, {"/healthz": is_healthy, "/readyz": is_ready})
-        self._servers = [ThreadingHTTPServer((host, port), handler) for port in sorted(ports)]
+        self._servers = [_listen(host, port, handler) for port in sorted(ports)]
         self.ports = [server.server_address[1] for server in self._servers]
 
     def __enter__(self) -> Self:
@@ -42,6 +47,13 @@ class Endpoints:
         for server in self._servers:
             server.shutdown()
             server.server_close()
+
+
+def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    try:
+        return ThreadingHTTPServer((host, port), handler)
+    except OSError as error:
+        raise UsageError(f"port {port} cannot be used: {error.strerror}; set another metrics or health port") from error
 
 
 def _handler(registry: CollectorRegistry, checks: dict[str, Callable[[], bool]]) -> type[BaseHTTPRequestHandler]:
