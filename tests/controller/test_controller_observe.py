@@ -11,12 +11,13 @@ from kubeautoml.api.errors import ManifestError
 from kubeautoml.api.metrics import Direction
 from kubeautoml.api.names import LABEL_COMPONENT, Component, labels, study_name
 from kubeautoml.api.objects import Manifest, Ref
-from kubeautoml.api.trials import StudyLimits, StudyOrders
+from kubeautoml.api.trials import Failure, StudyAttr, StudyLimits, StudyOrders
 from kubeautoml.cluster.memory import MemoryCluster
 from kubeautoml.controller.observe import observe, parse_job, pod_seen
 from kubeautoml.controller.settings import OperatorSettings
 from kubeautoml.controller.studies import Studies
 from kubeautoml.plan.base import PodSeen, Settings
+from kubeautoml.study import create_study, open_study_storage, set_study_attr
 
 STUDY = study_name("team-a", "churn", "u1")
 
@@ -233,3 +234,22 @@ async def test_stopping_sets_the_limit_and_waits_for_there_to_be_one(tmp_path: P
 
     assert (before, results) == (False, [True, True])
     assert summary is not None and summary.limits == StudyLimits(max_trials=5, max_failed_trials=2, stop=True)
+
+
+@pytest.mark.anyio
+async def test_a_reopened_study_has_its_trials_and_no_ending(tmp_path: Path) -> None:
+    """Limits, failure, result and the like are taken back, so that workers and planner begin anew."""
+    url, studies = f"journal://{tmp_path}/study.log", Studies()
+    await studies.create(url, STUDY, Direction.MAXIMIZE)
+    await studies.carry_out(url, STUDY, StudyOrders(limits=StudyLimits(max_trials=5, max_failed_trials=2, stop=True)))
+    study = create_study(open_study_storage(url), STUDY, Direction.MAXIMIZE)
+    study.tell(study.ask(), 0.5)
+    set_study_attr(study, StudyAttr.FAILURE, Failure("data", "DatasetNotFound", "gone"))
+    set_study_attr(study, StudyAttr.SEARCH, {"exhausted": True})
+
+    await studies.reopen(url, STUDY, Direction.MAXIMIZE)
+    summary = await studies.summary(url, STUDY)
+    studies.close()
+
+    assert summary is not None
+    assert (summary.completed, summary.limits, summary.failure, summary.exhausted) == (1, None, None, False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubeautoml.api.errors import KubeAutoMLError, StudyError
 from kubeautoml.api.metrics import Direction
-from kubeautoml.api.trials import StudyOrders, StudySummary
+from kubeautoml.api.trials import StudyAttr, StudyOrders, StudySummary
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -21,6 +21,9 @@ T = TypeVar("T")
 
 THREADS = 4
 """Calls to studies at the same time; a guess. A study server that hangs blocks this many reconciles, not the loop."""
+
+ENDINGS = (StudyAttr.LIMITS, StudyAttr.FAILURE, StudyAttr.SEARCH, StudyAttr.STAGE, StudyAttr.RESULT)
+"""What is written into a study when a search ends."""
 
 
 class Studies:
@@ -64,6 +67,18 @@ class Studies:
         if not summary.limits.stop:
             await self.carry_out(url, name, StudyOrders(limits=replace(summary.limits, stop=True)))
         return True
+
+    async def reopen(self, url: str, name: str, direction: Direction) -> None:
+        """Take back everything that ended a search, so that it can go on; trials stay. Makes the study if need be."""
+        from kubeautoml.study import create_study, set_study_attr
+
+        def clear(storage: Any) -> None:
+            study = create_study(storage, name, direction)
+            for attr in ENDINGS:
+                if study.user_attrs.get(attr.value) is not None:
+                    set_study_attr(study, attr, None)
+
+        await self._call(url, clear)
 
     def close(self) -> None:
         """Let go of the threads; calls that still run are not waited for."""
