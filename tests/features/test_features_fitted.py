@@ -1,4 +1,6 @@
-"""Features: learned from the training rows alone, the same after a round trip, and right on values worked out by hand."""
+"""Features: learned from the training rows alone, the same after a round trip, and right on values worked out by
+hand.
+"""
 
 import json
 from datetime import UTC, datetime

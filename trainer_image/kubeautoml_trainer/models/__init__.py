@@ -2,11 +2,14 @@
 
 from kubeautoml.api.errors import UsageError
 from kubeautoml_trainer.models.base import Family
+from kubeautoml_trainer.models.catboost import CatBoost
 from kubeautoml_trainer.models.dummy import Dummy
+from kubeautoml_trainer.models.extra_trees import ExtraTrees
 from kubeautoml_trainer.models.lightgbm import LightGBM
 from kubeautoml_trainer.models.linear import Linear
+from kubeautoml_trainer.models.neural_network import NeuralNetwork
 
-FAMILIES: tuple[Family, ...] = (Dummy(), Linear(), LightGBM())
+FAMILIES: tuple[Family, ...] = (Dummy(), Linear(), LightGBM(), CatBoost(), ExtraTrees(), NeuralNetwork())
 
 
 def family_named(name: str) -> Family:

@@ -59,8 +59,17 @@ class Dummy:
         return FittedPipeline(self.name, dict(parameters), None, features, ConstantModel(value))
 
     def load(self, folder: Path) -> ConstantModel:
-        try:
-            stored = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-            return ConstantModel(np.asarray(stored["value"], dtype=np.float32))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"{folder / _FILE} cannot be read: {error!r}") from error
+        return load_constant(folder)
+
+
+def load_constant(folder: Path) -> ConstantModel:
+    """Read what `ConstantModel.save` wrote.
+
+    Raises:
+        BundleError: absent or damaged.
+    """
+    try:
+        stored = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        return ConstantModel(np.asarray(stored["value"], dtype=np.float32))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{folder / _FILE} cannot be read: {error!r}") from error

@@ -13,7 +13,7 @@ from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
-from kubeautoml_trainer.models.early_stopping import Watch, steering_metric
+from kubeautoml_trainer.models.early_stopping import Patience, steering_loss
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
@@ -45,7 +45,7 @@ PORTFOLIO: tuple[tuple[int, Parameters], ...] = (
     (
         4,
         {
-            "extra_trees": True, "learning_rate": 0.018, "num_leaves": 39, "feature_fraction": 0.46,
+            "extra_trees": True, "learning_rate": 0.05, "num_leaves": 39, "feature_fraction": 0.46,
             "bagging_fraction": 0.88, "lambda_l1": 0.24, "lambda_l2": 0.36, "min_data_in_leaf": 3,
             "cat_l2": 0.34, "cat_smooth": 15.0,
         },
@@ -161,7 +161,8 @@ def _boost(data: _Data, parameters: dict[str, Any], context: FitContext) -> tupl
 
     train_set, valid_set = data.datasets()
     booster = lgb.Booster(_settings(parameters, len(data.train), data.target, context), train_set)
-    watch = _watch(parameters["learning_rate"], context)
+    # A slow learner needs more rounds before a pause says anything.
+    patience = Patience(max(10.0, 1.0 / parameters["learning_rate"]), context.deadline)
     seen: list[np.ndarray] = []
 
     def keep(raw: np.ndarray, _: Any) -> tuple[str, float, bool]:
@@ -171,28 +172,23 @@ def _boost(data: _Data, parameters: dict[str, Any], context: FitContext) -> tupl
     if valid_set is not None:
         booster.add_valid(valid_set, "valid")
     done = refused = 0
-    while done < _rounds(parameters, data.valid) and not watch.time_is_up() and not watch.is_over(done):
+    while done < _rounds(parameters, data.valid) and not patience.time_is_up() and not patience.is_over(done):
         if booster.update():
             refused += 1
             if refused > _REFUSALS:
                 break
             continue  # no split was found; another sample of columns or thresholds may find one
         done, refused = done + 1, 0
-        if data.valid is None:
-            watch.best_round = done
-        else:
+        loss = -float(done)  # without validation rows the last round is the best
+        if data.valid is not None:
             booster.eval_valid(keep)
-            watch.see(done, data.valid.y, _prediction(seen.pop(), data.target), data.valid.weight)
-    if time.monotonic() > context.deadline and not done:
+            p = _prediction(seen.pop(), data.target)
+            loss = steering_loss(context.task, context.metric, data.valid.y, p, data.valid.weight)
+        patience.see(done, loss)
+    if not done and time.monotonic() > context.deadline:
         raise FitTimeout("LightGBM: no time for one round; give spec.budget.maxDurationSeconds more or use fewer rows")
-    return booster.model_to_string(num_iteration=max(watch.best_round, 1)), max(watch.best_round, 1)
-
-
-def _watch(learning_rate: float, context: FitContext) -> Watch:
-    """A slow learner needs more rounds before a pause says anything."""
-    return Watch(
-        context.task, steering_metric(context.task, context.metric), max(10.0, 1.0 / learning_rate), context.deadline
-    )
+    best = max(patience.best_round, 1)
+    return booster.model_to_string(num_iteration=best), best
 
 
 def _rounds(parameters: dict[str, Any], valid: Rows | None) -> int:

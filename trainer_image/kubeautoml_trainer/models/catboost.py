@@ -1,0 +1,189 @@
+"""CatBoost: symmetric boosted trees that take categories as words; the strongest default, and the slowest of the
+boosters.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kubeautoml.api.errors import BundleError
+from kubeautoml_trainer.data.base import Rows, Schema
+from kubeautoml_trainer.features import Encoded, Recipe, fit_features
+from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
+from kubeautoml_trainer.models.dummy import ConstantModel, load_constant
+from kubeautoml_trainer.models.early_stopping import Patience
+from kubeautoml_trainer.models.pipeline import FittedPipeline
+from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
+from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+
+_FILE = "catboost.cbm"
+_ROUNDS_WITHOUT_VALID = 300  # a guess, for a fit that has nothing to stop by
+
+DEFAULTS: Parameters = {"iterations": 10_000, "learning_rate": 0.05, "depth": 6}
+
+# What the metric is really about, where CatBoost has a loss for it.
+_LOSSES = {"Mae": "MAE", "MedianAbsoluteError": "MAE", "Mape": "MAPE"}
+
+
+@dataclass(frozen=True)
+class CatBoostModel:
+    """A CatBoost model cut at its best round. target: how a number was written; None for classes."""
+
+    booster: Any
+    target: NumberTarget | None
+
+    def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
+        if self.target is not None:
+            return self.target.decode(self.booster.predict(_data(x), thread_count=threads))
+        p = self.booster.predict(_data(x), prediction_type="Probability", thread_count=threads)
+        return np.asarray(p, dtype=np.float32)
+
+    def save(self, folder: Path) -> None:
+        self.booster.save_model(str(folder / _FILE), format="cbm")
+        save_target(self.target, folder)
+
+
+class CatBoost:
+    """Boosted symmetric trees."""
+
+    name = "CatBoost"
+    interpretable = False
+
+    def fits(self, shape: DataShape) -> bool:
+        """A tree a class makes many classes slow."""
+        return shape.outputs <= 50
+
+    def space(self, shape: DataShape) -> Space:
+        """TabArena's, without the parts about categories when there are none."""
+        space: dict[str, Float | Int | Choice] = {
+            "learning_rate": Float(0.005, 0.1, log=True),
+            "depth": Int(4, 8),
+            "subsample": Float(0.7, 1.0),
+            "colsample_bylevel": Float(0.85, 1.0),
+            "l2_leaf_reg": Float(1e-4, 5.0, log=True),
+            "leaf_estimation_iterations": Int(1, 20, log=True),
+            "grow_policy": Choice(("SymmetricTree", "Depthwise")),
+        }
+        if shape.categories:
+            space |= {"one_hot_max_size": Int(8, 100, log=True), "max_ctr_complexity": Int(2, 5)}
+        return space
+
+    def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
+        return ((3, {}),)
+
+    def fit(
+        self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
+    ) -> FittedPipeline:
+        features, x = fit_features(Recipe(categories="strings"), train, schema, context.seed)
+        if not _varies(x):  # CatBoost refuses such tables
+            constant = ConstantModel(context.task.prior(train.y, train.weight))
+            return FittedPipeline(self.name, dict(parameters), None, features, constant)
+        target = (
+            None
+            if schema.classes
+            else number_target(train.y, train.weight, context.metric, standardise=True, bounded=False)
+        )
+        seen = None if valid is None else features.transform(valid.frame)
+        booster = _boost(x, train, seen, valid, target, {**DEFAULTS, **parameters}, context)
+        return FittedPipeline(
+            self.name, dict(parameters), booster.tree_count_, features, CatBoostModel(booster, target)
+        )
+
+    def load(self, folder: Path) -> CatBoostModel | ConstantModel:
+        import catboost
+
+        if not (folder / _FILE).exists():
+            return load_constant(folder)
+        try:
+            return CatBoostModel(catboost.CatBoost().load_model(str(folder / _FILE)), load_target(folder))
+        except catboost.CatBoostError as error:
+            raise BundleError(f"{folder / _FILE} is not a CatBoost model: {error}") from error
+
+
+class _Stop:
+    """CatBoost's callback: ends training by patience on the validation loss, and by the deadline."""
+
+    def __init__(self, patience: Patience) -> None:
+        self.patience = patience
+
+    def after_iteration(self, info: Any) -> bool:
+        """False ends training."""
+        if "validation" in info.metrics:
+            (values,) = info.metrics["validation"].values()
+            self.patience.see(info.iteration, values[-1])
+        return not (self.patience.is_over(info.iteration) or self.patience.time_is_up())
+
+
+def _boost(
+    x: Encoded,
+    train: Rows,
+    seen: Encoded | None,
+    valid: Rows | None,
+    target: NumberTarget | None,
+    parameters: dict[str, Any],
+    context: FitContext,
+) -> Any:
+    """Boost until patience, rounds or time end; CatBoost itself cuts the model at the best round."""
+    import catboost
+
+    def pool(encoded: Encoded, rows: Rows) -> Any:
+        y = rows.y if target is None else target.encode(rows.y)
+        return catboost.Pool(_data(encoded), y, weight=rows.weight)
+
+    if time.monotonic() > context.deadline:
+        raise FitTimeout("CatBoost: no time for one round; give spec.budget.maxDurationSeconds more or use fewer rows")
+    patience = Patience(max(10.0, 1.0 / parameters["learning_rate"]), context.deadline)
+    booster = catboost.CatBoost(_settings(parameters, target, context, valid is not None))
+    held_out = pool(seen, valid) if seen is not None and valid is not None else None
+    booster.fit(pool(x, train), eval_set=held_out, callbacks=[_Stop(patience)])
+    return booster
+
+
+def _settings(
+    parameters: dict[str, Any], target: NumberTarget | None, context: FitContext, stops: bool
+) -> dict[str, Any]:
+    """CatBoost's own parameters."""
+    own = dict(parameters)
+    outputs = context.task.outputs
+    if not stops:
+        own["iterations"] = min(int(own["iterations"]), _ROUNDS_WITHOUT_VALID)
+    if "subsample" in own:
+        own["bootstrap_type"] = "Bernoulli"
+    if target is not None:
+        own["loss_function"] = "RMSE" if target.log else _LOSSES.get(context.metric, "RMSE")
+    else:
+        own |= (
+            {"loss_function": "Logloss"} if outputs == 2 else {"loss_function": "MultiClass", "classes_count": outputs}
+        )
+    return own | {
+        "random_seed": context.seed,
+        "thread_count": context.threads,
+        "use_best_model": stops,
+        "allow_const_label": True,
+        "allow_writing_files": False,
+        "logging_level": "Silent",
+    }
+
+
+def _data(x: Encoded) -> Any:
+    """CatBoost's quickest way in: float32 numbers and bytes."""
+    import catboost
+
+    words = None
+    if x.strings is not None and x.strings.shape[1]:
+        words = np.empty(x.strings.shape, dtype=object)
+        words[...] = [[value.encode() for value in row] for row in x.strings]
+    numbers = np.ascontiguousarray(x.numbers, dtype=np.float32) if x.numbers.shape[1] else None
+    return catboost.FeaturesData(num_feature_data=numbers, cat_feature_data=words)
+
+
+def _varies(x: Encoded) -> bool:
+    """Whether any column has two values."""
+    first = np.where(np.isnan(x.numbers[:1]), np.inf, x.numbers[:1])
+    numbers = bool(np.any(np.where(np.isnan(x.numbers), np.inf, x.numbers) != first))
+    return numbers or (x.strings is not None and bool(np.any(x.strings != x.strings[:1])))

@@ -1,0 +1,269 @@
+"""Training of the network in `neural_network`; the only importer of torch.
+
+Device: CUDA when there is one, else the CPU; float32; deterministic for a seed on one device and thread count, since
+every random number comes from generators made here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kubeautoml_trainer.data.base import Rows
+from kubeautoml_trainer.features import Encoded
+from kubeautoml_trainer.features.base import MISSING, OTHER
+from kubeautoml_trainer.models.base import FitContext, FitTimeout
+from kubeautoml_trainer.models.early_stopping import steering_loss
+from kubeautoml_trainer.models.neural_network import Architecture, Operations, forward, prediction
+from kubeautoml_trainer.models.target import NumberTarget
+from kubeautoml_trainer.tasks.metrics import weights_or_ones
+
+Weights = dict[str, Tensor]
+
+TORCH = Operations(torch.cos, torch.einsum, torch.concatenate, functional.selu, functional.mish)
+_MAX_STEPS = 20_000  # of gradient descent; a guess that bounds the time on many rows
+_MEASURED = 20  # steps after which the pace is known
+_BLOCK = 8192  # validation rows at once
+_SMOOTHING = 0.1  # of labels, where decisions are scored; it would spoil probabilities
+_DECIDED = ("Accuracy", "BalancedAccuracy", "F1", "F1Macro", "Precision", "Recall", "MatthewsCorrelation")
+
+
+def train(
+    net: Architecture,
+    settings: dict[str, Any],
+    x: Encoded,
+    rows: Rows,
+    seen: Encoded | None,
+    valid: Rows | None,
+    target: NumberTarget | None,
+    context: FitContext,
+) -> tuple[dict[str, np.ndarray], int]:
+    """Learn for the wanted epochs or until time ends; returns the weights of the best epoch (numpy, float32), and
+    which it was.
+
+    When time is short the schedules shrink to fit it, so that the last step is a cooled-down one.
+
+    Raises:
+        FitTimeout: the deadline passed before the first epoch.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    generator = torch.Generator(device).manual_seed(context.seed)
+    with _threads(context.threads):
+        numbers, codes = _inputs(x, device)
+        truth = _truth(rows, target, device)
+        weight = torch.as_tensor(weights_or_ones(rows.weight, len(rows)), dtype=torch.float32, device=device)
+        held_out = None if seen is None else _inputs(seen, device)
+        w = initial_weights(net, float(settings["plr_sigma"]), generator, device)
+        optimiser = _optimiser(net, w, settings)
+        loss = _loss(target, context.metric)
+        batch = min(_batch(settings, len(rows)), len(rows))
+        batches = max(1, len(rows) // batch)
+        epochs = max(1, min(int(settings["epochs"]), _MAX_STEPS // batches))
+        best, best_loss, best_epoch = _copy(w), math.inf, 0
+        pace = Pace(epochs * batches, context.deadline)
+        for epoch in range(1, epochs + 1):
+            order = torch.randperm(len(rows), generator=generator, device=device)
+            for here in torch.chunk(order[: batches * batch], batches):
+                if pace.time_is_up():
+                    break
+                progress = pace.step()
+                _schedule(optimiser, settings, progress)
+                out = forward(TORCH, net, w, numbers[here], codes[here], _dropout(settings, progress, generator))
+                optimiser.zero_grad()
+                torch.autograd.backward(loss(out, truth[here], weight[here]))
+                optimiser.step()
+            value = -float(epoch)  # without validation rows the last epoch is the best
+            if valid is not None and held_out is not None:
+                p = prediction(_predict(net, w, *held_out), target)
+                value = steering_loss(context.task, context.metric, valid.y, p, valid.weight)
+            if value < best_loss:
+                best, best_loss, best_epoch = _copy(w), value, epoch
+            if pace.time_is_up():
+                break
+        if not pace.done:
+            raise FitTimeout("NeuralNetwork: no time for one step; give spec.budget.maxDurationSeconds more")
+    _settle_unseen(net, best, x)
+    return {name: np.ascontiguousarray(t.cpu().numpy()) for name, t in best.items()}, best_epoch
+
+
+@dataclass
+class Pace:
+    """How far training is, from 0 to 1: by steps, or by time once the steps do not fit into it.
+
+    Time counts only then, so that a fit with time enough depends on its seed alone.
+    """
+
+    steps: int
+    deadline: float
+    done: int = 0
+    progress: float = 0.0
+    is_short: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    def time_is_up(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def step(self) -> float:
+        """Begin a step; returns the progress at its middle."""
+        elapsed = time.monotonic() - self.started
+        available = max(self.deadline - self.started, 1e-9)
+        self.is_short = self.is_short or (self.done >= _MEASURED and elapsed / self.done * self.steps > available)
+        by_time = elapsed / available if self.is_short else 0.0
+        self.progress = max(self.progress, (self.done + 0.5) / self.steps, by_time)
+        self.done += 1
+        return self.progress
+
+
+def initial_weights(net: Architecture, sigma: float, generator: torch.Generator, device: torch.device) -> Weights:
+    """Random weights, float32, with gradients (but for one-hot tables): NTK parametrisation, so weights start with
+    deviation 1.
+
+    sigma: deviation of the periodic embedding's frequencies.
+    """
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=device)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=device) * 2 - 1
+
+    w: Weights = {"scale": torch.ones(net.inputs, device=device)}
+    if net.periodic:
+        k = net.numbers
+        w |= {"frequency": sigma * normal(k, 16), "phase": 0.5 * uniform(k, 16)}
+        w |= {"mix": uniform(k, 16, 3) / 4, "mix_bias": uniform(k, 3) / 4}
+    for c, (size, embedded) in enumerate(zip(net.sizes, net.embedded, strict=True)):
+        w[f"table{c}"] = normal(size, 8) if embedded else torch.eye(size, device=device)
+    width = net.inputs
+    for layer in range(net.layers):
+        w[f"weight{layer}"] = normal(width, net.width)
+        w[f"bias{layer}"] = normal(net.width)
+        w[f"alpha{layer}"] = torch.ones(net.width, device=device)
+        width = net.width
+    w |= {
+        "weight_out": torch.zeros(width, net.outputs, device=device),
+        "bias_out": torch.zeros(net.outputs, device=device),
+    }
+    for name, tensor in w.items():
+        tensor.requires_grad_(not _is_fixed(net, name))
+    return w
+
+
+def _is_fixed(net: Architecture, name: str) -> bool:
+    return name.startswith("table") and not net.embedded[int(name.removeprefix("table"))]
+
+
+def _optimiser(net: Architecture, w: Weights, settings: dict[str, Any]) -> torch.optim.AdamW:
+    """Learning-rate factors and decay by kind of weight, as RealMLP-TD has them."""
+    groups: dict[str, dict[str, Any]] = {
+        "weight": {"factor": 1.0, "decays": True},
+        "table": {"factor": 1.0, "decays": False},
+        "scale": {"factor": float(settings["scale_lr"]), "decays": False},
+        "slow": {"factor": 0.1, "decays": False},
+    }
+    for group in groups.values():
+        group["params"] = []
+    for name, tensor in w.items():
+        kind = next((k for k in ("weight", "table", "scale") if name.startswith(k)), "slow")
+        if not _is_fixed(net, name):
+            groups[kind]["params"].append(tensor)
+    used = [g for g in groups.values() if g["params"]]
+    return torch.optim.AdamW(used, lr=1.0, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+
+
+def _schedule(optimiser: torch.optim.AdamW, settings: dict[str, Any], progress: float) -> None:
+    """coslog4: four waves of the learning rate, each longer than the one before; decay falls in the second half."""
+    wave = 0.5 * (1 - math.cos(2 * math.pi * math.log2(1 + 15 * min(progress, 1.0))))
+    for group in optimiser.param_groups:
+        group["lr"] = float(settings["learning_rate"]) * wave * group["factor"]
+        group["weight_decay"] = float(settings["weight_decay"]) * _flat_cos(progress) if group["decays"] else 0.0
+
+
+def _flat_cos(progress: float) -> float:
+    return 1.0 if progress < 0.5 else 0.5 * (1 + math.cos(math.pi * (2 * min(progress, 1.0) - 1)))
+
+
+def _dropout(settings: dict[str, Any], progress: float, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    rate = float(settings["dropout"]) * _flat_cos(progress)
+
+    def drop(h: Tensor) -> Tensor:
+        keep = torch.rand(h.shape, generator=generator, device=h.device) >= rate
+        return h * keep / (1 - rate)
+
+    return drop if rate > 0 else lambda h: h
+
+
+def _loss(target: NumberTarget | None, metric: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """(output, truth, weight) -> weighted mean: cross entropy, squared error, or absolute error where the metric is
+    about that.
+    """
+    smoothing = _SMOOTHING if metric in _DECIDED else 0.0
+
+    def classes(out: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+        each = functional.cross_entropy(out, truth, reduction="none", label_smoothing=smoothing)
+        return (each * weight).sum() / weight.sum()
+
+    def number(out: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+        gap = out[:, 0] - truth
+        each = gap.abs() if metric in ("Mae", "MedianAbsoluteError", "Mape") else gap.square()
+        return (each * weight).sum() / weight.sum()
+
+    return classes if target is None else number
+
+
+def _inputs(x: Encoded, device: torch.device) -> tuple[Tensor, Tensor]:
+    """numbers float32 (n, k), codes int64 (n, c), on the device."""
+    numbers = torch.as_tensor(x.numbers, dtype=torch.float32, device=device)
+    return numbers, torch.as_tensor(x.codes, dtype=torch.int64, device=device)
+
+
+def _truth(rows: Rows, target: NumberTarget | None, device: torch.device) -> Tensor:
+    if target is None:
+        return torch.as_tensor(rows.y, dtype=torch.int64, device=device)
+    return torch.as_tensor(target.encode(rows.y), dtype=torch.float32, device=device)
+
+
+@torch.no_grad()
+def _predict(net: Architecture, w: Weights, numbers: Tensor, codes: Tensor) -> np.ndarray:
+    parts = [
+        forward(TORCH, net, w, numbers[k : k + _BLOCK], codes[k : k + _BLOCK]) for k in range(0, len(numbers), _BLOCK)
+    ]
+    return np.asarray(torch.concatenate(parts).cpu().numpy())
+
+
+def _batch(settings: dict[str, Any], rows: int) -> int:
+    """Greater batches where there are rows to fill them."""
+    return int(settings["batch_size"]) * (1 if rows < 50_000 else 4)
+
+
+def _copy(w: Weights) -> Weights:
+    return {name: tensor.detach().clone() for name, tensor in w.items()}
+
+
+def _settle_unseen(net: Architecture, w: Weights, x: Encoded) -> None:
+    """Codes that training never had: an embedding becomes the mean of the learned ones, a one-hot row zeros."""
+    for c, embedded in enumerate(net.embedded):
+        present = np.bincount(x.codes[:, c], minlength=net.sizes[c]) > 0
+        for code in (MISSING, OTHER):
+            if not present[code]:
+                table = w[f"table{c}"]
+                table[code] = table[torch.as_tensor(present, device=table.device)].mean(0) if embedded else 0.0
+
+
+@contextmanager
+def _threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
