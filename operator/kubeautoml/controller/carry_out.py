@@ -10,6 +10,7 @@ from kubeautoml.api.errors import ClusterError, ManifestError
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.api.pod import PodJob
+from kubeautoml.api.trials import StudySummary
 from kubeautoml.cluster.base import Cluster
 from kubeautoml.controller.observe import parse_status
 from kubeautoml.controller.studies import Studies
@@ -31,8 +32,7 @@ async def carry_out(
         await cluster.apply(manifest)
     for ref in todo.delete:
         await cluster.delete(ref, uid=_uid(observed.children.get(ref)))
-    if exists and (todo.study or (observed.study and observed.study.preempted)):
-        # Also without orders: a trial that its worker gave up as preempted may still lack its next attempt.
+    if exists and (todo.study or _may_lack_attempts(observed.study)):
         await studies.carry_out(study_url, pod_job.study_name, todo.study)
 
 
@@ -73,6 +73,11 @@ async def _emit(ref: Ref, uid: str, event: EventOrder, cluster: Cluster) -> None
         await cluster.emit(ref, uid, event)
     except ClusterError as error:
         log.warning("event not emitted", extra={"job": str(ref), "reason": event.reason, "error": str(error)})
+
+
+def _may_lack_attempts(study: StudySummary | None) -> bool:
+    """Whether a trial may be without its next attempt, because its worker gave it up by itself or an operator died."""
+    return study is not None and study.preempted > 0 and not (study.limits and study.limits.stop)
 
 
 def _asks_for_pods(todo: Plan) -> bool:

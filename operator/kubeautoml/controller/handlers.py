@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Any
 
 import kopf
@@ -21,6 +23,9 @@ from kubeautoml.api.objects import Ref
 
 CHILD_RESOURCES = (("batch", "v1", "jobs"), ("apps", "v1", "deployments"), ("", "v1", "pods"))
 """Watched with the label that all children carry, so that the API server sends no other objects."""
+
+_STOP_SECONDS = 10.0
+"""Longest wait for kopf's thread at the end; the process ends anyway."""
 
 
 class Wakes:
@@ -65,7 +70,19 @@ class Wakes:
             self._wake(ref)
 
 
-def make_registry(wakes: Wakes) -> kopf.OperatorRegistry:
+def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
+    """Where the API server is and who we are: what KUBECONFIG names, else this pod's account, else ~/.kube/config."""
+    account = None if os.environ.get("KUBECONFIG") else kopf.login_with_service_account(**arguments)
+    if account is not None:
+        return account
+    found = kopf.login_with_kubeconfig(**arguments)
+    if found is not None and (found.token or found.username or found.certificate_path or found.certificate_data):
+        return found
+    # The Kubernetes client also runs the helper programs that some kubeconfigs name.
+    return kopf.login_via_client(**arguments)
+
+
+def make_registry(wakes: Wakes, log_in: Callable[..., kopf.ConnectionInfo | None] = log_in) -> kopf.OperatorRegistry:
     """The handlers."""
     registry = kopf.OperatorRegistry()
 
@@ -82,12 +99,7 @@ def make_registry(wakes: Wakes) -> kopf.OperatorRegistry:
 
     for resource in CHILD_RESOURCES:
         kopf.on.event(*resource, registry=registry, id=f"child-{resource[2]}")(on_child)
-
-    @kopf.on.login(registry=registry)
-    def log_in(**arguments: Any) -> Any:
-        # In a pod its own token; else what the Kubernetes client makes of KUBECONFIG, including its helper programs.
-        return kopf.login_with_service_account(**arguments) or kopf.login_via_client(**arguments)
-
+    kopf.on.login(registry=registry)(log_in)
     return registry
 
 
@@ -98,9 +110,18 @@ def make_settings() -> kopf.OperatorSettings:
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.process.ultimate_exiting_timeout = None
+    settings.networking.error_backoffs = _Patience()
     for group, version, plural in CHILD_RESOURCES:
         settings.watching.label_selectors[group, version, plural] = LABEL_JOB_UID
     return settings
+
+
+class _Patience:
+    """Waits between attempts at a request, without an end: an API server that is away comes back some day."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (1.0, 1.0, 2.0, 3.0, 5.0, 8.0)
+        yield from repeat(13.0)
 
 
 class Watching:
@@ -126,51 +147,62 @@ class Watching:
         """Watch until cancelled.
 
         Raises:
-            ClusterError: kopf ended by itself, for instance because it may not log in.
+            ClusterError: kopf could not log in, or ended by itself.
         """
         loop = asyncio.get_running_loop()
         wakes = Wakes(lambda ref: _call(loop, self._wake, ref))
-        ended: asyncio.Future[None] = loop.create_future()
+        ended: asyncio.Future[str] = loop.create_future()
 
-        def watch() -> None:
-            error: BaseException | None = None
+        def resolve(why: str) -> None:
+            if not ended.done():
+                ended.set_result(why)
+
+        def end(why: str) -> None:
+            _call(loop, resolve, why)
+
+        def log_in_or_end(**arguments: Any) -> kopf.ConnectionInfo | None:
             try:
-                asyncio.run(self._watch(wakes))
-            except BaseException as caught:  # noqa: BLE001  (it is handed to the other thread)
-                error = caught
-            _call(loop, _finish, ended, error)
+                found = log_in(**arguments)
+            except (kopf.LoginError, OSError, KeyError, ValueError) as error:
+                # Kopf itself would wait for ever.
+                end(f"cannot log in: {error}")
+                raise
+            self._ready.set()
+            return found
 
-        thread = threading.Thread(target=watch, name="kopf", daemon=True)
+        thread = threading.Thread(target=self._watch, args=(wakes, log_in_or_end, end), name="kopf", daemon=True)
         thread.start()
         try:
-            await asyncio.shield(ended)
+            why = await ended
         finally:
             self._stop.set()
-            await asyncio.to_thread(thread.join, 10)
+            await asyncio.to_thread(thread.join, _STOP_SECONDS)
+        raise ClusterError(f"watching the cluster ended: {why}; check the address and the credentials")
 
-    async def _watch(self, wakes: Wakes) -> None:
+    def _watch(
+        self, wakes: Wakes, log_in: Callable[..., kopf.ConnectionInfo | None], end: Callable[[str], None]
+    ) -> None:
+        """What kopf's thread does."""
         logging.getLogger("kopf").setLevel(logging.ERROR)
-        await kopf.operator(
-            registry=make_registry(wakes),
+        operator = kopf.operator(
+            registry=make_registry(wakes, log_in),
             settings=make_settings(),
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
             stop_flag=self._stop,
-            ready_flag=self._ready,
         )
+        why = "it stopped"
+        try:
+            asyncio.run(operator)
+        except Exception as error:  # noqa: BLE001  (it is handed to the thread that waits)
+            why = f"{type(error).__name__}: {error}"
+        finally:
+            end(why)
 
 
-def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: Any) -> None:
     """Call something in another thread's loop; a loop that is closed needs nothing any more."""
     try:
         loop.call_soon_threadsafe(function, *args)
     except RuntimeError:
         return
-
-
-def _finish(ended: asyncio.Future[None], error: BaseException | None) -> None:
-    if not ended.done():
-        what = f"{type(error).__name__}: {error}" if error else "it stopped"
-        failure = ClusterError(f"watching the cluster ended: {what}; check the address and the credentials")
-        failure.__cause__ = error
-        ended.set_exception(failure)

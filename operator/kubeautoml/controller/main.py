@@ -14,11 +14,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from kubeautoml.api.errors import ClusterError
+from kubeautoml.api.names import LABEL_JOB_UID
 from kubeautoml.api.objects import Ref
 from kubeautoml.cluster.base import Cluster
 from kubeautoml.controller.endpoints import Endpoints
 from kubeautoml.controller.metrics import CountedCluster, Metrics
-from kubeautoml.controller.observe import parse_status
+from kubeautoml.controller.observe import CHILD_KINDS
 from kubeautoml.controller.queue import Worker
 from kubeautoml.controller.reconcile import reconcile
 from kubeautoml.controller.settings import OperatorSettings
@@ -63,9 +64,7 @@ async def run_operator(cluster: Cluster, settings: OperatorSettings) -> None:
     counted = CountedCluster(cluster, metrics)
 
     async def pass_(ref: Ref) -> timedelta | None:
-        wake = await reconcile(ref, counted, studies, lambda: datetime.now(UTC), settings)
-        await _show(ref, counted, metrics)
-        return wake
+        return await reconcile(ref, counted, studies, lambda: datetime.now(UTC), settings)
 
     worker = Worker(metrics.measured(pass_), settings.concurrency)
     watching = Watching(worker.add, settings.namespaces)
@@ -75,8 +74,9 @@ async def run_operator(cluster: Cluster, settings: OperatorSettings) -> None:
         metrics.registry,
         is_healthy=heart.is_beating,
         is_ready=lambda: watching.is_ready and heart.is_beating(),
-    ):
-        log.info("operator started", extra={"namespaces": ",".join(settings.namespaces) or "all"})
+    ) as endpoints:
+        namespaces, ports = ",".join(settings.namespaces) or "all", ",".join(map(str, endpoints.ports))
+        log.info("operator started", extra={"namespaces": namespaces, "ports": ports})
         await _until_stopped(stop, worker, watching, heart)
     studies.close()
     log.info("operator stopped")
@@ -89,11 +89,17 @@ async def check_access(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
         ClusterError: with what to do.
     """
     for namespace in namespaces or (None,):
-        for kind, where in (("AutoMLJob", namespace), ("AutoMLProfile", None), ("AutoMLModel", namespace)):
-            try:
-                await cluster.list(kind, where)
-            except ClusterError as error:
-                raise ClusterError(f"{kind} objects cannot be listed: {error}; {_advice(error)}") from error
+        for kind in ("AutoMLJob", *CHILD_KINDS, "Pod"):
+            await _check_list(cluster, kind, namespace)
+    await _check_list(cluster, "AutoMLProfile", None)
+
+
+async def _check_list(cluster: Cluster, kind: str, namespace: str | None) -> None:
+    """List what our label selects, which is little, but takes the kind and the right to be there."""
+    try:
+        await cluster.list(kind, namespace, {LABEL_JOB_UID: "none"})
+    except ClusterError as error:
+        raise ClusterError(f"{kind} objects cannot be listed: {error}; {_advice(error)}") from error
 
 
 def _advice(error: ClusterError) -> str:
@@ -132,12 +138,6 @@ class _Heart:
         while True:
             self._beat = datetime.now(UTC)
             await asyncio.sleep(HEARTBEAT_SECONDS)
-
-
-async def _show(ref: Ref, cluster: Cluster, metrics: Metrics) -> None:
-    """Count the job as its pass left it."""
-    manifest = await cluster.get(ref)
-    metrics.show(ref, parse_status(manifest) if manifest else None)
 
 
 def _parser() -> argparse.ArgumentParser:

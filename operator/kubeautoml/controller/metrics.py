@@ -13,6 +13,7 @@ from kubeautoml.api.errors import ClusterError, KubeAutoMLError
 from kubeautoml.api.job import AutoMLJobStatus
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.cluster.base import Change, Cluster
+from kubeautoml.controller.observe import parse_status
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -100,7 +101,7 @@ def state_of(status: AutoMLJobStatus) -> str:
 
 
 class CountedCluster:
-    """A cluster whose requests are counted by verb, kind and outcome."""
+    """A cluster whose requests are counted by verb, kind and outcome; jobs that pass by are counted by state."""
 
     def __init__(self, cluster: Cluster, metrics: Metrics) -> None:
         self._cluster = cluster
@@ -108,7 +109,10 @@ class CountedCluster:
 
     async def get(self, ref: Ref) -> Manifest | None:
         with _Count(self._metrics, "get", ref.kind):
-            return await self._cluster.get(ref)
+            found = await self._cluster.get(ref)
+        if ref.kind == "AutoMLJob":
+            self._metrics.show(ref, parse_status(found) if found else None)
+        return found
 
     async def list(
         self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
@@ -130,6 +134,8 @@ class CountedCluster:
     async def patch_status(self, ref: Ref, status: Manifest) -> None:
         with _Count(self._metrics, "patch_status", ref.kind):
             await self._cluster.patch_status(ref, status)
+        if ref.kind == "AutoMLJob":
+            self._metrics.show(ref, parse_status({"status": status}))
 
     async def emit(self, ref: Ref, uid: str, event: EventOrder) -> None:
         with _Count(self._metrics, "emit", "Event"):
