@@ -19,7 +19,6 @@ from kubeautoml.api.values import (
     LocalRef,
     ObjectName,
     Placement,
-    Quantity,
     Resources,
 )
 

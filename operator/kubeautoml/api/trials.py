@@ -140,6 +140,8 @@ class StudySummary:
     stage: str | None = None
     result: JobResult | None = None
     limits: StudyLimits | None = None
+    error: str | None = None
+    """The most frequent error of failed trials."""
 
     @property
     def spent(self) -> int:

@@ -10,6 +10,7 @@ from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.api.profile import AutoMLProfile
 from kubeautoml.api.trials import StudyOrders, StudySummary
 
+
 @dataclass(frozen=True)
 class PodSeen:
     """What the planner needs of one pod."""
@@ -60,6 +61,8 @@ class Settings:
     server_image: str = "kubeautoml-server:0.1.0"
     serving_enabled: bool = True
     """False on a laptop without --serve: the model is stored, Ready says so."""
+    status_interval_seconds: float = 5.0
+    """Shortest time between two status updates that only move counters; conditions are published at once."""
     resync_seconds: float = 30.0
     """Longest time between two looks at a job that is running."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 
 from optuna.storages import BaseStorage
@@ -44,12 +45,19 @@ def load_summary(storage: BaseStorage, name: str) -> StudySummary | None:
         stage=attrs.get(StudyAttr.STAGE.value),
         result=parse_attr(StudyAttr.RESULT, attrs.get(StudyAttr.RESULT.value)),
         limits=parse_attr(StudyAttr.LIMITS, attrs.get(StudyAttr.LIMITS.value)),
+        error=_most_frequent_error(trials),
     )
 
 
 def is_preempted(trial: FrozenTrial) -> bool:
     """Whether the trial ended because its pod went away, not because of itself."""
     return trial.state is TrialState.FAIL and bool(trial.user_attrs.get(TrialAttr.PREEMPTED.value))
+
+
+def _most_frequent_error(trials: Iterable[FrozenTrial]) -> str | None:
+    errors = Counter(t.user_attrs.get(TrialAttr.ERROR.value) for t in trials if t.state is TrialState.FAIL)
+    errors.pop(None, None)
+    return str(errors.most_common(1)[0][0]) if errors else None
 
 
 def _count(trials: Iterable[FrozenTrial], state: TrialState) -> int:

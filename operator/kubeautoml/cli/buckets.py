@@ -1,0 +1,34 @@
+"""A folder in place of object storage: for a laptop, s3://bucket/key is FOLDER/bucket/key and needs no secret."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from kubeautoml.api.errors import UsageError
+from kubeautoml.api.objects import Manifest
+
+
+def in_folders(manifest: Manifest, folder: Path) -> Manifest:
+    """The manifest with its s3:// URIs turned into file:// ones below the folder.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"--buckets {folder} must be a folder that holds one folder a bucket")
+    changed = deepcopy(manifest)
+    spec = changed.get("spec") if isinstance(changed.get("spec"), dict) else {}
+    dataset = spec.get("dataset") if isinstance(spec.get("dataset"), dict) else {}
+    for holder in (dataset.get("train"), dataset.get("test"), spec.get("output")):
+        if isinstance(holder, dict):
+            _move(holder, folder.resolve())
+    return changed
+
+
+def _move(holder: dict[str, Any], folder: Path) -> None:
+    uri = holder.get("uri")
+    if isinstance(uri, str) and uri.startswith("s3://"):
+        holder["uri"] = f"file://{folder}/{uri.removeprefix('s3://')}"
+        holder.pop("secretRef", None)

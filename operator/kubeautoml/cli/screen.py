@@ -1,0 +1,78 @@
+"""What `kubeautoml run` shows on stderr: a live view on a terminal, a line for every piece of news elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+
+from kubeautoml.api.conditions import ConditionStatus, find_condition
+from kubeautoml.api.job import AutoMLJob
+from kubeautoml.cli.view import counts, leaderboard_table, live_view, metric_of, short_number, state
+
+
+class Screen:
+    """A context manager while the job runs; `say` and `ended` also work outside."""
+
+    def __init__(self, logs: Path) -> None:
+        self._console = Console(stderr=True)
+        self._logs = logs
+        self._job: AutoMLJob | None = None
+        self._said = ""
+        self._live = Live(console=self._console, get_renderable=self._view, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def _view(self):  # type: ignore[no-untyped-def]  # rich's union of renderables
+        return live_view(self._job) if self._job else "starting"
+
+    def show(self, job: AutoMLJob) -> None:
+        """Take in a new status."""
+        self._job = job
+        if not self._console.is_terminal:
+            best = job.status.best
+            news = f"{state(job)}" + (
+                f", best {metric_of(job)} {short_number(best.value)} ({best.family})" if best else ""
+            )
+            if news != self._said:
+                self._said = news
+                self.say(f"{news}; {counts(job)}")
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def finished_before(self, job: AutoMLJob) -> None:
+        """The same manifest over the same data has its model already."""
+        self.say("this job is finished already; raise its budget or change the manifest to search on")
+        self.ended(job)
+
+    def ended(self, job: AutoMLJob) -> None:
+        """The outcome, and what to do with it."""
+        succeeded = find_condition(job.status.conditions, "Succeeded")
+        if succeeded is None or succeeded.status is not ConditionStatus.TRUE or job.status.model is None:
+            refused = find_condition(job.status.conditions, "Accepted")
+            said = succeeded if refused is None or refused.status is not ConditionStatus.FALSE else refused
+            reason, message = (said.reason, said.message) if said else ("Unknown", "the job did not end")
+            self.say(f"error: {reason}: {message}")
+            self.say(f"logs: {self._logs}")
+            return
+        self._console.print(leaderboard_table(job))
+        metrics = ", ".join(f"{k} {short_number(v, 4)}" for k, v in job.status.model.metrics.items())
+        self.say(f"hold-out: {metrics}")
+        self.say(f"model:    {job.status.model.uri}")
+        if job.status.artifacts and job.status.artifacts.report_uri:
+            self.say(f"report:   {job.status.artifacts.report_uri}")
+        self.say(f"next:     kubeautoml serve --model {job.status.model.uri}")

@@ -1,0 +1,145 @@
+"""status from facts: counters, leaderboard, artifacts, conditions; and when a change is worth an API write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from kubeautoml.api.conditions import (
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    Reason,
+    find_condition,
+    set_condition,
+)
+from kubeautoml.api.job import Artifacts, AutoMLJob, AutoMLJobStatus, BudgetUsed, RankedTrial, TrialCounts
+from kubeautoml.api.pod import PodJob
+from kubeautoml.api.trials import FinishedTrial, StudySummary
+from kubeautoml.plan.base import Observed
+from kubeautoml.plan.budget import accelerator_seconds, elapsed_seconds
+
+TIME_ONLY_SECONDS = 60.0
+"""When only the clock has moved, the status is published this often: long trials must not cost an API write each tick."""
+
+MAX_PARAMETER_TEXT = 64
+"""Characters of one hyperparameter in the leaderboard: the object stays small whatever the search space."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What a condition says."""
+
+    status: ConditionStatus
+    reason: Reason | str
+    message: str = ""
+
+
+def true(reason: Reason, message: str = "") -> Fact:
+    return Fact(ConditionStatus.TRUE, reason, message)
+
+
+def false(reason: Reason | str, message: str = "") -> Fact:
+    return Fact(ConditionStatus.FALSE, reason, message)
+
+
+def unknown(reason: Reason, message: str = "") -> Fact:
+    return Fact(ConditionStatus.UNKNOWN, reason, message)
+
+
+def with_conditions(
+    status: AutoMLJobStatus, facts: Mapping[ConditionType, Fact], generation: int, now: datetime
+) -> AutoMLJobStatus:
+    """The status with these conditions set; a condition that says nothing new keeps its time."""
+    conditions = status.conditions
+    for kind, fact in facts.items():
+        conditions = set_condition(
+            conditions,
+            Condition(
+                type=kind,
+                status=fact.status,
+                reason=fact.reason,
+                message=fact.message[:2048],
+                last_transition_time=now.replace(microsecond=0),
+                observed_generation=generation,
+            ),
+        )
+    return status.model_copy(update={"conditions": conditions, "observed_generation": generation})
+
+
+def is_status(status: AutoMLJobStatus, kind: ConditionType, value: ConditionStatus) -> bool:
+    """Whether that condition has that status."""
+    found = find_condition(status.conditions, kind)
+    return found is not None and found.status is value
+
+
+def with_study(job: AutoMLJob, observed: Observed, now: datetime) -> AutoMLJobStatus:
+    """The status with counters, best trials and used budgets as they are now."""
+    study = observed.study or StudySummary()
+    ranked = tuple(_ranked(t) for t in study.best[:10])
+    used = BudgetUsed(
+        trials=study.spent,
+        duration_seconds=int(elapsed_seconds(job.status, now)),
+        accelerator_seconds=accelerator_seconds(job, observed, now),
+        ended_by=job.status.budget_used.ended_by,
+    )
+    counts = TrialCounts(
+        total=study.spent + study.preempted,
+        running=study.running,
+        completed=study.completed,
+        pruned=study.pruned,
+        failed=study.failed,
+        preempted=study.preempted,
+    )
+    return job.status.model_copy(
+        update={"trials": counts, "best": ranked[0] if ranked else None, "leaderboard": ranked, "budget_used": used}
+    )
+
+
+def artifacts_of(job: AutoMLJob) -> Artifacts:
+    """Where everything is once the finalizer has written it."""
+    paths = PodJob.of(job).paths
+    return Artifacts(
+        root_uri=paths.root,
+        model_uri=paths.model,
+        leaderboard_uri=paths.leaderboard,
+        metrics_uri=paths.metrics,
+        report_uri=paths.report,
+        pipeline_uri=paths.pipeline,
+    )
+
+
+def worth_publishing(old: AutoMLJobStatus, new: AutoMLJobStatus, interval_seconds: float) -> AutoMLJobStatus:
+    """`new`, or `old` when all that has changed are counters and the last update is too young.
+
+    The time of the last update is the duration that it published.
+    """
+    if _hard(old) != _hard(new):
+        return new
+    since = new.budget_used.duration_seconds - old.budget_used.duration_seconds
+    moved = (old.trials, old.leaderboard) != (new.trials, new.leaderboard)
+    return new if since >= (interval_seconds if moved else TIME_ONLY_SECONDS) else old
+
+
+def _hard(status: AutoMLJobStatus) -> tuple[object, ...]:
+    """What somebody may be waiting for."""
+    conditions = tuple((c.type, c.status, c.reason, c.observed_generation) for c in status.conditions)
+    soft = {"conditions", "trials", "best", "leaderboard", "progress_percentage", "budget_used"}
+    rest = status.model_dump(exclude=soft)
+    return conditions, status.budget_used.ended_by, status.best is None, tuple(rest.items())
+
+
+def _ranked(trial: FinishedTrial) -> RankedTrial:
+    return RankedTrial(
+        trial=trial.number,
+        value=format(trial.value, ".6g"),
+        family=trial.family,
+        parameters={k: _text(v) for k, v in trial.parameters.items() if k != "family"},
+        duration_seconds=None if trial.duration_seconds is None else round(trial.duration_seconds),
+    )
+
+
+def _text(value: object) -> str:
+    text = format(value, ".6g") if isinstance(value, float) else str(value)
+    return text[:MAX_PARAMETER_TEXT]
