@@ -1,0 +1,294 @@
+"""A real Kubernetes control plane for tests: etcd, kube-apiserver and kube-controller-manager on free ports.
+
+Everything lives in a temporary folder and is ended by process id. There is no scheduler: the test kubelet is the only
+node and binds pods itself. Custom resources are installed before the controller manager starts, since its garbage
+collector looks for new kinds only every 30 seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import urllib3
+import yaml
+
+from real.binaries import Binaries, find_binaries
+from real.process import end, free_ports, start
+from real.rest import ApiError, Json, Rest
+from real.strip import strip
+
+ADMIN_TOKEN = "admin-token"
+READY_SECONDS = 90.0
+OPERATOR_NAMESPACE = "kubeautoml-system"
+OPERATOR_ACCOUNT = "kubeautoml-operator"
+
+_OURS = ["automljobs", "automlmodels", "automlprofiles"]
+_ALL_BUT_MASS_DELETE = ["get", "list", "watch", "create", "update", "patch", "delete"]
+OPERATOR_RULES: list[Json] = [
+    {"apiGroups": ["kubeautoml.dev"], "resources": _OURS, "verbs": ["get", "list", "watch", "update", "patch"]},
+    {"apiGroups": ["kubeautoml.dev"], "resources": ["automlmodels"], "verbs": ["create", "delete"]},
+    {"apiGroups": ["kubeautoml.dev"], "resources": [f"{r}/status" for r in _OURS], "verbs": ["get", "update", "patch"]},
+    {"apiGroups": ["kubeautoml.dev"], "resources": [f"{r}/finalizers" for r in _OURS], "verbs": ["update"]},
+    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": _ALL_BUT_MASS_DELETE},
+    {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": _ALL_BUT_MASS_DELETE},
+    {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": _ALL_BUT_MASS_DELETE},
+    {"apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": _ALL_BUT_MASS_DELETE},
+    {
+        "apiGroups": ["networking.k8s.io"],
+        "resources": ["networkpolicies", "ingresses"],
+        "verbs": _ALL_BUT_MASS_DELETE,
+    },
+    {"apiGroups": [""], "resources": ["services", "serviceaccounts"], "verbs": _ALL_BUT_MASS_DELETE},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete"]},
+    {
+        "apiGroups": ["", "events.k8s.io"],
+        "resources": ["events"],
+        "verbs": ["create", "update", "patch", "get", "list"],
+    },
+    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": _ALL_BUT_MASS_DELETE},
+    {
+        "apiGroups": ["apiextensions.k8s.io"],
+        "resources": ["customresourcedefinitions"],
+        "verbs": ["get", "list", "watch"],
+    },
+    {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+]
+"""What the operator may do: no verb on secrets, none on pods/exec."""
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """A running API server, and how to reach it."""
+
+    server: str
+    """URL."""
+    folder: Path
+    """Certificates, logs and kubeconfigs; gone after the test session."""
+    version: tuple[int, int, int]
+    admin: Rest
+    """May do everything."""
+
+    @property
+    def ca_file(self) -> Path:
+        return self.folder / "certs" / "apiserver.crt"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Of the admin."""
+        return self.kubeconfig_for("admin", ADMIN_TOKEN)
+
+    @property
+    def has_cel(self) -> bool:
+        """Whether CRDs may carry CEL rules that are evaluated (generally available since 1.29)."""
+        return self.version >= (1, 29, 0)
+
+    def kubeconfig_for(self, user: str, token: str, namespace: str = "default") -> Path:
+        """Write (once) a kubeconfig of somebody else."""
+        path = self.folder / f"{user}.{namespace}.kubeconfig"
+        if not path.exists():
+            path.write_text(json.dumps(_kubeconfig(self.server, self.ca_file, user, token, namespace)))
+        return path
+
+    def operator_kubeconfig(self) -> Path:
+        """Of the operator's service account, with the rights of its role and no more."""
+        return self.kubeconfig_for(OPERATOR_ACCOUNT, self.token(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT))
+
+    def token(self, namespace: str, account: str, audiences: Sequence[str] = ()) -> str:
+        """A token of a service account, as TokenRequest gives it."""
+        request: Json = {"spec": {"expirationSeconds": 7200, **({"audiences": list(audiences)} if audiences else {})}}
+        answer = self.admin.post(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token", request)
+        return str(answer["status"]["token"])
+
+    def as_user(self, token: str) -> Rest:
+        """REST as somebody else."""
+        return Rest(self.server, self.ca_file, token)
+
+    def create_namespace(self, name: str) -> None:
+        """A namespace in which pods can be created at once: its default service account is there."""
+        self.admin.ensure("/api/v1/namespaces", {"metadata": {"name": name}})
+        _wait(lambda: _has_default_account(self, name), f"the default service account of namespace {name}")
+
+
+@contextmanager
+def running_control_plane(crds: Path | None = None) -> Iterator[ControlPlane]:
+    """Start one, with the custom resources of a folder; stop it at the end, also after a failing test or Ctrl-C.
+
+    Raises:
+        MissingBinaries: this machine has none; says how to get them.
+    """
+    binaries = find_binaries()
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="kubeautoml-controlplane-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        plane = _start_api_server(binaries, folder, stack)
+        install_crds(plane, crds)
+        _start_controller_manager(binaries, plane, stack)
+        _create_operator_account(plane)
+        yield plane
+
+
+def install_crds(plane: ControlPlane, folder: Path | None) -> None:
+    """Create the CRDs of a folder of YAML files, less what an old server does not know, and wait until they are served."""
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    files = sorted(folder.glob("*.yaml")) if folder else []
+    crds = [crd for file in files for crd in yaml.safe_load_all(file.read_text()) if crd]
+    for crd in crds:
+        plane.admin.ensure(path, strip(crd, plane.version))
+    for crd in crds:
+        name = crd["metadata"]["name"]
+        _wait(lambda name=name: _is_served(plane.admin.get(f"{path}/{name}")), f"CRD {name} to be served")
+
+
+def _is_served(crd: Json) -> bool:
+    conditions = crd.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+
+def _start_api_server(binaries: Binaries, folder: Path, stack: ExitStack) -> ControlPlane:
+    etcd_port, peer_port, port = free_ports(3)
+    _write_keys(folder)
+    etcd = [str(binaries.etcd), *_etcd_flags(folder, etcd_port, peer_port)]
+    api = [str(binaries.apiserver), *_apiserver_flags(folder, etcd_port, port)]
+    processes = [start(etcd, folder / "etcd.log"), start(api, folder / "kube-apiserver.log")]
+    for process in processes:
+        stack.callback(end, process)
+    server, ca_file = f"https://127.0.0.1:{port}", folder / "certs" / "apiserver.crt"
+
+    def is_ready() -> bool:
+        for process in processes:
+            if process.poll() is not None:
+                raise RuntimeError(f"{process.args} ended with {process.returncode}: {_logs(folder)}")
+        return ca_file.exists() and _answers(f"{server}/readyz", ca_file)
+
+    _wait(is_ready, "the API server to be ready", lambda: _logs(folder))
+    return ControlPlane(server, folder, binaries.version(), Rest(server, ca_file, ADMIN_TOKEN))
+
+
+def _start_controller_manager(binaries: Binaries, plane: ControlPlane, stack: ExitStack) -> None:
+    (port,) = free_ports(1)
+    flags = _controller_manager_flags(plane, port)
+    process = start([str(binaries.controller_manager), *flags], plane.folder / "kube-controller-manager.log")
+    stack.callback(end, process)
+
+
+def _etcd_flags(folder: Path, port: int, peer_port: int) -> list[str]:
+    url = f"http://127.0.0.1:{port}"
+    return [
+        f"--data-dir={folder / 'etcd'}",
+        f"--listen-client-urls={url}",
+        f"--advertise-client-urls={url}",
+        f"--listen-peer-urls=http://127.0.0.1:{peer_port}",
+        "--unsafe-no-fsync",
+    ]
+
+
+def _apiserver_flags(folder: Path, etcd_port: int, port: int) -> list[str]:
+    return [
+        f"--etcd-servers=http://127.0.0.1:{etcd_port}",
+        f"--secure-port={port}",
+        "--bind-address=127.0.0.1",
+        f"--cert-dir={folder / 'certs'}",
+        f"--service-account-key-file={folder / 'sa.pub'}",
+        f"--service-account-signing-key-file={folder / 'sa.key'}",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--token-auth-file={folder / 'tokens.csv'}",
+        "--authorization-mode=RBAC",
+        "--service-cluster-ip-range=10.0.0.0/24",
+        "--allow-privileged=true",
+    ]
+
+
+def _controller_manager_flags(plane: ControlPlane, port: int) -> list[str]:
+    """The node controllers stay off: the kubelet sends no heartbeats, which would only be noise in API counts."""
+    return [
+        f"--kubeconfig={plane.kubeconfig}",
+        f"--service-account-private-key-file={plane.folder / 'sa.key'}",
+        f"--root-ca-file={plane.ca_file}",
+        "--use-service-account-credentials=true",
+        "--leader-elect=false",
+        f"--secure-port={port}",
+        "--bind-address=127.0.0.1",
+        f"--cert-dir={plane.folder / 'kcm'}",
+        "--kube-api-qps=200",
+        "--kube-api-burst=400",
+        "--controllers=*,-nodelifecycle,-nodeipam,-cloud-node-lifecycle,-route,-service,-attachdetach,"
+        "-persistentvolume-binder,-persistentvolume-expander",
+    ]
+
+
+def _write_keys(folder: Path) -> None:
+    (folder / "tokens.csv").write_text(f"{ADMIN_TOKEN},admin,admin,system:masters\n")
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        raise RuntimeError(
+            "tests marked controlplane need the command openssl; install it with: apt-get install openssl"
+        )
+    key, public = folder / "sa.key", folder / "sa.pub"
+    subprocess.run([openssl, "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+    subprocess.run([openssl, "rsa", "-in", key, "-pubout", "-out", public], check=True, capture_output=True)
+
+
+def _kubeconfig(server: str, ca_file: Path, user: str, token: str, namespace: str) -> Json:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": user,
+        "contexts": [{"name": user, "context": {"cluster": "test", "user": user, "namespace": namespace}}],
+        "clusters": [{"name": "test", "cluster": {"server": server, "certificate-authority": str(ca_file)}}],
+        "users": [{"name": user, "user": {"token": token}}],
+    }
+
+
+def _create_operator_account(plane: ControlPlane) -> None:
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    named = {"metadata": {"name": OPERATOR_ACCOUNT}}
+    subject = {"kind": "ServiceAccount", "name": OPERATOR_ACCOUNT, "namespace": OPERATOR_NAMESPACE}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": OPERATOR_ACCOUNT}
+    plane.admin.ensure("/api/v1/namespaces", {"metadata": {"name": OPERATOR_NAMESPACE}})
+    plane.admin.ensure(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/serviceaccounts", named)
+    plane.admin.ensure(f"{rbac}/clusterroles", {**named, "rules": OPERATOR_RULES})
+    plane.admin.ensure(f"{rbac}/clusterrolebindings", {**named, "subjects": [subject], "roleRef": role})
+
+
+def _has_default_account(plane: ControlPlane, namespace: str) -> bool:
+    """Before 1.24 admission refuses pods until the account has a token secret, too."""
+    account = plane.admin.find(f"/api/v1/namespaces/{namespace}/serviceaccounts/default")
+    return account is not None and (plane.version >= (1, 24, 0) or bool(account.get("secrets")))
+
+
+def _answers(url: str, ca_file: Path) -> bool:
+    try:
+        with urllib3.PoolManager(ca_certs=str(ca_file), retries=False) as pool:
+            headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+            return pool.request("GET", url, headers=headers, timeout=2).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+def _logs(folder: Path) -> str:
+    """The last words of every server."""
+    return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in folder.glob("*.log"))
+
+
+def _wait(holds: Any, what: str, explain: Any = lambda: "") -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            if holds():
+                return
+        except ApiError as error:
+            if error.status < 500 and error.status != 404:
+                raise
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited {READY_SECONDS:.0f} s for {what}; {explain()}")
+        time.sleep(0.05)
