@@ -13,7 +13,7 @@ from kubeautoml.api.job import ColumnType
 from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.models import FAMILIES, family_named
-from kubeautoml_trainer.models.base import DataShape, FitContext
+from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.tasks import task_for
 
@@ -309,3 +309,33 @@ print(sorted({{"torch", "optuna", "kubernetes", "kopf"}} & set(sys.modules)))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
 
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+ENDLESS = {
+    "LightGBM": {"iterations": 10**7, "learning_rate": 1e-5},
+    "CatBoost": {"iterations": 10**6, "learning_rate": 1e-4},
+    "ExtraTrees": {"trees": 10**6},
+    "NeuralNetwork": {"epochs": 10**6},
+}
+
+
+@LEARNERS
+def test_a_deadline_ends_a_fit_with_the_best_so_far(family):
+    """A fit that would take for ever returns a usable model about when it must."""
+    schema, rows = make_schema(2), make_rows(2, 4000)
+    fit(family, make_rows(2), schema)  # imports are not what is measured
+    started = time.monotonic()
+
+    fitted = fit(family, rows, schema, ENDLESS.get(family.name, {}), make_rows(2, 500, 1), deadline=started + 1.0)
+    took = time.monotonic() - started
+
+    task = task_for(CLS, schema)
+    assert took < 1.0 + 1.0
+    assert task.score("RocAuc", rows.y, fitted.predict(rows.frame), None) > 0.8
+
+
+@LEARNERS
+def test_a_deadline_in_the_past_is_a_timeout(family):
+    """With no time for one step there is nothing to return."""
+    with pytest.raises(FitTimeout, match=f"{family.name}: no time for one"):
+        fit(family, make_rows(2), make_schema(2), deadline=time.monotonic() - 1)

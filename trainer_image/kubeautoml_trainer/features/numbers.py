@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 QUANTILES = 256
+SAMPLE = 50_000  # rows are enough for medians and quantiles
 SKEWED = 0.99  # as in AutoGluon's linear model
 SMOOTH_CLIP = 3.0  # RealMLP-TD (Holzmüller et al. 2024, arXiv:2407.04491)
 
@@ -40,16 +41,20 @@ class Scaling:
 
 
 def fit_scaling(x: np.ndarray, kind: str) -> Scaling:
-    """Learn from float64 (n, k) with NaN; `kind` as in `Recipe.scaling`."""
+    """Learn from float64 (n, k) with NaN; `kind` as in `Recipe.scaling`. Of many rows every so-manieth is looked at."""
+    gaps = np.flatnonzero(np.isnan(x).any(axis=0))
+    x = x[:: max(1, len(x) // SAMPLE)]
     missing = np.isnan(x)
-    fill = np.array([np.median(c[~m]) if not m.all() else 0.0 for c, m in zip(x.T, missing.T, strict=True)]).reshape(
-        x.shape[1]
-    )
+    fill = np.array([_median(column[~gap]) for column, gap in zip(x.T, missing.T, strict=True)], dtype=np.float64)
     filled = np.where(missing, fill, x)
     center, scale = _robust(filled, fill) if kind == "robust" else _standard(filled)
     by_rank = np.flatnonzero(_ranked(filled, kind) & (scale > 0))
     references = np.quantile(filled[:, by_rank], np.linspace(0, 1, min(QUANTILES, max(len(x), 2))), axis=0).T
-    return Scaling(fill, center, scale, np.flatnonzero(missing.any(axis=0)), by_rank, references, kind == "robust")
+    return Scaling(fill, center, scale, gaps, by_rank, references, kind == "robust")
+
+
+def _median(known: np.ndarray) -> float:
+    return float(np.median(known)) if known.size else 0.0
 
 
 def _ranked(filled: np.ndarray, kind: str) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 MAX_TERMS = 50_000
 MAX_TOKENS = 2_000  # of one text; a guess that bounds the time of one row
 SVD_NUMBERS = 32
+SAMPLE = 50_000  # texts are enough to learn the terms from
 # A character of a script that puts no spaces between words stands for itself (CJK, kana, Thai ...); elsewhere a word
 # is a word.
 _TOKEN = re.compile(
@@ -73,6 +74,7 @@ class Text:
 
 def fit_text(values: np.ndarray, reduce: bool, seed: int) -> Text:
     """Learn the terms that occur in at least two texts (in one, where there are few texts), the most frequent first."""
+    values = values[:: max(1, len(values) // SAMPLE)]
     documents = [set(terms(v)) for v in values if isinstance(v, str)]
     counts = Counter(t for d in documents for t in d)
     least = 2 if len(documents) >= 20 else 1

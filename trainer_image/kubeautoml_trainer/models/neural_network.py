@@ -28,6 +28,7 @@ _ROWS_A_BLOCK = 2048  # rows predicted at once
 _ONE_HOT_LEVELS = 9  # up to here a category is one-hot, beyond it is embedded
 _EMBEDDING = 8
 _PERIODIC_COLUMNS = 256  # beyond this many numbers their periodic embedding costs more than it brings; a guess
+_FEW_ROWS, _MANY_ROWS = 1_000, 20_000
 
 # RealMLP-TD's values where the paper has them; epochs are fewer because eight folds are averaged.
 DEFAULTS: Parameters = {
@@ -177,7 +178,25 @@ class NeuralNetwork:
         }
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
-        return ((5, {}),)
+        """First two narrow and short ones, last RealMLP-TD itself.
+
+        Measured on Titanic, German credit and Boston (eight folds on one core): the short ones score like the long
+        one, in a tenth of its time. Numbers need more steps than classes.
+        """
+        steps: Parameters = {"width": 128, "batch_size": 128 if shape.rows < _FEW_ROWS else 256}
+        if shape.outputs > 1:
+            short = {**steps, "epochs": 32 if shape.rows < _MANY_ROWS else 16}
+            return (
+                (5, {**short, "plr_sigma": 1.0}),
+                (10, {**short, "plr_sigma": 0.1}),
+                (16, {"width": 256, "epochs": 256, "plr_sigma": 0.1}),
+            )
+        short = {**steps, "epochs": 128 if shape.rows < _FEW_ROWS else 64 if shape.rows < _MANY_ROWS else 32}
+        return (
+            (5, {**short, "plr_sigma": 0.1}),
+            (10, {**short, "plr_sigma": 0.3, "dropout": 0.3}),
+            (16, {"width": 256, "epochs": 256, "plr_sigma": 0.1}),
+        )
 
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
