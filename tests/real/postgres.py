@@ -43,8 +43,12 @@ class PostgresServer:
 
 
 @contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
-    """Start the server as a user other than root, wait until it takes connections, stop it by its process id."""
+def running_postgres(durable: bool = False) -> Iterator[PostgresServer]:
+    """Start the server as a user other than root, wait until it takes connections, stop it by its process id.
+
+    Args:
+        durable: keep fsync and synchronous commits, for benchmarks; tests do without.
+    """
     binaries = _binaries()
     folder = Path(tempfile.mkdtemp(prefix="kubeautoml-pg-"))
     owner = _unprivileged_owner(folder)
@@ -53,7 +57,7 @@ def running_postgres() -> Iterator[PostgresServer]:
         _initialise(binaries, folder, server, owner)
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(
-                [str(binaries / "postgres"), "-D", str(folder / "data"), *_settings(folder, server)],
+                [str(binaries / "postgres"), "-D", str(folder / "data"), *_settings(folder, server, durable)],
                 stdout=log,
                 stderr=log,
                 user=owner,
@@ -98,14 +102,14 @@ def _initialise(binaries: Path, folder: Path, server: PostgresServer, owner: str
     subprocess.run([*command, *options], check=True, capture_output=True, user=owner, cwd=folder)
 
 
-def _settings(folder: Path, server: PostgresServer) -> list[str]:
+def _settings(folder: Path, server: PostgresServer, durable: bool) -> list[str]:
     settings = {
         "listen_addresses": server.host,
         "port": str(server.port),
         "unix_socket_directories": str(folder),
-        "fsync": "off",
-        "synchronous_commit": "off",
-        "full_page_writes": "off",
+        "fsync": "on" if durable else "off",
+        "synchronous_commit": "on" if durable else "off",
+        "full_page_writes": "on" if durable else "off",
         "max_connections": "100",
         "shared_buffers": "32MB",
     }
