@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from controller.life import make_churn
 from kubeautoml.api.conditions import Condition, ConditionStatus, Reason
 from kubeautoml.api.errors import ClusterError, Throttled, UsageError
 from kubeautoml.api.job import AutoMLJobStatus, TrialCounts
@@ -80,6 +81,28 @@ async def test_requests_are_counted_with_their_outcome() -> None:
         return metrics.registry.get_sample_value("kubeautoml_api_requests_total", labels)
 
     assert (count("get", "Ok"), count("list", "Throttled"), count("list", "Ok")) == (1, 1, None)
+
+
+@pytest.mark.anyio
+async def test_jobs_are_counted_as_they_pass_by() -> None:
+    """Reading a job and writing its status show its state; reading one that is gone forgets it."""
+    metrics, memory = Metrics(), MemoryCluster()
+    cluster = CountedCluster(memory, metrics)
+    await memory.put(make_churn())
+    churn = Ref("AutoMLJob", "team-a", "churn")
+
+    def jobs() -> dict[str, float]:
+        samples = next(m for m in metrics.registry.collect() if m.name == "kubeautoml_jobs").samples
+        return {s.labels["state"]: s.value for s in samples if s.value}
+
+    await cluster.get(churn)
+    read = jobs()
+    await cluster.patch_status(churn, make_status(start_time=NOON).to_manifest())
+    written = jobs()
+    await cluster.delete(churn)
+    await cluster.get(churn)
+
+    assert (read, written, jobs()) == ({"Pending": 1}, {"Searching": 1}, {})
 
 
 @pytest.mark.anyio

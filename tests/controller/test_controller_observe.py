@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kubeautoml.api.errors import ManifestError
+from kubeautoml.api.errors import ClusterError, ManifestError
 from kubeautoml.api.metrics import Direction
 from kubeautoml.api.names import LABEL_COMPONENT, Component, labels, study_name
 from kubeautoml.api.objects import Manifest, Ref
@@ -54,6 +54,22 @@ def make_pod_manifest(*, status: Manifest | None = None, limits: dict[str, str] 
 
 def make_container_status(**state: Manifest) -> list[Manifest]:
     return [{"name": "main", "state": state}]
+
+
+def make_child(kind: str, name: str, namespace: str = "team-a", uid: str = "u1") -> Manifest:
+    metadata = {"name": name, "namespace": namespace, "labels": labels("churn", uid, Component.SERVER)}
+    return {"apiVersion": "v1", "kind": kind, "metadata": metadata, "spec": {}}
+
+
+class OldCluster(MemoryCluster):
+    """A server that does not know autoscaling/v2."""
+
+    async def list(
+        self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+    ) -> list[Manifest]:
+        if kind == "HorizontalPodAutoscaler":
+            raise ClusterError("the server does not know HorizontalPodAutoscaler", reason="NotFound")
+        return await super().list(kind, namespace, labels)
 
 
 # Pods
@@ -122,7 +138,7 @@ def test_a_manifest_that_breaks_a_rule_names_the_field() -> None:
     with pytest.raises(ManifestError) as error:
         parse_job(make_manifest(budget={"maxTrials": 0}))
 
-    assert str(error.value) == "spec.budget.maxTrials: input should be greater than or equal to 1, got 0"
+    assert str(error.value) == "spec.budget.maxTrials must be at least 1, got 0"
 
 
 def test_a_status_that_cannot_be_read_counts_as_none() -> None:
@@ -192,17 +208,30 @@ async def test_children_and_pods_are_those_of_this_incarnation(tmp_path: Path) -
     """Objects of a job of the same name with another uid, or in another namespace, are strangers."""
     cluster = MemoryCluster()
     for name, namespace, uid in (("mine", "team-a", "u1"), ("old", "team-a", "u0"), ("other", "team-b", "u1")):
-        service = {"apiVersion": "v1", "kind": "Service", "spec": {}}
-        meta = {"name": name, "namespace": namespace, "labels": labels("churn", uid, Component.SERVER)}
-        await cluster.put({**service, "metadata": meta})
+        await cluster.put(make_child("Job", name, namespace, uid))
     pod = make_pod_manifest()
     pod["metadata"]["labels"] |= {LABEL_COMPONENT: "finalizer"}
     await cluster.put(pod)
 
     observed, _ = await seen_by(cluster, tmp_path, make_manifest())
 
-    assert set(observed.children) == {Ref("Service", "team-a", "mine")}
+    assert set(observed.children) == {Ref("Job", "team-a", "mine")}
     assert [(p.uid, p.component) for p in observed.pods] == [("p1", "finalizer")]
+
+
+@pytest.mark.anyio
+async def test_the_endpoint_is_looked_for_once_there_is_a_model(tmp_path: Path) -> None:
+    """Until then nothing asks for it; kinds that an old server does not know are none."""
+    cluster = OldCluster()
+    await cluster.put(make_child("Service", "s"))
+    model = {"name": "churn-v1", "version": "v1", "uri": "s3://models/m", "sha256": "a" * 64}
+
+    before, _ = await seen_by(cluster, tmp_path, make_manifest())
+    asked = {kind for verb, kind in cluster.calls if verb == "list"}
+    after, _ = await seen_by(cluster, tmp_path, {**make_manifest(), "status": {"model": model}})
+
+    assert (before.children, asked) == ({}, {"Job", "AutoMLModel", "Pod"})
+    assert set(after.children) == {Ref("Service", "team-a", "s")}
 
 
 @pytest.mark.anyio

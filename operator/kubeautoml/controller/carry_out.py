@@ -20,7 +20,12 @@ log = logging.getLogger(__name__)
 
 
 async def carry_out(
-    todo: Plan, job: AutoMLJob, observed: Observed, cluster: Cluster, studies: Studies, study_url: str
+    todo: Plan,
+    job: AutoMLJob,
+    observed: Observed,
+    cluster: Cluster,
+    studies: Studies,
+    study_url: str,
 ) -> None:
     """Make the study if it is needed, apply, delete, then write the study. The study comes before its workers."""
     pod_job = PodJob.of(job)

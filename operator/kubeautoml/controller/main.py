@@ -19,7 +19,7 @@ from kubeautoml.api.objects import Ref
 from kubeautoml.cluster.base import Cluster
 from kubeautoml.controller.endpoints import Endpoints
 from kubeautoml.controller.metrics import CountedCluster, Metrics
-from kubeautoml.controller.observe import CHILD_KINDS
+from kubeautoml.controller.observe import SERVING_KINDS, TRAINING_KINDS
 from kubeautoml.controller.queue import Worker
 from kubeautoml.controller.reconcile import reconcile
 from kubeautoml.controller.settings import OperatorSettings
@@ -89,7 +89,7 @@ async def check_access(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
         ClusterError: with what to do.
     """
     for namespace in namespaces or (None,):
-        for kind in ("AutoMLJob", *CHILD_KINDS, "Pod"):
+        for kind in ("AutoMLJob", *TRAINING_KINDS, *SERVING_KINDS, "Pod"):
             await _check_list(cluster, kind, namespace)
     await _check_list(cluster, "AutoMLProfile", None)
 

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from kubeautoml.api.errors import ManifestError, StudyError
+from kubeautoml.api import check
+from kubeautoml.api.errors import ClusterError, ManifestError, StudyError
 from kubeautoml.api.job import AutoMLJob, AutoMLJobStatus
 from kubeautoml.api.names import LABEL_COMPONENT, LABEL_JOB_UID, study_name
 from kubeautoml.api.objects import Manifest, Ref
@@ -18,8 +19,12 @@ from kubeautoml.controller.settings import OperatorSettings
 from kubeautoml.controller.studies import Studies
 from kubeautoml.plan.base import Observed, PodSeen
 
-CHILD_KINDS = ("Job", "Deployment", "Service", "AutoMLModel")
-"""Kinds of objects that the planner may make for a job, besides those below."""
+TRAINING_KINDS = ("Job", "AutoMLModel")
+SERVING_KINDS = ("Deployment", "Service")
+"""Kinds of children; those of the endpoint are looked for only once there is a model."""
+
+EXTRA_SERVING_KINDS = ("HorizontalPodAutoscaler", "PodDisruptionBudget")
+"""Likewise, but a server may be too old to know them."""
 
 _DEFAULT_PROFILE = "default"
 
@@ -34,10 +39,9 @@ async def observe(
     profile = await _profile(job, cluster)
     url = settings.study_url_for(profile)
     summary, study_error = await _study(job, studies, url)
-    mine = {LABEL_JOB_UID: job.metadata.uid}
-    namespace = job.metadata.namespace
-    children = [m for kind in CHILD_KINDS for m in await cluster.list(kind, namespace, mine)]
-    pods = await cluster.list("Pod", namespace, mine)
+    has_model = job.status.model is not None or (summary is not None and summary.result is not None)
+    children = await _children(job, cluster, has_model)
+    pods = await cluster.list("Pod", job.metadata.namespace, {LABEL_JOB_UID: job.metadata.uid})
     observed = Observed(
         profile=profile,
         profile_missing=profile is None and job.spec.profile_ref.name != _DEFAULT_PROFILE,
@@ -55,10 +59,7 @@ def parse_job(manifest: Manifest) -> AutoMLJob:
     Raises:
         ManifestError: the spec breaks a rule; the message names the field.
     """
-    try:
-        job = AutoMLJob.model_validate({**manifest, "status": {}})
-    except ValidationError as error:
-        raise ManifestError(_first_problem(error)) from error
+    job = check.parse_job({**manifest, "status": {}})
     return job.model_copy(update={"status": parse_status(manifest)})
 
 
@@ -126,6 +127,21 @@ async def _profile(job: AutoMLJob, cluster: Cluster) -> AutoMLProfile | None:
         return AutoMLProfile.model_validate(found)
     except ValidationError as error:
         raise ManifestError(f"AutoMLProfile {name}: {_first_problem(error)}; ask the platform team") from error
+
+
+async def _children(job: AutoMLJob, cluster: Cluster, has_model: bool) -> list[Manifest]:
+    namespace, mine = job.metadata.namespace, {LABEL_JOB_UID: job.metadata.uid}
+    found = [m for kind in TRAINING_KINDS for m in await cluster.list(kind, namespace, mine)]
+    if not has_model:
+        return found
+    found += [m for kind in SERVING_KINDS for m in await cluster.list(kind, namespace, mine)]
+    for kind in EXTRA_SERVING_KINDS:
+        try:
+            found += await cluster.list(kind, namespace, mine)
+        except ClusterError as error:
+            if error.reason != "NotFound":
+                raise
+    return found
 
 
 async def _study(job: AutoMLJob, studies: Studies, url: str) -> tuple[StudySummary | None, str | None]:

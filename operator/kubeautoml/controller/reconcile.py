@@ -18,7 +18,11 @@ Clock = Callable[[], datetime]
 
 
 async def reconcile(
-    ref: Ref, cluster: Cluster, studies: Studies, clock: Clock, settings: OperatorSettings
+    ref: Ref,
+    cluster: Cluster,
+    studies: Studies,
+    clock: Clock,
+    settings: OperatorSettings,
 ) -> timedelta | None:
     """Bring one job's children in line with its spec; return when to look again.
 

@@ -1,0 +1,146 @@
+"""`kubeautoml operator`: what it says when it cannot work, and the process itself against a real API server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from controller.life import UID, make_churn
+from kubeautoml.api.errors import ClusterError
+from kubeautoml.api.objects import Manifest
+from kubeautoml.cluster.memory import MemoryCluster
+from kubeautoml.controller.main import check_access
+
+if TYPE_CHECKING:
+    from real.controlplane import ControlPlane
+
+JOBS = "/apis/kubeautoml.dev/v1alpha1/namespaces/{}/automljobs"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("NotFound", "install the definitions with: kubeautoml crds | kubectl apply -f -"),
+        ("Forbidden", "give the operator's service account the chart's ClusterRole"),
+        ("ClusterUnavailable", "check that the API server can be reached"),
+    ],
+)
+async def test_what_is_missing_at_the_start_is_one_line_with_what_to_do(reason: str, advice: str) -> None:
+    """A missing definition, a missing right and a missing server each have their advice."""
+    cluster = MemoryCluster()
+    cluster.fail_next(ClusterError("refused", reason=reason), verb="list")
+
+    with pytest.raises(ClusterError) as error:
+        await check_access(cluster, ())
+
+    assert str(error.value).startswith("AutoMLJob objects cannot be listed: refused; ")
+    assert advice in str(error.value)
+
+
+def make_environment(kubeconfig: Path, folder: Path) -> dict[str, str]:
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith("KUBEAUTOML_")},
+        "KUBECONFIG": str(kubeconfig),
+        "KUBEAUTOML_STUDY_URL": f"journal://{folder}/study.log",
+        "KUBEAUTOML_METRICS_PORT": "0",
+        "KUBEAUTOML_HEALTH_PORT": "0",
+    }
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "kubeautoml.cli.main", "operator", *arguments]
+
+
+def wait_for(holds: Callable[[], bool], what: str, seconds: float = 30.0) -> float:
+    """Wait until it holds; returns the seconds that took."""
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began < seconds, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+@pytest.fixture
+def operator(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The operator as a process with its service account's rights, in one namespace."""
+    environment = make_environment(control_plane.operator_kubeconfig(), tmp_path)
+    with (tmp_path / "operator.log").open("wb") as log:
+        process = subprocess.Popen(command("-n", namespace), env=environment, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+
+
+@pytest.mark.controlplane
+def test_the_operator_works_on_a_real_server_and_leaves_when_told(
+    operator: subprocess.Popen[bytes], control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    """A new job has its workers' Job within seconds; kopf writes nothing into it; SIGTERM ends the process at once."""
+    log = tmp_path / "operator.log"
+    wait_for(lambda: "operator started" in log.read_text(), "the operator started")
+    manifest = make_churn()
+    manifest["metadata"] = {"name": "churn", "namespace": namespace}
+    api, path = control_plane.admin, JOBS.format(namespace)
+
+    api.post(path, manifest)
+    jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+    seconds = wait_for(lambda: bool(api.items(jobs)), f"the workers' Job is there; {log.read_text()}")
+
+    def found() -> Manifest:
+        return api.get(f"{path}/churn")
+
+    wait_for(lambda: bool(found().get("status", {}).get("conditions")), "the status is written")
+    metadata = found()["metadata"]
+    operator.send_signal(signal.SIGTERM)
+    code = operator.wait(10)
+
+    assert seconds < 5
+    assert "annotations" not in metadata and "finalizers" not in metadata
+    assert code == 0, log.read_text()
+    assert "operator stopped" in log.read_text() and "Traceback" not in log.read_text()
+    assert UID not in log.read_text()
+
+
+@pytest.mark.controlplane
+def test_an_operator_without_rights_says_so_and_ends(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    """Exit code 1, one line, no traceback."""
+    token = control_plane.token(namespace, "default")
+    environment = make_environment(control_plane.kubeconfig_for("nobody", token, namespace), tmp_path)
+
+    done = subprocess.run(command(), env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 1
+    assert "AutoMLJob objects cannot be listed" in done.stderr and "ClusterRole" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.controlplane
+def test_health_and_readiness_are_served(operator: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    """The log names the ports; all endpoints answer."""
+    log = tmp_path / "operator.log"
+    wait_for(lambda: "operator started" in log.read_text(), "the operator started")
+    port = log.read_text().split("ports='")[1].split("'")[0].split(",")[0]
+
+    def answers(path: str) -> bool:
+        with suppress(OSError):
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5).status == 200
+        return False
+
+    for path in ("/healthz", "/readyz", "/metrics"):
+        wait_for(lambda path=path: answers(path), f"{path} answers")
