@@ -29,6 +29,8 @@ class Column:
     mean: float | None = None
     is_integer: bool = False
     example: str | None = None
+    missing_words: tuple[str, ...] = ()
+    """Number: lower-case words that the training rows held in place of numbers, such as "unknown"; they mean missing."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,11 @@ class Rows:
 
     def take(self, index: np.ndarray) -> Rows:
         """The rows at these positions (integers) or where this mask is true."""
-        return Rows(self.frame.iloc[index] if index.dtype != bool else self.frame[index], self.y[index],
-                    None if self.weight is None else self.weight[index])
+        return Rows(
+            self.frame.iloc[index] if index.dtype != bool else self.frame[index],
+            self.y[index],
+            None if self.weight is None else self.weight[index],
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,234 @@
+"""What a raw column holds, from its training values; and what is worth a warning about it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kubeautoml.api.conditions import Reason
+from kubeautoml.api.errors import DataError
+from kubeautoml.api.job import ColumnType
+from kubeautoml_trainer.data.base import Column
+from kubeautoml_trainer.data.values import (
+    FALSE_WORDS,
+    TRUE_WORDS,
+    has_leading_zero,
+    is_missing,
+    to_booleans,
+    to_numbers,
+    to_seconds,
+    to_texts,
+)
+
+MAX_LEVELS = 1000
+"""Levels of a category that are remembered; rarer ones are treated as unseen."""
+
+MAX_WORDS_SHARE = 0.02
+MAX_WORDS = 5
+"""A column of numbers may hold so few values that are words ("unknown", "> 100") and stay one; a guess that keeps
+measurement columns usable without turning codes into numbers."""
+
+TEXT_WORDS = 4.0
+"""Mean words of a value from which a column of distinct values is prose rather than names; a guess."""
+
+_IDENTIFIER_NAME = re.compile(
+    r"(^|[_\s.-])(id|uuid|guid|key|index|rowid|row_?number|no|nr)$|^(unnamed: 0|index|rownames)$", re.I
+)
+_CAMEL_IDENTIFIER = re.compile(r"[a-z](Id|ID|Uuid|UUID|Key)$")
+_UUID = re.compile(r"^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$", re.I)
+_DATE = re.compile(
+    r"^\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}"
+    r"|\d{1,2} [A-Za-z]{3,9} \d{4}|[A-Za-z]{3,9} \d{1,2},? \d{4})"
+)
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """A column and what its author should know about it."""
+
+    column: Column
+    warnings: tuple[str, ...] = ()
+
+
+def infer_column(name: str, raw: pd.Series, override: ColumnType | None = None) -> Inferred:
+    """The column as these values show it.
+
+    Raises:
+        DataError: the override does not fit the values.
+    """
+    kind, words, warnings = (override, (), []) if override else _kind_of(name, raw)
+    column = Column(name=name, type=kind, missing_words=words, missing_fraction=float(is_missing(raw).mean()))
+    describe = {
+        ColumnType.NUMBER: _describe_number,
+        ColumnType.BOOLEAN: _describe_boolean,
+        ColumnType.DATETIME: _describe_datetime,
+    }.get(kind, _describe_text)
+    column, more = describe(column, raw)
+    return Inferred(column, (*warnings, *more))
+
+
+def _kind_of(name: str, raw: pd.Series) -> tuple[ColumnType, tuple[str, ...], list[str]]:
+    present = raw[~is_missing(raw)]
+    if present.empty:
+        return ColumnType.CONSTANT, (), [f"column '{name}' is empty"]
+    if pd.api.types.is_bool_dtype(raw.dtype):
+        return _unless_constant(present, ColumnType.BOOLEAN), (), []
+    if pd.api.types.is_datetime64_any_dtype(raw.dtype):
+        return _unless_constant(present, ColumnType.DATETIME), (), []
+    if pd.api.types.is_numeric_dtype(raw.dtype):
+        return _kind_of_numbers(name, present), (), []
+    return _kind_of_texts(name, present)
+
+
+def _unless_constant(present: pd.Series, kind: ColumnType) -> ColumnType:
+    return ColumnType.CONSTANT if present.nunique() <= 1 else kind
+
+
+def _kind_of_numbers(name: str, present: pd.Series) -> ColumnType:
+    values = present.to_numpy(dtype=np.float64)
+    unique = len(np.unique(values))
+    if unique <= 1:
+        return ColumnType.CONSTANT
+    is_whole = bool(np.all(np.isfinite(values)) and np.all(values == np.floor(values)))
+    if is_whole and unique == len(values) and len(values) >= 20 and _is_identifier_name(name):
+        return ColumnType.IDENTIFIER
+    return ColumnType.NUMBER
+
+
+def _is_identifier_name(name: str) -> bool:
+    return bool(_IDENTIFIER_NAME.search(name) or _CAMEL_IDENTIFIER.search(name))
+
+
+def _kind_of_texts(name: str, present: pd.Series) -> tuple[ColumnType, tuple[str, ...], list[str]]:
+    kind, words, warnings = _as_numbers(name, present)
+    if kind is not None:
+        return kind, words, warnings
+    texts = pd.Series(to_texts(present).values, dtype=object).dropna().astype(str)
+    levels = texts.unique()
+    lowered = {str(v).strip().lower() for v in levels[:100]}
+    if len(levels) <= 1:
+        return ColumnType.CONSTANT, (), []
+    if len(levels) <= 8 and lowered <= (TRUE_WORDS | FALSE_WORDS) and lowered & TRUE_WORDS and lowered & FALSE_WORDS:
+        return ColumnType.BOOLEAN, (), []
+    if _are_dates(levels):
+        return ColumnType.DATETIME, (), []
+    return _kind_of_words(texts, levels), (), warnings
+
+
+def _as_numbers(name: str, present: pd.Series) -> tuple[ColumnType | None, tuple[str, ...], list[str]]:
+    """Number (or Identifier), if nearly all texts are numbers and none has a leading zero, as codes have."""
+    parsed = to_numbers(present)
+    good = ~np.isnan(parsed.values)
+    if not good.any() or has_leading_zero(present[good].astype("str")):
+        return None, (), []
+    words = sorted({str(v).strip().lower() for v in present[parsed.bad].unique()[: 10 * MAX_WORDS]})
+    share = float(parsed.bad.mean())
+    if share > MAX_WORDS_SHARE or len(words) > MAX_WORDS:
+        warning = f"column '{name}' mixes numbers and words ({share:.0%} words such as '{words[0]}'); it is read as a category"
+        return None, (), [warning] if share < 0.5 else []
+    kind = _kind_of_numbers(name, pd.Series(parsed.values[good]))
+    count = int(parsed.bad.sum())
+    told = (
+        [f"column '{name}' is read as numbers; {count} values such as '{words[0]}' count as missing"] if words else []
+    )
+    return kind, tuple(words), told
+
+
+def _are_dates(levels: np.ndarray) -> bool:
+    sample = [str(v) for v in levels[:: max(1, len(levels) // 200)]]
+    if not all(_DATE.match(v) for v in sample):
+        return False
+    parsed = to_seconds(pd.Series(sample, dtype=object))
+    return float(parsed.bad.mean()) <= MAX_WORDS_SHARE
+
+
+def _kind_of_words(texts: pd.Series, levels: np.ndarray) -> ColumnType:
+    sample = pd.Series(levels[:: max(1, len(levels) // 2000)]).astype(str)
+    words = float(sample.str.split().str.len().mean())
+    length = float(sample.str.len().mean())
+    distinct = len(levels) / len(texts)
+    if len(texts) >= 20 and distinct == 1.0 and (words < 1.5 or bool(sample.str.match(_UUID).all())):
+        return ColumnType.IDENTIFIER
+    if distinct > 0.2 and len(levels) > 20 and (words >= TEXT_WORDS or length > 60):
+        return ColumnType.TEXT
+    return ColumnType.CATEGORY
+
+
+def _describe_number(column: Column, raw: pd.Series) -> tuple[Column, list[str]]:
+    parsed = to_numbers(raw, frozenset(column.missing_words))
+    _refuse_bad(column, raw, parsed.bad, "numbers")
+    infinite = np.isinf(parsed.values)
+    finite = parsed.values[np.isfinite(parsed.values)]
+    warnings = (
+        [f"column '{column.name}' holds {int(infinite.sum())} infinite values; they count as missing"]
+        if infinite.any()
+        else []
+    )
+    if finite.size == 0:
+        return column, warnings
+    return (
+        _with(
+            column,
+            unique=len(np.unique(finite)),
+            low=float(finite.min()),
+            high=float(finite.max()),
+            mean=float(finite.mean()),
+            is_integer=bool(np.all(finite == np.floor(finite))),
+            example=f"{float(np.quantile(finite, 0.5, method='nearest')):.10g}",
+        ),
+        warnings,
+    )
+
+
+def _describe_boolean(column: Column, raw: pd.Series) -> tuple[Column, list[str]]:
+    parsed = to_booleans(raw)
+    _refuse_bad(column, raw, parsed.bad, "booleans (true/false, yes/no, 1/0)")
+    mean = float(np.nanmean(parsed.values)) if not np.isnan(parsed.values).all() else 0.0
+    levels = ("true", "false") if mean >= 0.5 else ("false", "true")
+    return _with(column, unique=2, mean=mean, levels=levels, example=levels[0]), []
+
+
+def _describe_datetime(column: Column, raw: pd.Series) -> tuple[Column, list[str]]:
+    parsed = to_seconds(raw)
+    _refuse_bad(column, raw, parsed.bad, "dates or times such as 2024-01-31 or 2024-01-31T12:00:00Z")
+    seconds = parsed.values[np.isfinite(parsed.values)]
+    if seconds.size == 0:
+        return column, []
+    middle = pd.Timestamp(float(np.quantile(seconds, 0.5, method="nearest")), unit="s", tz="UTC")
+    stats = {"low": float(seconds.min()), "high": float(seconds.max()), "mean": float(seconds.mean())}
+    return _with(column, unique=len(np.unique(seconds)), example=middle.isoformat().replace("+00:00", "Z"), **stats), []
+
+
+def _describe_text(column: Column, raw: pd.Series) -> tuple[Column, list[str]]:
+    parsed = to_texts(raw)
+    _refuse_bad(column, raw, parsed.bad, "text")
+    counts = pd.Series(parsed.values, dtype=object).value_counts()
+    # a stable order among equally frequent levels
+    ordered = sorted(counts.items(), key=lambda item: (-int(item[1]), str(item[0])))
+    is_category = column.type is ColumnType.CATEGORY
+    levels = tuple(str(v) for v, _ in ordered[:MAX_LEVELS]) if is_category else ()
+    example = str(ordered[0][0])[:200] if ordered else None
+    return _with(column, unique=len(ordered), levels=levels, example=example), []
+
+
+def _refuse_bad(column: Column, raw: pd.Series, bad: np.ndarray, wanted: str) -> None:
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise DataError(
+            f"column '{column.name}' must hold {wanted}, as dataset.columns.types says, got {_shown(raw.iloc[row])} in row {row}",
+            reason=Reason.INVALID_DATA,
+        )
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:80]
+
+
+def _with(column: Column, **changes: Any) -> Column:
+    from dataclasses import replace
+
+    return replace(column, **changes)

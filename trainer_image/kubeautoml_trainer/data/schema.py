@@ -1,0 +1,135 @@
+"""Raw rows to typed rows by a schema: the one path that training, batch prediction and the server go through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kubeautoml.api.errors import BundleError, PredictionError
+from kubeautoml.api.job import ColumnType
+from kubeautoml_trainer.data.base import Column, Schema
+from kubeautoml_trainer.data.values import Parsed, to_booleans, to_numbers, to_seconds, to_texts
+
+FORMAT_VERSION = 1
+
+_WANTED = {
+    ColumnType.NUMBER: "a number",
+    ColumnType.BOOLEAN: "true or false",
+    ColumnType.DATETIME: "a date or time such as 2024-01-31T12:00:00Z",
+    ColumnType.CATEGORY: "text",
+    ColumnType.TEXT: "text",
+}
+
+
+def coerce(raw: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """Typed rows, as `data.base.Rows.frame` describes. Order does not matter, unknown columns are left out.
+
+    Raises:
+        PredictionError: columns that the model uses are missing, are there twice, or hold values of another kind.
+    """
+    check_columns(raw, schema)
+    typed = {}
+    for column in schema.features:
+        values = _typed(raw[column.name], column)
+        # dtype object for text, or pandas would choose a string type of its own
+        typed[column.name] = pd.Series(values, dtype=values.dtype, copy=False)
+    return pd.DataFrame(typed, index=pd.RangeIndex(len(raw)), copy=False)
+
+
+def check_columns(raw: pd.DataFrame, schema: Schema) -> None:
+    """Whether all columns that the model uses are there once.
+
+    Raises:
+        PredictionError: names those that are not.
+    """
+    present = [str(c) for c in raw.columns]
+    missing = [c.name for c in schema.features if c.name not in present]
+    if missing:
+        few = ", ".join(f"'{n}'" for n in missing[:20])
+        raise PredictionError(
+            f"column{'s' if len(missing) > 1 else ''} {few} must be given (null where unknown), got columns {', '.join(present[:50])}"
+        )
+    if len(set(present)) != len(present):
+        twice = next(c for c in present if present.count(c) > 1)
+        raise PredictionError(f"column '{twice}' must be given once, got it {present.count(twice)} times")
+
+
+def unknown_columns(raw: pd.DataFrame, schema: Schema) -> list[str]:
+    """Columns of a request that the schema does not know; they are ignored."""
+    known = {c.name for c in schema.columns} | {schema.target}
+    return [str(c) for c in raw.columns if str(c) not in known]
+
+
+def _typed(raw: pd.Series, column: Column) -> np.ndarray:
+    parsers: dict[ColumnType, Callable[[pd.Series], Parsed]] = {
+        ColumnType.NUMBER: lambda s: to_numbers(s, frozenset(column.missing_words)),
+        ColumnType.BOOLEAN: to_booleans,
+        ColumnType.DATETIME: to_seconds,
+        ColumnType.CATEGORY: to_texts,
+        ColumnType.TEXT: to_texts,
+    }
+    try:
+        parsed = parsers[column.type](raw)
+    except TypeError:  # lists or objects where pandas expects scalars
+        parsed = Parsed(np.empty(0), raw.map(lambda v: isinstance(v, list | dict)).to_numpy(dtype=bool))
+    if parsed.any_bad:
+        row = int(np.flatnonzero(parsed.bad)[0])
+        value = repr(raw.iloc[row])[:80]
+        raise PredictionError(f"column '{column.name}' must be {_WANTED[column.type]}, got {value} in row {row}")
+    if column.type is ColumnType.NUMBER and np.isinf(parsed.values).any():
+        row = int(np.flatnonzero(np.isinf(parsed.values))[0])
+        raise PredictionError(
+            f"column '{column.name}' must be finite, got {parsed.values[row]} in row {row}; leave it out if unknown"
+        )
+    return parsed.values
+
+
+def schema_to_json(schema: Schema) -> str:
+    """Text that `schema_from_json` reads."""
+    columns = [{k: v for k, v in asdict(c).items() if v not in (None, (), "")} for c in schema.columns]
+    body = {
+        "format": FORMAT_VERSION,
+        "target": schema.target,
+        "classes": list(schema.classes),
+        "positive_class": schema.positive_class,
+        "columns": columns,
+    }
+    return json.dumps(body, indent=1, ensure_ascii=False)
+
+
+def schema_from_json(text: str) -> Schema:
+    """The schema in a text.
+
+    Raises:
+        BundleError: it is damaged, or was written by a newer version.
+    """
+    try:
+        body = json.loads(text)
+        if body["format"] != FORMAT_VERSION:
+            raise BundleError(
+                f"schema format must be {FORMAT_VERSION}, got {body['format']}; use the version that wrote it"
+            )
+        return Schema(
+            target=body["target"],
+            columns=tuple(_column(c) for c in body["columns"]),
+            classes=tuple(body["classes"]),
+            positive_class=body["positive_class"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"the schema is damaged: {type(error).__name__}: {error}") from error
+
+
+_COLUMN_FIELDS = {f.name for f in fields(Column)}
+
+
+def _column(body: dict[str, Any]) -> Column:
+    unknown = set(body) - _COLUMN_FIELDS
+    if unknown:
+        raise ValueError(f"unknown column fields {sorted(unknown)}")
+    tuples = {k: tuple(v) for k, v in body.items() if isinstance(v, list)}
+    return Column(**{**body, **tuples, "type": ColumnType(body["type"])})

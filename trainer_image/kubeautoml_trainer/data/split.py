@@ -1,0 +1,197 @@
+"""Hold-out and folds: drawn once from the seed, the hold-out first, and never across groups or back in time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import (
+    GroupKFold,
+    GroupShuffleSplit,
+    KFold,
+    ShuffleSplit,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+)
+
+from kubeautoml.api.conditions import Reason
+from kubeautoml.api.errors import DataError
+from kubeautoml.api.job import SplitType
+
+TRAIN_ONLY = -1
+"""Fold of a row that is never validated, because nothing earlier could predict it."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """holdout: bool (rows,); fold: int16 (rows,), TRAIN_ONLY for hold-out rows as well."""
+
+    holdout: np.ndarray
+    fold: np.ndarray
+
+
+def default_folds(rows: int) -> int:
+    """Folds by size: many where rows are few, few where a fit is long (after published AutoML practice)."""
+    for limit, folds in ((80, 5), (20_000, 8), (100_000, 5), (1_000_000, 3)):
+        if rows <= limit:
+            return folds
+    return 2
+
+
+def resolve(split: SplitType, *, is_classes: bool, has_groups: bool, has_time: bool) -> SplitType:
+    """What Auto means for this data."""
+    if split is not SplitType.AUTO:
+        return split
+    if has_time:
+        return SplitType.TIME
+    if has_groups:
+        return SplitType.GROUP
+    return SplitType.STRATIFIED if is_classes else SplitType.RANDOM
+
+
+def assign(
+    y: np.ndarray,
+    *,
+    kind: SplitType,
+    is_classes: bool,
+    test_fraction: float,
+    folds: int | None,
+    seed: int,
+    groups: np.ndarray | None = None,
+    time: np.ndarray | None = None,
+) -> Assignment:
+    """Draw the hold-out, then the folds of the rest.
+
+    Args:
+        y: coded target, (rows,).
+        test_fraction: 0 when the hold-out is a file of its own.
+        folds: None chooses by the number of rows.
+        groups: (rows,), needed for GROUP.
+        time: float Unix seconds or any order, (rows,), needed for TIME.
+
+    Raises:
+        DataError: there are too few rows, groups or rows of a class.
+    """
+    rows = len(y)
+    holdout = np.zeros(rows, dtype=bool)
+    if test_fraction > 0:
+        holdout[_holdout_rows(y, kind, is_classes, test_fraction, seed, groups, time)] = True
+    rest = np.flatnonzero(~holdout)
+    wanted = folds or default_folds(len(rest))
+    count = _possible_folds(
+        y[rest], wanted, kind, is_classes, None if groups is None else groups[rest], explicit=folds is not None
+    )
+    fold = np.full(rows, TRAIN_ONLY, dtype=np.int16)
+    fold[rest] = _folds(
+        y[rest],
+        kind,
+        is_classes,
+        count,
+        seed,
+        None if groups is None else groups[rest],
+        None if time is None else time[rest],
+    )
+    return Assignment(holdout, fold)
+
+
+def _holdout_rows(
+    y: np.ndarray,
+    kind: SplitType,
+    is_classes: bool,
+    fraction: float,
+    seed: int,
+    groups: np.ndarray | None,
+    time: np.ndarray | None,
+) -> np.ndarray:
+    x = np.zeros(len(y))
+    if kind is SplitType.TIME:
+        assert time is not None
+        count = max(1, round(fraction * len(y)))
+        return _by_time(time)[-count:]
+    if kind is SplitType.GROUP:
+        assert groups is not None
+        if len(np.unique(groups)) < 3:
+            raise _too_few_groups(groups, 3)
+        return np.asarray(next(GroupShuffleSplit(1, test_size=fraction, random_state=seed).split(x, y, groups))[1])
+    if kind is SplitType.STRATIFIED and is_classes and _can_stratify(y, fraction):
+        return np.asarray(next(StratifiedShuffleSplit(1, test_size=fraction, random_state=seed).split(x, y))[1])
+    return np.asarray(next(ShuffleSplit(1, test_size=fraction, random_state=seed).split(x))[1])
+
+
+def _can_stratify(y: np.ndarray, fraction: float) -> bool:
+    """Both sides must be able to hold a row of each class."""
+    classes, counts = np.unique(y, return_counts=True)
+    return bool(
+        counts.min() >= 2
+        and round(fraction * len(y)) >= len(classes)
+        and len(y) - round(fraction * len(y)) >= len(classes)
+    )
+
+
+def _possible_folds(
+    y: np.ndarray, wanted: int, kind: SplitType, is_classes: bool, groups: np.ndarray | None, *, explicit: bool
+) -> int:
+    if kind is SplitType.GROUP and groups is not None:
+        most, of = len(np.unique(groups)), f"groups of '{kind.value}' split"
+    elif is_classes and kind is SplitType.STRATIFIED:
+        most, of = int(np.unique(y, return_counts=True)[1].min()), "rows of the rarest class"
+    else:
+        most, of = len(y) - (kind is SplitType.TIME), "rows"
+    if explicit and wanted > most:
+        raise DataError(
+            f"spec.dataset.split.folds must be at most the number of {of} that are left for training, {most}, got {wanted}",
+            reason=Reason.TOO_FEW_ROWS,
+        )
+    if most < 2:
+        # one row of a class is left after the hold-out: folds are still drawn, that class is just not in each
+        most = 2 if is_classes and kind is SplitType.STRATIFIED and len(y) >= 4 else most
+    if most < 2:
+        raise DataError(f"at least two {of} are needed for two folds, got {most}; add rows", reason=Reason.TOO_FEW_ROWS)
+    return max(2, min(wanted, most))
+
+
+def _folds(
+    y: np.ndarray,
+    kind: SplitType,
+    is_classes: bool,
+    count: int,
+    seed: int,
+    groups: np.ndarray | None,
+    time: np.ndarray | None,
+) -> np.ndarray:
+    fold = np.full(len(y), TRAIN_ONLY, dtype=np.int16)
+    if kind is SplitType.TIME:
+        assert time is not None
+        # an expanding window: the first part is only trained on, each later one is predicted from all before it
+        for number, part in enumerate(np.array_split(_by_time(time), count + 1)):
+            fold[part] = number - 1
+        return fold
+    x = np.zeros(len(y))
+    for number, (_, valid) in enumerate(_splitter(y, kind, is_classes, count, seed).split(x, y, groups)):
+        fold[valid] = number
+    return fold
+
+
+def _splitter(
+    y: np.ndarray, kind: SplitType, is_classes: bool, count: int, seed: int
+) -> KFold | StratifiedKFold | GroupKFold | StratifiedGroupKFold:
+    if kind is SplitType.GROUP:
+        stratify = is_classes and np.unique(y, return_counts=True)[1].min() >= count
+        if stratify:
+            return StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+        return GroupKFold(count, shuffle=True, random_state=seed)
+    if kind is SplitType.STRATIFIED and is_classes and np.unique(y, return_counts=True)[1].min() >= count:
+        return StratifiedKFold(count, shuffle=True, random_state=seed)
+    return KFold(count, shuffle=True, random_state=seed)
+
+
+def _by_time(time: np.ndarray) -> np.ndarray:
+    return np.argsort(time, kind="stable")
+
+
+def _too_few_groups(groups: np.ndarray, needed: int) -> DataError:
+    return DataError(
+        f"spec.dataset.split.groupColumn must hold at least {needed} different groups, got {len(np.unique(groups))}",
+        reason=Reason.TOO_FEW_ROWS,
+    )
