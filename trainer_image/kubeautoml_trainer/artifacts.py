@@ -1,0 +1,129 @@
+"""What a trial leaves in object storage, and how it is read back.
+
+Under `ArtifactPaths.trial(n)`: `oof.npy` (out-of-fold predictions), `holdout.npy`, `models.tar` (one pipeline a fold), and last
+`trial.json`. A trial without `trial.json` does not exist: its worker was killed while it wrote.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import tempfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+
+from kubeautoml.api.errors import BundleError
+from kubeautoml.api.names import ArtifactPaths
+from kubeautoml.storage import ObjectStore
+from kubeautoml_trainer.models.base import Pipeline
+from kubeautoml_trainer.models.pipeline import load_pipeline
+from kubeautoml_trainer.models.space import Value
+
+RECORD, OOF, HOLDOUT, MODELS = "trial.json", "oof.npy", "holdout.npy", "models.tar"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What is known of a completed trial. `metrics` are over the out-of-fold predictions."""
+
+    number: int
+    attempt: int
+    family: str
+    parameters: dict[str, Value]
+    value: float
+    fold_values: list[float]
+    metrics: dict[str, float]
+    fit_seconds: float
+    predict_seconds: float
+    """To predict the hold-out with all folds, one thread."""
+    size_bytes: int
+    folds: int
+    best_iterations: list[int | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """oof: float32 (train rows, outputs), NaN where a row is never validated; holdout: float32 (hold-out rows, outputs)."""
+
+    oof: np.ndarray
+    holdout: np.ndarray
+
+
+def pack_pipelines(pipelines: list[Pipeline]) -> bytes:
+    """The pipelines of the folds as a tar, in folders 0, 1, ..."""
+    buffer = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=buffer, mode="w") as tar:
+        for number, pipeline in enumerate(pipelines):
+            pipeline.save(Path(folder) / str(number))
+        tar.add(folder, arcname=".")
+    return buffer.getvalue()
+
+
+def write_trial(store: ObjectStore, paths: ArtifactPaths, record: TrialRecord, predictions: Predictions, models: bytes) -> None:
+    """Store everything of a trial; the record last."""
+    store.write(paths.trial(record.number, MODELS), models)
+    store.write(paths.trial(record.number, OOF), _npy(predictions.oof))
+    store.write(paths.trial(record.number, HOLDOUT), _npy(predictions.holdout))
+    store.write(paths.trial(record.number, RECORD), json.dumps(asdict(record)).encode())
+
+
+def read_record(store: ObjectStore, paths: ArtifactPaths, number: int) -> TrialRecord:
+    """The record of a trial.
+
+    Raises:
+        ObjectNotFound: the trial was never finished.
+        BundleError: the record is damaged.
+    """
+    text = store.read(paths.trial(number, RECORD))
+    try:
+        return TrialRecord(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        known = ", ".join(f.name for f in fields(TrialRecord))
+        raise BundleError(f"{paths.trial(number, RECORD)} is no record with {known}: {error}") from error
+
+
+def read_predictions(store: ObjectStore, paths: ArtifactPaths, number: int) -> Predictions:
+    """The predictions of a trial.
+
+    Raises:
+        ObjectNotFound: absent.
+        BundleError: damaged.
+    """
+    return Predictions(_array(store, paths.trial(number, OOF)), _array(store, paths.trial(number, HOLDOUT)))
+
+
+def load_pipelines(store: ObjectStore, paths: ArtifactPaths, number: int, scratch: Path) -> list[Pipeline]:
+    """The fitted pipelines of a trial, a fold each; unpacked below `scratch`.
+
+    Raises:
+        ObjectNotFound: absent.
+        BundleError: damaged.
+    """
+    folder = scratch / f"trial-{number}"
+    folder.mkdir(parents=True, exist_ok=True)
+    data = store.read(paths.trial(number, MODELS))
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            # "data" refuses links, devices and paths that lead out of the folder
+            tar.extractall(folder, filter="data")
+    except (tarfile.TarError, OSError) as error:
+        raise BundleError(f"{paths.trial(number, MODELS)} cannot be unpacked: {error}") from error
+    folds = sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    return [load_pipeline(p) for p in folds]
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(array, dtype=np.float32), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _array(store: ObjectStore, uri: str) -> np.ndarray:
+    data = store.read(uri)
+    try:
+        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+    except (ValueError, EOFError) as error:
+        raise BundleError(f"{uri} is no array: {error}") from error
