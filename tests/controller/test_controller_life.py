@@ -219,6 +219,25 @@ async def test_a_refused_request_changes_nothing_in_the_end(tmp_path: Path, verb
     assert (await world.conditions())["Accepted"] == "True SpecValid"
 
 
+async def test_a_refusal_by_the_server_is_told_to_the_user(tmp_path: Path) -> None:
+    """A quota or a webhook that refuses a child stands in a condition until it does not any more."""
+    world = World(tmp_path)
+    await world.create()
+    world.cluster.fail_next(ClusterError("exceeded quota: pods=0", reason="Forbidden"), verb="apply")
+    with pytest.raises(ClusterError):
+        await world.one_pass()
+    stalled = next(c for c in (await world.job()).status.conditions if c.type == "Stalled")
+
+    await world.settle()
+
+    assert (stalled.status.value, stalled.reason, stalled.message) == (
+        "True",
+        "ClusterUnavailable",
+        "exceeded quota: pods=0",
+    )
+    assert (await world.conditions())["Stalled"].startswith("False")
+
+
 async def test_a_study_that_does_not_answer_stalls_the_job(tmp_path: Path) -> None:
     """The condition says so; when the study is back, the job goes on."""
     world = World(tmp_path)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from datetime import datetime
 
-from kubeautoml.api.conditions import Condition, ConditionStatus, ConditionType, set_condition
-from kubeautoml.api.errors import ClusterError, ManifestError
+from kubeautoml.api.conditions import Condition, ConditionStatus, ConditionType, Reason, set_condition
+from kubeautoml.api.errors import ClusterError, Conflict, KubeAutoMLError, ManifestError, StudyError, Throttled
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.api.pod import PodJob
@@ -50,26 +51,48 @@ async def publish(job: AutoMLJob, todo: Plan, cluster: Cluster) -> None:
         await _emit(ref, job.metadata.uid, event, cluster)
 
 
-async def refuse(job: Manifest, error: ManifestError, now: datetime, cluster: Cluster) -> None:
+async def refuse(manifest: Manifest, error: ManifestError, now: datetime, cluster: Cluster) -> None:
     """Say in the status of a job that cannot even be read what is wrong with it; nothing else of it changes."""
-    generation = job["metadata"].get("generation", 0)
-    old = parse_status(job)
+    facts = {ConditionType.ACCEPTED: ConditionStatus.FALSE, ConditionType.STALLED: ConditionStatus.TRUE}
+    await _say(manifest, facts, error.reason, str(error), now, cluster)
 
-    def fact(kind: ConditionType, status: ConditionStatus) -> Condition:
-        return Condition(
+
+async def stall(manifest: Manifest, error: KubeAutoMLError, now: datetime, cluster: Cluster) -> None:
+    """Say in the status why the job does not go on, such as a quota that refuses its pods.
+
+    What passes by itself (somebody was faster, the server is busy) is not worth it. The error itself is the caller's.
+    """
+    if isinstance(error, Conflict | Throttled):
+        return
+    reason = Reason.STUDY_UNAVAILABLE if isinstance(error, StudyError) else Reason.CLUSTER_UNAVAILABLE
+    with suppress(ClusterError):
+        await _say(manifest, {ConditionType.STALLED: ConditionStatus.TRUE}, reason, str(error), now, cluster)
+
+
+async def _say(
+    manifest: Manifest,
+    facts: dict[ConditionType, ConditionStatus],
+    reason: str,
+    message: str,
+    now: datetime,
+    cluster: Cluster,
+) -> None:
+    generation = manifest["metadata"].get("generation", 0)
+    old = parse_status(manifest)
+    conditions = old.conditions
+    for kind, value in facts.items():
+        condition = Condition(
             type=kind,
-            status=status,
-            reason=error.reason,
-            message=str(error)[:2048],
+            status=value,
+            reason=reason,
+            message=message[:2048],
             last_transition_time=now.replace(microsecond=0),
             observed_generation=generation,
         )
-
-    conditions = set_condition(old.conditions, fact(ConditionType.ACCEPTED, ConditionStatus.FALSE))
-    conditions = set_condition(conditions, fact(ConditionType.STALLED, ConditionStatus.TRUE))
+        conditions = set_condition(conditions, condition)
     status = old.model_copy(update={"conditions": conditions, "observed_generation": generation})
     if status != old:
-        await cluster.patch_status(Ref.of(job), status.to_manifest())
+        await cluster.patch_status(Ref.of(manifest), status.to_manifest())
 
 
 async def _emit(ref: Ref, uid: str, event: EventOrder, cluster: Cluster) -> None:

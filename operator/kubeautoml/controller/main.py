@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -26,11 +27,14 @@ from kubeautoml.controller.settings import OperatorSettings
 from kubeautoml.controller.studies import Studies
 
 if TYPE_CHECKING:
+    from kubeautoml.cluster.kube import KubeCluster
     from kubeautoml.controller.handlers import Watching
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5.0
+_RIGHTS = "give the operator's service account the chart's ClusterRole, or a kubeconfig that may do this"
+
 MAX_SILENCE_SECONDS = 60.0
 """A loop that was silent this long is stuck, and the pod is better restarted; a guess."""
 
@@ -43,7 +47,8 @@ def main(argv: list[str]) -> int:
         # kopf and the client both read it from here.
         os.environ["KUBECONFIG"] = args.kubeconfig
     settings = _settings(args, os.environ)
-    asyncio.run(run_operator(_connect(args), settings))
+    with closing(_connect(args)) as cluster:
+        asyncio.run(run_operator(cluster, settings))
     return 0
 
 
@@ -99,15 +104,8 @@ async def _check_list(cluster: Cluster, kind: str, namespace: str | None) -> Non
     try:
         await cluster.list(kind, namespace, {LABEL_JOB_UID: "none"})
     except ClusterError as error:
-        raise ClusterError(f"{kind} objects cannot be listed: {error}; {_advice(error)}") from error
-
-
-def _advice(error: ClusterError) -> str:
-    if error.reason == "NotFound":
-        return "install the definitions with: kubeautoml crds | kubectl apply -f -"
-    if error.reason in ("Forbidden", "Unauthorized"):
-        return "give the operator's service account the chart's ClusterRole, or a kubeconfig that may do this"
-    return "check that the API server can be reached"
+        hint = f"; {_RIGHTS}" if error.reason in ("Forbidden", "Unauthorized") else ""
+        raise ClusterError(f"{kind} objects cannot be listed: {error}{hint}", reason=error.reason) from error
 
 
 async def _until_stopped(stop: asyncio.Event, worker: Worker, watching: Watching, heart: _Heart) -> None:
@@ -157,11 +155,11 @@ def _settings(args: argparse.Namespace, env: Mapping[str, str]) -> OperatorSetti
     return replace(settings, namespaces=tuple(args.namespace)) if args.namespace else settings
 
 
-def _connect(args: argparse.Namespace) -> Cluster:
+def _connect(args: argparse.Namespace) -> KubeCluster:
     """The cluster around this pod, or the one that a kubeconfig names."""
     from kubeautoml.cluster.kube import KubeCluster
 
-    return KubeCluster.from_kubeconfig(path=args.kubeconfig, context=None)
+    return KubeCluster.from_kubeconfig(args.kubeconfig)
 
 
 def _log_to_stderr(level: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from kubeautoml.api.errors import ManifestError
+from kubeautoml.api.errors import ClusterError, ManifestError, StudyError
 from kubeautoml.api.objects import Ref
 from kubeautoml.cluster.base import Cluster
-from kubeautoml.controller.carry_out import carry_out, publish, refuse
+from kubeautoml.controller.carry_out import carry_out, publish, refuse, stall
 from kubeautoml.controller.observe import observe, parse_job
 from kubeautoml.controller.settings import OperatorSettings
 from kubeautoml.controller.studies import Studies
@@ -18,11 +18,7 @@ Clock = Callable[[], datetime]
 
 
 async def reconcile(
-    ref: Ref,
-    cluster: Cluster,
-    studies: Studies,
-    clock: Clock,
-    settings: OperatorSettings,
+    ref: Ref, cluster: Cluster, studies: Studies, clock: Clock, settings: OperatorSettings
 ) -> timedelta | None:
     """Bring one job's children in line with its spec; return when to look again.
 
@@ -39,6 +35,10 @@ async def reconcile(
         await refuse(manifest, error, clock(), cluster)
         return None
     todo = plan(job, observed, now=clock(), settings=settings.plan)
-    await carry_out(todo, job, observed, cluster, studies, study_url)
+    try:
+        await carry_out(todo, job, observed, cluster, studies, study_url)
+    except (ClusterError, StudyError) as error:
+        await stall(manifest, error, clock(), cluster)
+        raise
     await publish(job, todo, cluster)
     return todo.wake_after
