@@ -23,8 +23,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from kubeautoml.api.errors import StudyError
 
 _REQUEST_ID = "kubeautoml:request"
-# The server is one process that restarts in seconds, or a pod that is rescheduled in a minute or two.
-_PATIENCE_SECONDS = 180.0
 _CALL_SECONDS = 60.0
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 5.0
@@ -50,7 +48,7 @@ _UNREPEATABLE = ("CreateNewTrial",)
 
 
 def open_remote(
-    target: str, tls: bool, token_file: Path | None, ca_file: Path | None, patience_seconds: float = _PATIENCE_SECONDS
+    target: str, tls: bool, token_file: Path | None, ca_file: Path | None, patience_seconds: float
 ) -> RemoteStorage:
     """A client of the study server at host:port; connects at the first call."""
     host, _, port = target.rstrip("/").rpartition(":")

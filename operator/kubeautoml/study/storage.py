@@ -23,7 +23,11 @@ optuna.logging.set_verbosity(logging.ERROR)
 
 
 def open_study_storage(
-    url: str, token_file: Path | None = None, ca_file: Path | None = None, connections: int = 2
+    url: str,
+    token_file: Path | None = None,
+    ca_file: Path | None = None,
+    connections: int = 2,
+    patience_seconds: float = 180.0,
 ) -> BaseStorage:
     """Open the storage that holds a study, creating file or tables when absent.
 
@@ -31,6 +35,8 @@ def open_study_storage(
         token_file: bearer token for the study server; read again when it changes, as the kubelet rotates it.
         ca_file: authority that signed the server's certificate (grpcs only); default: the system's.
         connections: to keep open to PostgreSQL; as many again may be opened for a moment.
+        patience_seconds: how long a call waits for a study server that is away. Workers wait long, since giving up
+            costs a trial and a rescheduled pod takes a minute or two; whoever has other things to do passes a few seconds.
 
     Raises:
         StudyError: one line that names the URL (without its password), what is wrong and what to do.
@@ -52,7 +58,9 @@ def open_study_storage(
     if scheme in ("grpc", "grpcs") and rest:
         from kubeautoml.study.remote import open_remote
 
-        return open_remote(rest, tls=scheme == "grpcs", token_file=token_file, ca_file=ca_file)
+        return open_remote(
+            rest, tls=scheme == "grpcs", token_file=token_file, ca_file=ca_file, patience_seconds=patience_seconds
+        )
     raise StudyError(
         f"study URL must be journal:///path, sqlite:///path, postgresql://..., grpc://host:port or grpcs://host:port, "
         f"got {shown(url)!r}"
