@@ -1,13 +1,11 @@
 """The shared Optuna study: opening it by URL, the study server, the summary the operator reads."""
 
-from kubeautoml.study.base import TrialRetired
 from kubeautoml.study.orders import carry_out_orders
 from kubeautoml.study.storage import open_study_storage
 from kubeautoml.study.study import create_study, is_fenced, read_limits, set_study_attr, study_attr
 from kubeautoml.study.summary import load_summary
 
 __all__ = [
-    "TrialRetired",
     "carry_out_orders",
     "create_study",
     "is_fenced",

@@ -1,19 +1,11 @@
-"""What every part of the study shares: how its URLs are shown, and the refusal that fences a zombie worker."""
+"""What every part of the study shares: how its URLs are shown in messages."""
 
 from __future__ import annotations
 
 import re
 
-from kubeautoml.api.errors import StudyError
-
 _PASSWORD = re.compile(r"(://[^:/@]*):.*@")
 _QUERY_SECRET = re.compile(r"([?&](?:password|sslpassword|passfile)=)[^&]*", re.IGNORECASE)
-
-
-class TrialRetired(StudyError):
-    """The trial was finished by somebody else, usually because its pod was thought gone: stop working on it."""
-
-    default_reason = "Preempted"
 
 
 def shown(url: str) -> str:

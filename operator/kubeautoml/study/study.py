@@ -13,7 +13,6 @@ from optuna.storages import BaseStorage
 from kubeautoml.api.errors import StudyError
 from kubeautoml.api.metrics import Direction
 from kubeautoml.api.trials import DataFacts, Failure, JobResult, StudyAttr, StudyLimits
-from kubeautoml.study.base import TrialRetired
 
 T = TypeVar("T")
 
@@ -87,6 +86,6 @@ def is_fenced(error: BaseException) -> bool:
 
     A worker whose pod was thought gone gets it, and must stop the trial: its parameters are already queued again.
     """
-    if isinstance(error, UpdateFinishedTrialError | TrialRetired):
+    if isinstance(error, UpdateFinishedTrialError):
         return True
     return isinstance(error, ValueError) and str(error).startswith("Cannot tell a ")

@@ -100,7 +100,7 @@ def _finished(trial: FrozenTrial) -> FinishedTrial:
     return FinishedTrial(
         number=trial.number,
         value=trial.values[0],
-        family=str(trial.user_attrs.get(TrialAttr.FAMILY.value, "")),
+        family=str(trial.user_attrs.get(TrialAttr.FAMILY.value) or trial.params.get("family", "")),
         parameters=dict(trial.params),
         duration_seconds=trial.duration.total_seconds() if trial.duration else None,
     )
