@@ -14,6 +14,7 @@ LABEL_JOB = f"{GROUP}/job"
 LABEL_JOB_UID = f"{GROUP}/job-uid"
 LABEL_COMPONENT = f"{GROUP}/component"
 LABEL_MODEL_VERSION = f"{GROUP}/model-version"
+ANNOTATION_DIGEST = f"{GROUP}/applied-digest"
 
 STUDY_TOKEN_AUDIENCE = "kubeautoml-study"
 SERVER_PORT = 8080

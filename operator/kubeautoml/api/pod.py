@@ -79,6 +79,8 @@ class PodContext:
     train_credentials_dir: Path | None = None
     test_credentials_dir: Path | None = None
     output_credentials_dir: Path | None = None
+    study_token_file: Path | None = None
+    study_ca_file: Path | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> PodContext:
@@ -93,7 +95,7 @@ class PodContext:
                 raise UsageError(f"environment variable {name.value} must be set; the operator sets it for its pods")
             return env[name]
 
-        def folder(name: Env) -> Path | None:
+        def path(name: Env) -> Path | None:
             return Path(env[name]) if env.get(name) else None
 
         try:
@@ -109,7 +111,9 @@ class PodContext:
             pod_uid=need(Env.POD_UID),
             scratch_dir=Path(need(Env.SCRATCH_DIR)),
             threads=max(1, int(env.get(Env.THREADS) or 1)),
-            train_credentials_dir=folder(Env.TRAIN_CREDENTIALS_DIR),
-            test_credentials_dir=folder(Env.TEST_CREDENTIALS_DIR),
-            output_credentials_dir=folder(Env.OUTPUT_CREDENTIALS_DIR),
+            train_credentials_dir=path(Env.TRAIN_CREDENTIALS_DIR),
+            test_credentials_dir=path(Env.TEST_CREDENTIALS_DIR),
+            output_credentials_dir=path(Env.OUTPUT_CREDENTIALS_DIR),
+            study_token_file=path(Env.STUDY_TOKEN_FILE),
+            study_ca_file=path(Env.STUDY_CA_FILE),
         )

@@ -8,14 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from kubeautoml.api.errors import KubeAutoMLError, StudyError
 from kubeautoml.api.metrics import Direction
 from kubeautoml.api.trials import StudyAttr, StudyOrders, StudySummary
-
-if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
 
 T = TypeVar("T")
 
@@ -37,7 +34,7 @@ class Studies:
     def __init__(self, token_file: Path | None = None, ca_file: Path | None = None) -> None:
         self._token_file = token_file
         self._ca_file = ca_file
-        self._storages: dict[str, BaseStorage] = {}
+        self._storages: dict[str, Any] = {}
         self._opening = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="study")
 
@@ -98,7 +95,8 @@ class Studies:
             message = (str(error).splitlines() or [""])[0]
             raise StudyError(f"the study did not answer: {type(error).__name__}: {message}") from error
 
-    def _open(self, url: str) -> BaseStorage:
+    def _open(self, url: str) -> Any:
+        """The optuna storage behind a URL, which only `kubeautoml.study` knows how to use."""
         from kubeautoml.study import open_study_storage
 
         with self._opening:

@@ -31,6 +31,7 @@ from kubeautoml.plan.budget import (
     progress_percentage,
     search_end,
 )
+from kubeautoml.plan.changes import changed
 from kubeautoml.plan.serving import gate_problem, model_object, model_status, serving_objects
 from kubeautoml.plan.status import (
     Fact,
@@ -108,7 +109,8 @@ def plan(job: AutoMLJob, observed: Observed, *, now: datetime, settings: Setting
     scene = Scene(job, observed, now, settings)
     todo = _stage(scene)
     status = worth_publishing(job.status, todo.status, settings.status_interval_seconds)
-    return replace(todo, status=status, events=(*_transitions(job.status, todo.status), *todo.events))
+    apply = changed(todo.apply, observed.children)
+    return replace(todo, apply=apply, status=status, events=(*_transitions(job.status, todo.status), *todo.events))
 
 
 def _stage(scene: Scene) -> Plan:
@@ -169,7 +171,7 @@ def _suspended(scene: Scene) -> Plan:
         C.STALLED: false(Reason.WORKING),
     }
     jobs = (scene.worker_ref, scene.finalizer_ref)
-    retire = retired_trials(scene.study, scene.observed, scene.now, requeue=True)
+    retire = retired_trials(scene.study, scene.observed, scene.now)
     return Plan(
         delete=tuple(ref for ref in jobs if scene.child(ref) is not None),
         study=StudyOrders(retire=retire),
@@ -200,7 +202,7 @@ def _searching(scene: Scene) -> Plan:
         return _stopping(scene, status, limits, ended_by)
     if _is_hopeless(scene):
         return _failed(scene, _pod_failure(scene))
-    retire = retired_trials(study, scene.observed, scene.now, requeue=True)
+    retire = retired_trials(study, scene.observed, scene.now)
     created = scene.child(scene.worker_ref) is None
     wake = [scene.settings.status_interval_seconds, scene.settings.resync_seconds]
     if limits.search_deadline is not None:
@@ -229,7 +231,7 @@ def _stopping(scene: Scene, status: AutoMLJobStatus, limits: StudyLimits, ended_
     if told and study.limits is not None and study.limits.search_deadline is not None:
         leave_at = study.limits.search_deadline
     stop = replace(limits, stop=True, search_deadline=leave_at)
-    retire = retired_trials(study, scene.observed, scene.now, requeue=False)
+    retire = retired_trials(study, scene.observed, scene.now)
     orders = StudyOrders(limits=stop if stop != study.limits else None, retire=retire)
     is_late = told and now >= leave_at + DEADLINE_GRACE_SECONDS
     delete = (scene.worker_ref,) if is_late and scene.living_workers and scene.child(scene.worker_ref) else ()
@@ -258,7 +260,7 @@ def _finalizing(scene: Scene) -> Plan:
         return _failed(scene, Failure("finalize", Reason.FINALIZE_FAILED, message))
     status = with_study(scene.job, scene.observed, scene.now)
     status = status.model_copy(update={"progress_percentage": 99})
-    retire = retired_trials(scene.study, scene.observed, scene.now, requeue=False)
+    retire = retired_trials(scene.study, scene.observed, scene.now)
     words = "making the model" + (f": {scene.study.stage}" if scene.study.stage else "")
     facts = {
         **_data_facts(scene),
@@ -291,7 +293,7 @@ def _succeeded(scene: Scene) -> Plan:
             "artifacts": artifacts_of(scene.job),
         }
     )
-    retire = retired_trials(scene.study, scene.observed, scene.now, requeue=False)
+    retire = retired_trials(scene.study, scene.observed, scene.now)
     todo = _serve(scene, status, model, (model_object(scene.job, result),))
     return replace(todo, study=StudyOrders(retire=retire))
 
@@ -371,7 +373,7 @@ def _failed_before(scene: Scene) -> Plan:
     delete, wake = _expired(scene, scene.job.status)
     if scene.living_workers and scene.child(scene.worker_ref) and scene.worker_ref not in delete:
         delete += (scene.worker_ref,)
-    retire = retired_trials(scene.study, scene.observed, scene.now, requeue=False)
+    retire = retired_trials(scene.study, scene.observed, scene.now)
     generation = scene.job.metadata.generation
     status = scene.job.status.model_copy(update={"observed_generation": generation})
     return Plan(delete=delete, study=StudyOrders(retire=retire), status=status, wake_after=wake)

@@ -16,12 +16,12 @@ MAX_OUT_OF_MEMORY_ATTEMPTS = 2
 """The same parameters ran out of memory twice: that is a finding, not bad luck."""
 
 
-def retired_trials(study: StudySummary, observed: Observed, now: datetime, *, requeue: bool) -> tuple[RetireTrial, ...]:
-    """Trials to fail as preempted. `requeue` is false once the search has ended: nobody would run the next attempt."""
+def retired_trials(study: StudySummary, observed: Observed, now: datetime) -> tuple[RetireTrial, ...]:
+    """Trials to end as preempted. They are queued again also when the search has ended: it may be resumed."""
     alive = {p.uid for p in observed.pods if p.component == Component.WORKER and p.is_alive}
     dead = {p.uid: p for p in observed.pods if p.uid not in alive}
     lost = [t for t in study.running_trials if _is_lost(t, alive, now.timestamp())]
-    return tuple(_retire(t, dead.get(t.pod_uid), requeue) for t in lost)
+    return tuple(_retire(t, dead.get(t.pod_uid)) for t in lost)
 
 
 def _is_lost(trial: RunningTrial, alive: set[str], now: float) -> bool:
@@ -31,12 +31,12 @@ def _is_lost(trial: RunningTrial, alive: set[str], now: float) -> bool:
     return trial.pod_uid not in alive
 
 
-def _retire(trial: RunningTrial, pod: PodSeen | None, requeue: bool) -> RetireTrial:
+def _retire(trial: RunningTrial, pod: PodSeen | None) -> RetireTrial:
     out_of_memory = pod is not None and pod.reason == "OOMKilled"
     attempts = MAX_OUT_OF_MEMORY_ATTEMPTS if out_of_memory else MAX_ATTEMPTS
     return RetireTrial(
         number=trial.number,
         attempt=trial.attempt,
         reason=Reason.OUT_OF_MEMORY if out_of_memory else Reason.PREEMPTED,
-        requeue=requeue and trial.attempt < attempts,
+        requeue=trial.attempt < attempts,
     )

@@ -1,0 +1,52 @@
+"""Which of the wanted objects must be applied: those that are missing, were made from another wish, or were edited.
+
+Every object carries the digest of the wish it was made from, since an API server adds defaults and an old one drops what it
+does not know, so that what is there never equals what was asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kubeautoml.api.names import ANNOTATION_DIGEST
+from kubeautoml.api.objects import Manifest, Ref
+
+UNCOMPARED = frozenset({"resources", "annotations"})
+"""Quantities come back in another spelling (1000m as 1); what else changes there changes the digest."""
+
+
+def changed(wanted: Iterable[Manifest], children: Mapping[Ref, Manifest]) -> tuple[Manifest, ...]:
+    """The objects to apply, each with its digest."""
+    return tuple(m for m in map(with_digest, wanted) if _must_apply(m, children.get(Ref.of(m))))
+
+
+def with_digest(manifest: Manifest) -> Manifest:
+    """The manifest with the digest of itself as an annotation."""
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
+    metadata = manifest["metadata"]
+    annotations = {**metadata.get("annotations", {}), ANNOTATION_DIGEST: digest}
+    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
+
+
+def _must_apply(wanted: Manifest, found: Manifest | None) -> bool:
+    if found is None or _digest(found) != _digest(wanted):
+        return True
+    return was_edited({k: v for k, v in wanted.items() if k == "spec"}, found)
+
+
+def _digest(manifest: Manifest) -> str | None:
+    found: str | None = manifest["metadata"].get("annotations", {}).get(ANNOTATION_DIGEST)
+    return found
+
+
+def was_edited(wanted: Any, found: Any) -> bool:
+    """Whether a value we asked for is there with another value. What is missing was not known to the server."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        return any(was_edited(v, found[k]) for k, v in wanted.items() if k in found and k not in UNCOMPARED)
+    if isinstance(wanted, list) and isinstance(found, list):
+        pairs = zip(wanted, found, strict=False)
+        return len(wanted) != len(found) or any(was_edited(w, f) for w, f in pairs)
+    return bool(wanted != found)

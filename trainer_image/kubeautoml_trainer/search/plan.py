@@ -1,0 +1,239 @@
+"""What this job searches: its families, their spaces with the user's own ranges, and the portfolio that is tried first."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from rapidfuzz import process
+
+from kubeautoml.api.conditions import Reason
+from kubeautoml.api.errors import DataError
+from kubeautoml.api.job import Choices, ColumnType, Parameter, Preset, SamplerType
+from kubeautoml.api.pod import PodJob
+from kubeautoml_trainer.data.base import PreparedData
+from kubeautoml_trainer.models import FAMILIES
+from kubeautoml_trainer.models.base import DataShape, Family
+from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space, Value
+from kubeautoml_trainer.tasks import task_for
+
+log = logging.getLogger(__name__)
+
+FAST_ENTRIES = 6
+"""Portfolio entries of the Fast preset; the ranks put the best quality a second first."""
+
+GRID_STEPS = 3
+"""Values of a range in a grid: both ends and the middle."""
+MAX_GRID = 10_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One fixed pipeline to try."""
+
+    family: str
+    parameters: Parameters
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """Everything that trials may be. `only_portfolio`: nothing is sampled after the portfolio (Grid)."""
+
+    families: dict[str, Family]
+    spaces: dict[str, Space]
+    portfolio: tuple[Entry, ...]
+    only_portfolio: bool = False
+
+
+def data_shape(data: PreparedData, job: PodJob) -> DataShape:
+    """The facts of the data on which spaces and portfolios depend."""
+    features = data.schema.features
+    kinds = [c.type for c in features]
+    folds = max(2, data.profile.folds)
+    return DataShape(
+        task=job.task.type,
+        rows=len(data.train) * (folds - 1) // folds,
+        features=len(features),
+        categories=kinds.count(ColumnType.CATEGORY),
+        texts=kinds.count(ColumnType.TEXT),
+        outputs=task_for(job.task.type, data.schema).outputs,
+    )
+
+
+def search_plan(
+    job: PodJob, shape: DataShape, warm: Iterable[Entry] = (), families: tuple[Family, ...] = FAMILIES
+) -> SearchPlan:
+    """The plan of a job; entries of earlier jobs (`warm`) come first.
+
+    Raises:
+        DataError: reason InvalidSearch; the manifest names a family or parameter that does not exist, or leaves nothing.
+    """
+    search = job.search
+    known = {f.name: f for f in families}
+    for name in (*search.families.include, *search.families.exclude):
+        _must_know(name, known, "spec.search.families")
+    chosen = _chosen(job, known, shape)
+    spaces = {name: _space(family, shape, search.parameters) for name, family in chosen.items()}
+    for parameter in search.parameters:
+        _must_know(parameter.when["family"], known, "spec.search.parameters.when.family")
+    if search.sampler.type is SamplerType.GRID:
+        return SearchPlan(chosen, spaces, _grid(spaces), only_portfolio=True)
+    ranked = sorted(
+        ((rank, name, p) for name, family in chosen.items() for rank, p in family.portfolio(shape)),
+        key=lambda item: (item[0], item[1]),
+    )
+    entries = [Entry(name, p) for _, name, p in ranked if _keeps_user_ranges(name, p, search.parameters)]
+    if search.preset is Preset.FAST:
+        entries = entries[:FAST_ENTRIES]
+    fitting = [e for e in warm if e.family in chosen]
+    return SearchPlan(chosen, spaces, tuple(_unique([*fitting, *entries])))
+
+
+def _must_know(name: str, known: Mapping[str, object], where: str) -> None:
+    if name not in known:
+        near = process.extractOne(name, list(known), score_cutoff=60)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise _invalid(f"{where} must be one of {', '.join(known)}, got '{name}'{hint}")
+
+
+def _invalid(message: str) -> DataError:
+    return DataError(message, reason=Reason.INVALID_SEARCH)
+
+
+def _chosen(job: PodJob, known: dict[str, Family], shape: DataShape) -> dict[str, Family]:
+    search = job.search
+    wanted = search.families.include or list(known)
+    kept = {n: f for n, f in known.items() if n in wanted and n not in search.families.exclude}
+    if search.preset is Preset.INTERPRETABLE:
+        kept = {n: f for n, f in kept.items() if f.interpretable}
+    fitting = {n: f for n, f in kept.items() if f.fits(shape)}
+    for name in kept.keys() - fitting.keys():
+        log.info("family left out", extra={"family": name, "rows": shape.rows, "features": shape.features})
+    if not fitting:
+        raise _invalid(
+            f"spec.search leaves no model family (preset {search.preset}, include {search.families.include}, exclude "
+            f"{search.families.exclude}, {shape.rows} rows); families: {', '.join(known)}"
+        )
+    return fitting
+
+
+def _space(family: Family, shape: DataShape, parameters: list[Parameter]) -> Space:
+    """The family's space, with the user's ranges in place of its own."""
+    space = dict(family.space(shape))
+    for given in parameters:
+        if given.when["family"] != family.name:
+            continue
+        if given.name not in space:
+            near = process.extractOne(given.name, list(space), score_cutoff=60)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise _invalid(
+                f"spec.search.parameters: {family.name} has no parameter '{given.name}'{hint}; it has {', '.join(space) or 'none'}"
+            )
+        conditions = {k: v for k, v in given.when.items() if k != "family"}
+        space[given.name] = _range(family.name, given, space[given.name], conditions)
+    return space
+
+
+def _range(
+    family: str, given: Parameter, own: Float | Int | Choice, conditions: Mapping[str, str]
+) -> Float | Int | Choice:
+    when: dict[str, Value] = {**own.when, **conditions}
+    if given.int is not None:
+        made: Float | Int | Choice = Int(given.int.min, given.int.max, given.int.log, given.int.step, when)
+    elif given.float is not None:
+        if isinstance(own, Int):
+            raise _invalid(
+                f"spec.search.parameters: {given.name} of {family} is a whole number; give int instead of float"
+            )
+        made = Float(float(given.float.min), float(given.float.max), given.float.log, when)
+    else:
+        assert given.categorical is not None
+        made = Choice(tuple(_value(family, given.name, text, own) for text in _texts(given.categorical)), when)
+    if isinstance(own, Choice) and not isinstance(made, Choice):
+        raise _invalid(
+            f"spec.search.parameters: {given.name} of {family} must be categorical, one of {_listed(own.choices)}"
+        )
+    if isinstance(own, Float) and isinstance(made, Int):
+        return Float(made.low, made.high, made.log, when)
+    return made
+
+
+def _texts(given: Choices) -> list[str]:
+    return list(given.choices)
+
+
+def _value(family: str, name: str, text: str, own: Float | Int | Choice) -> Value:
+    """A value given as text, in the parameter's own type."""
+    if isinstance(own, Choice):
+        for choice in own.choices:
+            if str(choice).lower() == text.lower():
+                return choice
+        raise _invalid(
+            f"spec.search.parameters: {name} of {family} must be one of {_listed(own.choices)}, got '{text}'"
+        )
+    try:
+        return int(text) if isinstance(own, Int) else float(text)
+    except ValueError as error:
+        kind = "a whole number" if isinstance(own, Int) else "a number"
+        raise _invalid(f"spec.search.parameters: {name} of {family} must be {kind}, got '{text}'") from error
+
+
+def _listed(choices: tuple[Value, ...]) -> str:
+    return ", ".join(str(c).lower() if isinstance(c, bool) else str(c) for c in choices)
+
+
+def _keeps_user_ranges(family: str, entry: Parameters, parameters: list[Parameter]) -> bool:
+    """A user who narrows a family's range does not want entries outside it; its default is outside as well, so all go."""
+    return not any(p.when["family"] == family for p in parameters)
+
+
+def _unique(entries: list[Entry]) -> list[Entry]:
+    seen: set[tuple[str, tuple[tuple[str, Value], ...]]] = set()
+    kept = []
+    for entry in entries:
+        key = (entry.family, tuple(sorted(entry.parameters.items())))
+        if key not in seen:
+            seen.add(key)
+            kept.append(entry)
+    return kept
+
+
+def _grid(spaces: dict[str, Space]) -> tuple[Entry, ...]:
+    """Every combination of a few values of each parameter, family by family, none with more than its share."""
+    entries: list[Entry] = []
+    for family, space in spaces.items():
+        values = {name: _steps(spec) for name, spec in space.items()}
+        combinations = itertools.product(*values.values())
+        for combination in itertools.islice(combinations, MAX_GRID // len(spaces)):
+            parameters = dict(zip(values, combination, strict=True))
+            entries.append(Entry(family, {k: v for k, v in parameters.items() if applies(space[k].when, parameters)}))
+    return tuple(_unique(entries))
+
+
+def _steps(spec: Float | Int | Choice) -> list[Value]:
+    if isinstance(spec, Choice):
+        return list(spec.choices)
+    low, high = float(spec.low), float(spec.high)
+    shares = [i / (GRID_STEPS - 1) for i in range(GRID_STEPS)]
+    points = [low * (high / low) ** s if spec.log else low + (high - low) * s for s in shares]
+    if isinstance(spec, Int):
+        return sorted({min(spec.high, spec.low + spec.step * round((p - spec.low) / spec.step)) for p in points})
+    return sorted(set(points))
+
+
+def applies(when: Mapping[str, Value], parameters: Parameters) -> bool:
+    """Whether a conditional parameter exists beside these."""
+    return all(str(parameters.get(name)).lower() == str(value).lower() for name, value in when.items())
+
+
+def contains(spec: Float | Int | Choice, value: Value) -> bool:
+    """Whether a value lies in what may be searched; portfolio entries may lie outside."""
+    if isinstance(spec, Choice):
+        return any(type(c) is type(value) and c == value for c in spec.choices)
+    if isinstance(value, bool | str):
+        return False
+    if isinstance(spec, Int):
+        return float(value).is_integer() and spec.low <= value <= spec.high and (value - spec.low) % spec.step == 0
+    return spec.low <= value <= spec.high

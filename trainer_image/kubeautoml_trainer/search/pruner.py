@@ -1,0 +1,49 @@
+"""Who stops hopeless trials early: pruners over folds, with mercy for the first trials and for the portfolio."""
+
+from __future__ import annotations
+
+import warnings
+
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from kubeautoml.api.job import PrunerType
+from kubeautoml.api.trials import TrialAttr
+
+COMPLETED_BEFORE_PORTFOLIO = 5
+"""Until so many trials are complete, portfolio trials are never pruned: there is nothing fair to compare them with."""
+
+
+def make_pruner(kind: PrunerType, folds: int) -> BasePruner:
+    """The pruner of a job. Auto is Wilcoxon's signed-rank test, made for scores of the same folds, from four folds on."""
+    if kind is PrunerType.NONE or folds < 2:
+        return NopPruner()
+    if kind is PrunerType.AUTO and folds < 4:
+        return NopPruner()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        makers = {
+            PrunerType.MEDIAN: lambda: MedianPruner(n_startup_trials=5, n_warmup_steps=1),
+            PrunerType.HYPERBAND: lambda: HyperbandPruner(min_resource=1, max_resource=folds, reduction_factor=3),
+        }
+        return makers.get(kind, lambda: WilcoxonPruner(p_threshold=0.1, n_startup_steps=2))()
+
+
+class MercifulPruner(BasePruner):  # type: ignore[misc]  # untyped here
+    """Asks the inner pruner, except where it would judge too early."""
+
+    def __init__(self, inner: BasePruner) -> None:
+        self._inner = inner
+
+    @property
+    def is_active(self) -> bool:
+        """Whether reports are needed at all; they cost a database write each."""
+        return not isinstance(self._inner, NopPruner)
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        completed = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+        if completed == 0 or (completed < COMPLETED_BEFORE_PORTFOLIO and TrialAttr.PORTFOLIO in trial.user_attrs):
+            return False
+        return bool(self._inner.prune(study, trial))

@@ -1,0 +1,110 @@
+"""One trial: fit every fold, predict what it left out, score, store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kubeautoml_trainer.artifacts import Predictions, TrialRecord, pack_pipelines
+from kubeautoml_trainer.data.base import PreparedData, Rows
+from kubeautoml_trainer.models.base import Family, FitContext, Pipeline
+from kubeautoml_trainer.search.plan import Entry
+from kubeautoml_trainer.tasks.base import Task
+
+
+class TrialCut(Exception):
+    """The trial ended before all folds were done. `why` goes into the log."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trial that ran to its end, ready to be stored."""
+
+    record: TrialRecord
+    predictions: Predictions
+    models: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """What a trial needs besides its pipeline.
+
+    after_fold: called with (fold, its score) after each fold; raises `TrialCut` to end the trial.
+    fit_deadline: `time.monotonic()` by which the next fit must return.
+    """
+
+    data: PreparedData
+    task: Task
+    metric: str
+    threads: int
+    seed: int
+    after_fold: Callable[[int, float], None]
+    fit_deadline: Callable[[], float]
+
+
+def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: TrialRun) -> Outcome:
+    """Fit all folds of one pipeline and score what they predict for the rows they have not seen.
+
+    Raises:
+        TrialCut: by `after_fold`.
+        Exception: whatever a fit raises.
+    """
+    data = run.data
+    oof = np.full((len(data.train), run.task.outputs), np.nan, dtype=np.float32)
+    holdout = np.zeros((len(data.holdout), run.task.outputs), dtype=np.float32)
+    pipelines: list[Pipeline] = []
+    fold_values: list[float] = []
+    fit_seconds = predict_seconds = 0.0
+    folds = range(data.profile.folds)
+    for fold in folds:
+        train, valid, where = fold_rows(data, fold)
+        context = FitContext(run.task, run.metric, run.seed + fold, run.threads, run.fit_deadline())
+        began = time.perf_counter()
+        pipeline = family.fit(train, valid, data.schema, entry.parameters, context)
+        fit_seconds += time.perf_counter() - began
+        pipeline.set_threads(run.threads)
+        oof[where] = pipeline.predict(valid.frame)
+        pipeline.set_threads(1)
+        began = time.perf_counter()
+        holdout += pipeline.predict(data.holdout.frame) / len(folds)
+        predict_seconds += time.perf_counter() - began
+        pipelines.append(pipeline)
+        fold_values.append(run.task.score(run.metric, valid.y, oof[where], valid.weight))
+        run.after_fold(fold, fold_values[-1])
+    validated = data.fold >= 0
+    scored = data.train.take(validated)
+    metrics = {name: run.task.score(name, scored.y, oof[validated], scored.weight) for name in run.task.metrics}
+    models = pack_pipelines(pipelines)
+    record = TrialRecord(
+        number=number,
+        attempt=attempt,
+        family=entry.family,
+        parameters=dict(entry.parameters),
+        value=metrics[run.metric],
+        fold_values=fold_values,
+        metrics=metrics,
+        fit_seconds=fit_seconds,
+        predict_seconds=predict_seconds,
+        size_bytes=len(models),
+        folds=len(folds),
+        best_iterations=[p.best_iteration for p in pipelines],
+    )
+    return Outcome(record, Predictions(oof, holdout), models)
+
+
+def fold_rows(data: PreparedData, fold: int) -> tuple[Rows, Rows, np.ndarray]:
+    """Training rows, validation rows, and where the latter stand in the training data.
+
+    With a time split (rows that are only ever trained on come first) a fold is predicted from earlier rows alone.
+    """
+    valid = data.fold == fold
+    has_time = bool((data.fold < 0).any())
+    train = data.fold < fold if has_time else ~valid
+    return data.train.take(train), data.train.take(valid), np.flatnonzero(valid)

@@ -1,0 +1,187 @@
+"""`kubeautoml worker`: the container entry point that runs trials until there is nothing more to do.
+
+Exit 0: nothing more to do. 1: the job cannot go on, said in the study and in one line on stderr. 143: SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kubeautoml.api.conditions import Reason
+from kubeautoml.api.errors import AccessDenied, DataError, KubeAutoMLError, StorageError, StudyError
+from kubeautoml.api.pod import PodContext
+from kubeautoml.api.trials import DataFacts, Failure, StudyAttr
+
+if TYPE_CHECKING:
+    import optuna
+
+    from kubeautoml_trainer.data.base import PreparedData
+    from kubeautoml_trainer.search.plan import Entry
+
+log = logging.getLogger("kubeautoml.worker")
+
+LIMITS_WAIT_SECONDS = 60.0
+
+
+def main(argv: list[str]) -> int:
+    """Run trials for the job in the environment."""
+    if argv:
+        print("usage: kubeautoml worker      (everything is read from the environment)", file=sys.stderr)
+        return 0 if argv[0] in ("-h", "--help") else 2
+    log_to_stderr()
+    context = PodContext.from_env(os.environ)
+    limit_threads(context.threads)
+
+    from kubeautoml_trainer.search.signals import Terminated, TerminationGuard
+
+    guard = TerminationGuard()
+    guard.install()
+    try:
+        return _work(context, guard)
+    except Terminated:
+        log.info("worker terminated", extra={"pod": context.pod_name})
+        return 143
+
+
+def _work(context: PodContext, guard: object) -> int:
+    from kubeautoml.storage import open_store
+    from kubeautoml_trainer.search.loop import SearchLoop
+    from kubeautoml_trainer.search.plan import data_shape, search_plan
+
+    study = open_study(context)
+    wait_for_limits(study)
+    try:
+        data = _prepare(context)
+        plan = search_plan(context.job, data_shape(data, context.job), _warm_entries(context))
+    except KubeAutoMLError as error:
+        return give_up(study, _stage(error), error)
+    tell_data(study, data)
+    store = open_store(context.job.output.uri, context.output_credentials_dir)
+    left = SearchLoop(context, data, plan, study, store, guard).run()  # type: ignore[arg-type]
+    log.info("worker is done", extra={"why": str(left or "search space exhausted")})
+    return 0
+
+
+def _prepare(context: PodContext) -> PreparedData:
+    """The data, after a look at whether the results can be written at all: found before the search, not after."""
+    from kubeautoml.storage import check_writable
+    from kubeautoml_trainer.data.prepare import prepare
+
+    job = context.job
+    try:
+        check_writable(job.output.uri, context.output_credentials_dir)
+    except StorageError as error:
+        raise _OutputError(f"spec.output.uri: {error}", reason=Reason.OUTPUT_NOT_WRITABLE) from error
+    try:
+        return prepare(context)
+    except AccessDenied as error:
+        raise DataError(str(error), reason=Reason.ACCESS_DENIED) from error
+
+
+class _OutputError(StorageError):
+    """The results cannot be written."""
+
+
+def _stage(error: KubeAutoMLError) -> str:
+    if isinstance(error, _OutputError):
+        return "output"
+    return "search" if error.reason == Reason.INVALID_SEARCH else "data"
+
+
+def tell_data(study: optuna.Study, data: PreparedData) -> None:
+    """Say what was read; all workers find the same, so it is written once."""
+    from kubeautoml.study import set_study_attr, study_attr
+
+    profile = data.profile
+    facts = DataFacts(
+        rows=profile.rows,
+        columns=len(profile.schema.features),
+        holdout_rows=profile.holdout_rows,
+        folds=profile.folds,
+        classes=len(profile.schema.classes) or None,
+        sha256=profile.sha256,
+        warnings=tuple(w[:200] for w in profile.warnings[:5]),
+    )
+    if study_attr(study, StudyAttr.DATA) is None:
+        set_study_attr(study, StudyAttr.DATA, facts)
+
+
+def give_up(study: optuna.Study, stage: str, error: KubeAutoMLError) -> int:
+    """Say in the study why the job cannot go on; exit code 1."""
+    from kubeautoml.study import set_study_attr
+
+    set_study_attr(study, StudyAttr.FAILURE, Failure(stage, str(error.reason), str(error)[:1500]))
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+def open_study(context: PodContext) -> optuna.Study:
+    """The job's study, made if this is the first to come."""
+    from kubeautoml.study import create_study, open_study_storage
+
+    storage = open_study_storage(context.study_url, context.study_token_file, context.study_ca_file)
+    return create_study(storage, context.job.study_name, context.job.direction)
+
+
+def wait_for_limits(
+    study: optuna.Study, seconds: float = LIMITS_WAIT_SECONDS, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """The operator writes the limits right after it has created the workers, which may be quicker.
+
+    Raises:
+        StudyError: it has not.
+    """
+    from kubeautoml.study import read_limits
+
+    deadline = time.monotonic() + seconds
+    while read_limits(study) is None:
+        if time.monotonic() > deadline:
+            raise StudyError(f"study {study.study_name} has no limits after {seconds:.0f} s; is the operator running?")
+        sleep(0.1)
+
+
+def _warm_entries(context: PodContext) -> list[Entry]:
+    """The best trials of the jobs in search.warmStartFrom, best first.
+
+    Raises:
+        DataError: reason InvalidSearch; one of them has no study with completed trials.
+    """
+    from kubeautoml_trainer.search.warm_start import warm_entries
+
+    return warm_entries(context)
+
+
+def limit_threads(threads: int) -> None:
+    """Keep numerical libraries to the pod's share of the cores; must come before they are imported."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_MAX_THREADS"):
+        os.environ[name] = str(threads)
+
+
+def log_to_stderr() -> None:
+    """One JSON object a line: time, level, message, and the fields given as `extra`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+
+
+class _JsonFormatter(logging.Formatter):
+    _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {k: v for k, v in vars(record).items() if k not in self._KNOWN}
+        line = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **fields,
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
