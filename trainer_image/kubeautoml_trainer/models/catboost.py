@@ -16,7 +16,7 @@ from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.dummy import ConstantModel, load_constant
-from kubeautoml_trainer.models.early_stopping import Patience
+from kubeautoml_trainer.models.early_stopping import Patience, boosting_rounds, least_patience
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
@@ -25,7 +25,7 @@ _FILE = "catboost.cbm"
 _MANY_ROWS = 20_000
 _ROUNDS_WITHOUT_VALID = 300  # a guess, for a fit that has nothing to stop by
 
-DEFAULTS: Parameters = {"iterations": 10_000, "learning_rate": 0.05, "depth": 6}
+DEFAULTS: Parameters = {"learning_rate": 0.05, "depth": 6}
 
 # What the metric is really about, where CatBoost has a loss for it.
 _LOSSES = {"Mae": "MAE", "MedianAbsoluteError": "MAE", "Mape": "MAPE"}
@@ -148,7 +148,7 @@ def _boost(
 
     if time.monotonic() > context.deadline:
         raise FitTimeout("CatBoost: no time for one round; give spec.budget.maxDurationSeconds more or use fewer rows")
-    patience = Patience(max(10.0, 1.0 / parameters["learning_rate"]), context.deadline)
+    patience = Patience(least_patience(parameters["learning_rate"]), context.deadline)
     booster = catboost.CatBoost(_settings(parameters, target, context, valid is not None))
     held_out = pool(seen, valid) if seen is not None and valid is not None else None
     booster.fit(pool(x, train), eval_set=held_out, callbacks=[_Stop(patience)])
@@ -161,6 +161,7 @@ def _settings(
     """CatBoost's own parameters."""
     own = dict(parameters)
     outputs = context.task.outputs
+    own.setdefault("iterations", boosting_rounds(own["learning_rate"]))
     if not stops:
         own["iterations"] = min(int(own["iterations"]), _ROUNDS_WITHOUT_VALID)
     if "subsample" in own:

@@ -13,16 +13,13 @@ from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
-from kubeautoml_trainer.models.early_stopping import Patience, steering_loss
+from kubeautoml_trainer.models.early_stopping import Patience, boosting_rounds, least_patience, steering_loss
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
 
 _FILE = "lightgbm.txt"
 _REFUSALS = 20  # rounds in a row without a split after which there is nothing left to learn; a guess
-_STRIDE = (
-    100.0  # rounds x learning rate after which a gain is too small for the model's growing size; measured on Boston
-)
 _ROUNDS_WITHOUT_VALID = 300  # a guess, for a fit that has nothing to stop by
 
 DEFAULTS: Parameters = {
@@ -186,8 +183,7 @@ def _boost(data: _Data, parameters: dict[str, Any], context: FitContext) -> tupl
 
     train_set, valid_set = data.datasets(context.threads)
     booster = lgb.Booster(_settings(parameters, len(data.train), data.target, context), train_set)
-    # A slow learner needs more rounds before a pause says anything.
-    patience = Patience(max(10.0, 1.0 / parameters["learning_rate"]), context.deadline)
+    patience = Patience(least_patience(parameters["learning_rate"]), context.deadline)
     seen: list[np.ndarray] = []
 
     def keep(raw: np.ndarray, _: Any) -> tuple[str, float, bool]:
@@ -217,8 +213,7 @@ def _boost(data: _Data, parameters: dict[str, Any], context: FitContext) -> tupl
 
 
 def _rounds(parameters: dict[str, Any], valid: Rows | None) -> int:
-    """As many as `iterations` says; by default more for a slow learner."""
-    wanted = int(parameters.get("iterations", min(10_000, _STRIDE / parameters["learning_rate"])))
+    wanted = int(parameters.get("iterations", boosting_rounds(parameters["learning_rate"])))
     return wanted if valid is not None else min(wanted, _ROUNDS_WITHOUT_VALID)
 
 
