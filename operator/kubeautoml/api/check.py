@@ -6,6 +6,7 @@ the limits of the profile hold). What an API server can refuse by itself is in t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -18,6 +19,7 @@ from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import ManifestError
 from kubeautoml.api.job import AutoMLJob, Parameter, SplitType
 from kubeautoml.api.metrics import METRICS, TaskType, metrics_of
+from kubeautoml.api.names import JOB_NAME_PATTERN
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.profile import AutoMLProfile, Limits
 from kubeautoml.api.values import DECIMAL_PATTERN, cpu_count, quantity_bytes
@@ -154,6 +156,7 @@ def _shown(value: Any) -> str:
 
 def check_job(job: AutoMLJob, profile: AutoMLProfile | None) -> Iterator[Problem]:
     """Broken rules of meaning, the most telling first."""
+    yield from _check_name(job)
     yield from _check_metric(job)
     yield from _check_task(job)
     yield from _check_columns(job)
@@ -167,6 +170,13 @@ def check_job(job: AutoMLJob, profile: AutoMLProfile | None) -> Iterator[Problem
 
 def _said(path: str, rule: str, value: Any, *, more: str = "", reason: Reason = Reason.INVALID_SPEC) -> Problem:
     return Problem(path, rule, value, f"{path} {rule}, got {_shown(value)}{more}", reason)
+
+
+def _check_name(job: AutoMLJob) -> Iterator[Problem]:
+    name = job.metadata.name
+    if len(name) > 63 or not re.fullmatch(JOB_NAME_PATTERN, name):
+        rule = "must be at most 63 lower-case letters, digits and hyphens, beginning with a letter (its Service is named after it)"
+        yield _said("metadata.name", rule, name)
 
 
 def _check_metric(job: AutoMLJob) -> Iterator[Problem]:

@@ -16,6 +16,9 @@ LABEL_COMPONENT = f"{GROUP}/component"
 LABEL_MODEL_VERSION = f"{GROUP}/model-version"
 ANNOTATION_DIGEST = f"{GROUP}/applied-digest"
 
+JOB_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+"""A job's name is the beginning of its Service's, which must be a DNS label that begins with a letter."""
+
 STUDY_TOKEN_AUDIENCE = "kubeautoml-study"
 SERVER_PORT = 8080
 

@@ -15,10 +15,10 @@ Image = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 class Images(ApiModel):
     """Container images, best given by digest."""
 
-    trainer: Image = "kubeautoml-trainer:0.1.0"
-    """Image of workers and finalizer."""
-    server: Image = "kubeautoml-server:0.1.0"
-    """Image of model servers."""
+    trainer: Image | None = None
+    """Image of workers and finalizer; absent means the one that belongs to the operator."""
+    server: Image | None = None
+    """Image of model servers; absent means the one that belongs to the operator."""
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """When images are pulled."""
     pull_secrets: list[ObjectName] = Field(default_factory=list, max_length=8)

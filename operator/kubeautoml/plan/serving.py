@@ -147,7 +147,6 @@ def _server_pod(
     own = serving.resources
     resources = own if own.requests or own.limits else profile.server_resources
     secret = job.spec.output.secret_ref
-    is_default = profile.images.server == type(profile.images)().server
     values = {
         Env.MODEL_URI: model.uri,
         Env.MODEL_SHA256: model.sha256,
@@ -159,7 +158,7 @@ def _server_pod(
     }
     container = {
         "name": "server",
-        "image": settings.server_image if is_default else profile.images.server,
+        "image": profile.images.server or settings.server_image,
         "imagePullPolicy": profile.images.pull_policy,
         "command": ["kubeautoml"],
         "args": ["serve"],

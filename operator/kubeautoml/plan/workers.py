@@ -161,8 +161,7 @@ def worker_resources(job: AutoMLJob, profile: AutoMLProfileSpec) -> Resources:
 
 def trainer_image(profile: AutoMLProfileSpec, settings: Settings) -> str:
     """The profile's image if it names one, else the operator's own."""
-    is_default = profile.images.trainer == type(profile.images)().trainer
-    return settings.trainer_image if is_default else profile.images.trainer
+    return profile.images.trainer or settings.trainer_image
 
 
 def threads_of(resources: Resources) -> int:
