@@ -1,0 +1,159 @@
+"""Caruana's forward selection with replacement: pick, again and again, whatever helps the mean most; keep the best prefix.
+
+Source: Caruana et al. 2004, "Ensemble selection from libraries of models". The weights are how often each was picked.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from kubeautoml.api.metrics import DEFAULT_METRIC, METRICS, Direction, is_better
+from kubeautoml_trainer.ensemble.base import UNLIMITED, Candidate, Cost, Selection
+from kubeautoml_trainer.ensemble.scoring import Scorer, scorer_for
+from kubeautoml_trainer.tasks.base import Task
+
+_LARGE = 10_000
+_PICKS, _PICKS_LARGE = 40, 100  # AutoGluon 1.6: 40 picks, more where many rows make them safe
+_PATIENCE = 15  # picks without a gain after which none is expected; a guess, gains come early
+_CELLS = 1_000_000  # rows x outputs scored a pick; more rows would not change the choice
+_CELLS_SORTED = 50_000  # the same for metrics that sort; 100 candidates then take about 5 s
+_SORTING = ("RocAuc", "AveragePrecision")
+_SAME = 1e-9  # scores this close, relatively, are ties
+_COVER = 0.9  # a candidate must predict this share of the rows that the fullest one predicts; a guess
+
+
+def select(
+    candidates: Sequence[Candidate],
+    task: Task,
+    metric: str,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    *,
+    seed: int,
+    limit: Cost = UNLIMITED,
+    deadline: float = math.inf,
+) -> Selection | None:
+    """Weigh candidates; the result is never worse than the best single one on the rows used.
+
+    Args:
+        candidates: best first; ties go to the earlier one.
+        limit: what all members together may cost.
+        deadline: `time.monotonic()` at which the best so far is returned.
+
+    Returns:
+        None when no candidate fits the limit, or none can be scored.
+    """
+    usable = [c for c in _well_covered(candidates) if c.cost.fits(limit)]
+    if not usable:
+        return None
+    rows = _common_rows(usable)
+    if not len(rows):
+        return None
+    scored = _sample(rows, _CELLS_SORTED if metric in _SORTING else _CELLS, task.outputs, seed)
+    finding = _Problem(usable, task, metric, y, weight, scored)
+    prefix = _best_prefix(finding, limit, deadline, _PICKS_LARGE if len(rows) >= _LARGE else _PICKS)
+    return _exact(usable, prefix, task, metric, y, weight, rows) if prefix else None
+
+
+class _Problem:
+    """The objective and the tie-breaker over the same rows."""
+
+    def __init__(
+        self, usable: list[Candidate], task: Task, metric: str, y: np.ndarray, weight: np.ndarray | None, rows: np.ndarray
+    ) -> None:
+        stack = np.stack([c.oof[rows] for c in usable]).astype(np.float32, copy=False)
+        w = None if weight is None else weight[rows]
+        self.costs = [c.cost for c in usable]
+        self.metric = metric
+        self.scorer = scorer_for(task, metric, stack, y[rows], w)
+        tie_metric = "LogLoss" if "LogLoss" in task.metrics else DEFAULT_METRIC[task.type]
+        self.breaker: Scorer | None = None if metric == tie_metric else scorer_for(task, tie_metric, stack, y[rows], w)
+
+
+def _best_prefix(problem: _Problem, limit: Cost, deadline: float, picks: int) -> list[int]:
+    """Positions picked, in order, up to the pick with the best value."""
+    times = np.zeros(len(problem.costs), dtype=np.int64)
+    path: list[int] = []
+    best, best_value = 0, math.nan
+    while len(path) < picks and len(path) - best < _PATIENCE and (not path or time.monotonic() < deadline):
+        affordable = _affordable(times, problem.costs, limit)
+        values = problem.scorer.scores(times, affordable)
+        if not np.isfinite(values).any():
+            break
+        k, value = _pick(problem, times, affordable, values)
+        times[k] += 1
+        path.append(k)
+        if math.isnan(best_value) or is_better(problem.metric, value, best_value):
+            best, best_value = len(path), value
+    return path[:best]
+
+
+def _affordable(times: np.ndarray, costs: list[Cost], limit: Cost) -> np.ndarray:
+    """Positions that are in already, or whose cost still fits beside those that are."""
+    spent = sum((costs[k] for k in np.flatnonzero(times)), Cost())
+    return np.array([k for k in range(len(costs)) if times[k] or (spent + costs[k]).fits(limit)], dtype=np.intp)
+
+
+def _pick(problem: _Problem, times: np.ndarray, affordable: np.ndarray, values: np.ndarray) -> tuple[int, float]:
+    """The best; of ties one that is in already (no new cost), then the one best by log loss (or RMSE), then the earlier."""
+    upwards = values if METRICS[problem.metric].direction is Direction.MAXIMIZE else -values
+    top = np.nanmax(upwards)
+    tied = affordable[upwards >= top - _SAME * max(1.0, abs(float(top)))]
+    used = tied[times[tied] > 0]
+    tied = used if len(used) else tied
+    if len(tied) > 1 and problem.breaker is not None:
+        tied = tied[[int(np.argmin(problem.breaker.scores(times, tied)))]]
+    k = int(tied[0])
+    return k, float(values[affordable == k][0])
+
+
+def _exact(
+    usable: list[Candidate],
+    path: list[int],
+    task: Task,
+    metric: str,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    rows: np.ndarray,
+) -> Selection:
+    """Score the choice with the task's own metric on all rows; the best single candidate wins if it is not beaten."""
+    w = None if weight is None else weight[rows]
+
+    def value_of(positions: list[int]) -> float:
+        mean = sum(usable[k].oof[rows].astype(np.float64) for k in positions) / len(positions)
+        return task.score(metric, y[rows], np.asarray(mean), w)
+
+    singles = [value_of([k]) for k in range(len(usable))]
+    signed = [s if METRICS[metric].direction is Direction.MAXIMIZE else -s for s in singles]
+    first = int(np.nanargmax(signed))
+    value = value_of(path)
+    if is_better(metric, singles[first], value):
+        path, value = [first], singles[first]
+    share = {usable[k].trial: path.count(k) / len(path) for k in dict.fromkeys(path)}
+    ordered = dict(sorted(share.items(), key=lambda item: (-item[1], item[0])))
+    return Selection(ordered, value, singles[first], len(rows), len(path))
+
+
+def _well_covered(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Without those that miss rows the others predict: leaving out all of their gaps would cost everybody's rows."""
+    seen = [int(np.isfinite(c.oof).all(axis=1).sum()) for c in candidates]
+    return [c for c, n in zip(candidates, seen, strict=True) if n and n >= _COVER * max(seen)]
+
+
+def _common_rows(usable: list[Candidate]) -> np.ndarray:
+    """Positions of the rows that every candidate predicts."""
+    finite = np.ones(len(usable[0].oof), dtype=bool)
+    for c in usable:
+        finite &= np.isfinite(c.oof).all(axis=1)
+    return np.flatnonzero(finite)
+
+
+def _sample(rows: np.ndarray, cells: int, outputs: int, seed: int) -> np.ndarray:
+    most = cells // outputs
+    if len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
