@@ -19,12 +19,18 @@ def in_folders(manifest: Manifest, folder: Path) -> Manifest:
     if not folder.is_dir():
         raise UsageError(f"--buckets {folder} must be a folder that holds one folder a bucket")
     changed = deepcopy(manifest)
-    spec = changed.get("spec") if isinstance(changed.get("spec"), dict) else {}
-    dataset = spec.get("dataset") if isinstance(spec.get("dataset"), dict) else {}
+    spec = _object(changed, "spec")
+    dataset = _object(spec, "dataset")
     for holder in (dataset.get("train"), dataset.get("test"), spec.get("output")):
         if isinstance(holder, dict):
             _move(holder, folder.resolve())
     return changed
+
+
+def _object(holder: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object at a key; an empty one where the manifest is wrong, which validation will say."""
+    found = holder.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _move(holder: dict[str, Any], folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kubeautoml.api.errors import ClusterError, PredictionError, UsageError
-from kubeautoml.api.names import SERVER_PORT, server_name
+from kubeautoml.api.names import server_name
 
 
 def main(argv: list[str]) -> int:
@@ -47,7 +47,7 @@ def predict_by_name(argv: list[str]) -> int:
     cluster = connect(args)
     namespace = get_job(args, cluster)["metadata"]["namespace"]
     body = {"instances": records}
-    answer = wait_for(cluster.service_post(namespace, server_name(args.name), SERVER_PORT, "v1/predict", body))
+    answer = wait_for(cluster.service_post(namespace, server_name(args.name), "http", "v1/predict", body))
     print(json.dumps(answer))
     return 0
 

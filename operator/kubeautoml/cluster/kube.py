@@ -218,6 +218,11 @@ class KubeCluster:
         """
         return await self._in_thread(self._merge_patch, ref, patch)
 
+    async def service_post(self, namespace: str, service: str, port: str, path: str, body: Manifest) -> Manifest:
+        """POST to a Service through the API server's proxy, so that a laptop needs no way into the cluster's network."""
+        url = f"/api/v1/namespaces/{namespace}/services/{service}:{port}/proxy/{path}"
+        return await self._in_thread(self._json, "post", "Service", "POST", url, None, body)
+
     async def pod_log(
         self, pod: Ref, *, follow: bool = False, tail_lines: int | None = None, container: str | None = None
     ) -> AsyncIterator[str]:
@@ -651,6 +656,8 @@ def _error(status: int, answer: Manifest, headers: Any) -> ClusterError:
             return _NotFound(message)
         case 409:
             return Conflict(message)
+        case 422 if _is_about_uid(answer):
+            return Conflict(message)
         case 410:
             return _Expired(message)
         case 429:
@@ -658,6 +665,12 @@ def _error(status: int, answer: Manifest, headers: Any) -> ClusterError:
         case _ if status < 500:
             return ClusterError(message, reason=reason or "BadRequest")
     return ClusterError(f"the API server failed: {message}")
+
+
+def _is_about_uid(answer: Manifest) -> bool:
+    """Another incarnation, which some kinds report as an invalid change of an immutable field."""
+    causes = (answer.get("details") or {}).get("causes") or []
+    return any(cause.get("field") == "metadata.uid" for cause in causes)
 
 
 def _unknown_to_server(kind: str, error: ClusterError) -> ClusterError:
