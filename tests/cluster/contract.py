@@ -42,14 +42,14 @@ def make_service(
     }
 
 
-def make_batch_job(namespace: str, name: str, *, owner: Manifest | None = None, parallelism: int = 0) -> Manifest:
-    """A batch Job; without pods, unless `parallelism` says otherwise."""
+def make_batch_job(namespace: str, name: str, *, owner: Manifest | None = None) -> Manifest:
+    """A batch Job that asks for no pods."""
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": _metadata(namespace, name, None, owner),
         "spec": {
-            "parallelism": parallelism,
+            "parallelism": 0,
             "backoffLimit": 3,
             "template": {
                 "metadata": {"labels": {"app": name}},
@@ -62,7 +62,7 @@ def make_batch_job(namespace: str, name: str, *, owner: Manifest | None = None, 
     }
 
 
-def make_automl_job(namespace: str, name: str) -> Manifest:
+def make_automl_job(namespace: str, name: str, *, max_trials: int = 10) -> Manifest:
     """An AutoMLJob with nothing but what it must have."""
     return {
         "apiVersion": "kubeautoml.dev/v1alpha1",
@@ -71,7 +71,7 @@ def make_automl_job(namespace: str, name: str) -> Manifest:
         "spec": {
             "task": {"type": "TabularClassification", "target": "y"},
             "dataset": {"train": {"uri": "s3://lake/train.csv"}},
-            "budget": {"maxTrials": 10},
+            "budget": {"maxTrials": max_trials},
             "output": {"uri": "s3://models/team-a"},
         },
     }
@@ -83,7 +83,7 @@ def make_status(*, trials: int = 1, **extra: Any) -> Manifest:
         "type": "Accepted",
         "status": "True",
         "reason": "SpecValid",
-        "message": "",
+        "message": "checked",
         "lastTransitionTime": "2026-01-01T12:00:00Z",
         "observedGeneration": 1,
     }
@@ -206,18 +206,18 @@ class ClusterContract:
         self, cluster: Cluster, namespace: str, name: str
     ) -> None:
         """generation counts changes of the spec, not of labels."""
-        first = await cluster.apply(make_batch_job(namespace, name))
-        labelled = make_batch_job(namespace, name)
+        first = await cluster.apply(make_automl_job(namespace, name))
+        labelled = make_automl_job(namespace, name)
         labelled["metadata"]["labels"] = {"tier": "a"}
 
         second = await cluster.apply(labelled)
-        third = await cluster.apply(make_batch_job(namespace, name, parallelism=1))
+        third = await cluster.apply(make_automl_job(namespace, name, max_trials=20))
 
         assert {first["metadata"]["uid"], second["metadata"]["uid"]} == {third["metadata"]["uid"]}
         assert second["metadata"]["resourceVersion"] != first["metadata"]["resourceVersion"]
         assert second["metadata"]["generation"] == first["metadata"]["generation"]
         assert third["metadata"]["generation"] == first["metadata"]["generation"] + 1
-        assert third["spec"]["parallelism"] == 1
+        assert third["spec"]["budget"]["maxTrials"] == 20
 
     async def test_fields_no_longer_sent_disappear(self, cluster: Cluster, namespace: str, name: str) -> None:
         """What our manager sent before and does not send now is removed."""

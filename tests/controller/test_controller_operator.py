@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from controller.life import UID, make_churn
 from kubeautoml.api.errors import ClusterError
 from kubeautoml.api.objects import Manifest
 from kubeautoml.cluster.memory import MemoryCluster
-from kubeautoml.controller.main import check_access
+from kubeautoml.controller.main import check_access, resync
 
 if TYPE_CHECKING:
     from real.controlplane import ControlPlane
@@ -45,6 +46,26 @@ async def test_what_is_missing_at_the_start_is_said_in_one_line(reason: str, sai
         await check_access(cluster, ())
 
     assert said in str(error.value)
+
+
+@pytest.mark.anyio
+async def test_every_job_is_looked_at_again_now_and_then() -> None:
+    """Also when nothing happens; spread over half of the time, and going on after the server was away."""
+    cluster = MemoryCluster()
+    for name in ("a", "b"):
+        manifest = make_churn()
+        manifest["metadata"] = {"name": name, "namespace": "team-a"}
+        await cluster.put(manifest)
+    cluster.fail_next(ClusterError("down"), verb="list")
+    asked: list[tuple[str, float]] = []
+    task = asyncio.create_task(resync(cluster, (), lambda ref, delay: asked.append((ref.name, delay)), 0.01))
+
+    async with asyncio.timeout(10):
+        while len(asked) < 2:
+            await asyncio.sleep(0.005)
+    task.cancel()
+
+    assert asked[:2] == [("a", 0.0), ("b", 0.0025)]
 
 
 def make_environment(kubeconfig: Path, folder: Path) -> dict[str, str]:
@@ -119,7 +140,7 @@ def test_the_operator_works_on_a_real_server_and_leaves_when_told(
     def found() -> Manifest:
         return api.get(f"{path}/churn")
 
-    wait_for(lambda: bool(found().get("status", {}).get("conditions")), "the status is written")
+    wait_for(lambda: bool(found().get("status", {}).get("conditions")), "the status is written", log)
     metadata = found()["metadata"]
     operator.send_signal(signal.SIGTERM)
     code = operator.wait(10)

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from kubeautoml.api.conditions import Condition, ConditionStatus, ConditionType, Reason, set_condition
 from kubeautoml.api.errors import ClusterError, Conflict, KubeAutoMLError, ManifestError, StudyError, Throttled
-from kubeautoml.api.job import AutoMLJob
+from kubeautoml.api.job import AutoMLJob, AutoMLJobStatus
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.trials import StudySummary
@@ -46,7 +46,7 @@ async def publish(job: AutoMLJob, todo: Plan, cluster: Cluster) -> None:
     """Write the status if it changed, then emit the events."""
     ref = Ref("AutoMLJob", job.metadata.namespace, job.metadata.name)
     if todo.status != job.status:
-        await cluster.patch_status(ref, todo.status.to_manifest())
+        await cluster.patch_status(ref, _written(todo.status))
     for event in todo.events:
         await _emit(ref, job.metadata.uid, event, cluster)
 
@@ -92,7 +92,17 @@ async def _say(
         conditions = set_condition(conditions, condition)
     status = old.model_copy(update={"conditions": conditions, "observed_generation": generation})
     if status != old:
-        await cluster.patch_status(Ref.of(manifest), status.to_manifest())
+        await cluster.patch_status(Ref.of(manifest), _written(status))
+
+
+def _written(status: AutoMLJobStatus) -> Manifest:
+    """The status as it is sent: a message that says nothing is left out.
+
+    Server-side apply of an empty text in a keyed list becomes null on some servers (seen on 1.20), which then refuse it.
+    """
+    manifest = status.to_manifest()
+    told = [{k: v for k, v in c.items() if (k, v) != ("message", "")} for c in manifest["conditions"]]
+    return {**manifest, "conditions": told}
 
 
 async def _emit(ref: Ref, uid: str, event: EventOrder, cluster: Cluster) -> None:

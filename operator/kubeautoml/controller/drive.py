@@ -21,9 +21,8 @@ from kubeautoml.api.errors import KubeAutoMLError, ManifestError
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.names import study_name
 from kubeautoml.api.objects import Ref
-from kubeautoml.api.profile import AutoMLProfile
 from kubeautoml.cluster.base import Cluster
-from kubeautoml.controller.observe import parse_job
+from kubeautoml.controller.observe import find_profile, parse_job
 from kubeautoml.controller.reconcile import Clock, reconcile
 from kubeautoml.controller.settings import OperatorSettings
 from kubeautoml.controller.studies import Studies
@@ -129,8 +128,7 @@ class Driver:
         if not self._stop_requested:
             return
         job = await self._job()
-        found = await self._cluster.get(Ref("AutoMLProfile", "", job.spec.profile_ref.name))
-        url = self._settings.study_url_for(AutoMLProfile.model_validate(found) if found else None)
+        url = self._settings.study_url_for(await find_profile(job, self._cluster))
         name = study_name(job.metadata.namespace, job.metadata.name, job.metadata.uid)
         self._stop_requested = not await self._studies.stop(url, name)
 

@@ -8,11 +8,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kubeautoml.api.errors import ClusterError
 from kubeautoml.api.names import LABEL_JOB_UID
@@ -28,11 +28,13 @@ from kubeautoml.controller.studies import Studies
 
 if TYPE_CHECKING:
     from kubeautoml.cluster.kube import KubeCluster
-    from kubeautoml.controller.handlers import Watching
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5.0
+RESYNC_ALL_SECONDS = 600.0
+"""A safety net under the watches, not a way to work; a guess."""
+
 _RIGHTS = "give the operator's service account the chart's ClusterRole, or a kubeconfig that may do this"
 
 MAX_SILENCE_SECONDS = 60.0
@@ -82,7 +84,8 @@ async def run_operator(cluster: Cluster, settings: OperatorSettings) -> None:
     ) as endpoints:
         namespaces, ports = ",".join(settings.namespaces) or "all", ",".join(map(str, endpoints.ports))
         log.info("operator started", extra={"namespaces": namespaces, "ports": ports})
-        await _until_stopped(stop, worker, watching, heart)
+        again = resync(counted, settings.namespaces, worker.add)
+        await _until_stopped(stop, worker.run(), watching.run(), heart.run(), again)
     studies.close()
     log.info("operator stopped")
 
@@ -108,9 +111,27 @@ async def _check_list(cluster: Cluster, kind: str, namespace: str | None) -> Non
         raise ClusterError(f"{kind} objects cannot be listed: {error}{hint}", reason=error.reason) from error
 
 
-async def _until_stopped(stop: asyncio.Event, worker: Worker, watching: Watching, heart: _Heart) -> None:
+async def resync(
+    cluster: Cluster,
+    namespaces: tuple[str, ...],
+    add: Callable[[Ref, float], None],
+    every_seconds: float = RESYNC_ALL_SECONDS,
+) -> None:
+    """Now and then ask for a pass over every job, spread over time, whatever events were missed or are not watched."""
+    while True:
+        await asyncio.sleep(every_seconds)
+        try:
+            jobs = [m for n in namespaces or (None,) for m in await cluster.list("AutoMLJob", n)]
+        except ClusterError as error:
+            log.warning("resync put off", extra={"error": str(error)})
+            continue
+        for position, job in enumerate(jobs):
+            add(Ref.of(job), position * every_seconds / (2 * len(jobs)))
+
+
+async def _until_stopped(stop: asyncio.Event, *works: Coroutine[Any, Any, None]) -> None:
     """Run everything until `stop`, or until one of them fails."""
-    tasks = [asyncio.create_task(work) for work in (worker.run(), watching.run(), heart.run())]
+    tasks = [asyncio.create_task(work) for work in works]
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)

@@ -36,7 +36,7 @@ async def observe(
     job: AutoMLJob, cluster: Cluster, studies: Studies, settings: OperatorSettings
 ) -> tuple[Observed, str]:
     """All that the planner needs to know of a job, and the URL of its study as the operator reaches it."""
-    profile = await _profile(job, cluster)
+    profile = await find_profile(job, cluster)
     url = settings.study_url_for(profile)
     summary, study_error = await _study(job, studies, url)
     has_model = job.status.model is not None or (summary is not None and summary.result is not None)
@@ -113,7 +113,7 @@ def _seconds(stamp: str | None) -> float | None:
     return datetime.fromisoformat(stamp).timestamp() if stamp else None
 
 
-async def _profile(job: AutoMLJob, cluster: Cluster) -> AutoMLProfile | None:
+async def find_profile(job: AutoMLJob, cluster: Cluster) -> AutoMLProfile | None:
     """The job's profile, or None when it does not exist.
 
     Raises:
