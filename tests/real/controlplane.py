@@ -12,11 +12,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import urllib3
 import yaml
@@ -27,7 +27,8 @@ from real.rest import ApiError, Json, Rest
 from real.strip import strip
 
 ADMIN_TOKEN = "admin-token"
-READY_SECONDS = 90.0
+READY_SECONDS = 60.0
+CONTROLLER_MANAGER_STARTS = 5
 OPERATOR_NAMESPACE = "kubeautoml-system"
 OPERATOR_ACCOUNT = "kubeautoml-operator"
 
@@ -66,6 +67,22 @@ OPERATOR_RULES: list[Json] = [
 """What the operator may do: no verb on secrets, none on pods/exec."""
 
 
+class ServerEnded(RuntimeError):
+    """A server of the control plane ended by itself."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One process of the control plane."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def last_words(self) -> str:
+        return self.log.read_text(errors="replace")[-2000:]
+
+
 @dataclass(frozen=True)
 class ControlPlane:
     """A running API server, and how to reach it."""
@@ -77,6 +94,8 @@ class ControlPlane:
     version: tuple[int, int, int]
     admin: Rest
     """May do everything."""
+    etcd_url: str
+    """Without credentials."""
 
     @property
     def ca_file(self) -> Path:
@@ -112,6 +131,14 @@ class ControlPlane:
     def as_user(self, token: str) -> Rest:
         """REST as somebody else."""
         return Rest(self.server, self.ca_file, token)
+
+    def forget_history(self) -> None:
+        """Compact etcd: watches from an older resourceVersion are refused (at once for Events, which are not cached)."""
+        revision = self.admin.get("/api/v1/namespaces")["metadata"]["resourceVersion"]
+        body = json.dumps({"revision": revision, "physical": True})
+        answer = urllib3.request("POST", f"{self.etcd_url}/v3/kv/compaction", body=body, retries=False)
+        if answer.status != 200:
+            raise RuntimeError(f"etcd must compact its history, but answered {answer.status}: {answer.data[:200]!r}")
 
     def create_namespace(self, name: str) -> None:
         """A namespace in which pods can be created at once: its default service account is there."""
@@ -151,34 +178,40 @@ def install_crds(plane: ControlPlane, folder: Path | None) -> None:
 
 def _is_served(crd: Json) -> bool:
     conditions = crd.get("status", {}).get("conditions", [])
-    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions or ())
 
 
 def _start_api_server(binaries: Binaries, folder: Path, stack: ExitStack) -> ControlPlane:
     etcd_port, peer_port, port = free_ports(3)
     _write_keys(folder)
-    etcd = [str(binaries.etcd), *_etcd_flags(folder, etcd_port, peer_port)]
-    api = [str(binaries.apiserver), *_apiserver_flags(folder, etcd_port, port)]
-    processes = [start(etcd, folder / "etcd.log"), start(api, folder / "kube-apiserver.log")]
-    for process in processes:
-        stack.callback(end, process)
     server, ca_file = f"https://127.0.0.1:{port}", folder / "certs" / "apiserver.crt"
-
-    def is_ready() -> bool:
-        for process in processes:
-            if process.poll() is not None:
-                raise RuntimeError(f"{process.args} ended with {process.returncode}: {_logs(folder)}")
-        return ca_file.exists() and _answers(f"{server}/readyz", ca_file)
-
-    _wait(is_ready, "the API server to be ready", lambda: _logs(folder))
-    return ControlPlane(server, folder, binaries.version(), Rest(server, ca_file, ADMIN_TOKEN))
+    admin = Rest(server, ca_file, ADMIN_TOKEN)
+    plane = ControlPlane(server, folder, binaries.version(), admin, f"http://127.0.0.1:{etcd_port}")
+    etcd = _run(binaries.etcd, _etcd_flags(folder, etcd_port, peer_port), folder, stack)
+    api = _run(binaries.apiserver, _apiserver_flags(folder, etcd_port, port), folder, stack)
+    _wait(lambda: ca_file.exists() and _answers(f"{server}/readyz", ca_file), "the API server to be ready", etcd, api)
+    return plane
 
 
 def _start_controller_manager(binaries: Binaries, plane: ControlPlane, stack: ExitStack) -> None:
-    (port,) = free_ports(1)
-    flags = _controller_manager_flags(plane, port)
-    process = start([str(binaries.controller_manager), *flags], plane.folder / "kube-controller-manager.log")
+    """Its port may be taken between our choice and its start, as another session may be starting, too: then try another."""
+    for attempt in range(CONTROLLER_MANAGER_STARTS):
+        (port,) = free_ports(1)
+        flags = _controller_manager_flags(plane, port)
+        process = _run(binaries.controller_manager, flags, plane.folder, stack)
+        try:
+            _wait(lambda port=port: _answers(f"https://127.0.0.1:{port}/healthz"), "the controller manager", process)
+            return
+        except ServerEnded:
+            if attempt == CONTROLLER_MANAGER_STARTS - 1:
+                raise
+
+
+def _run(binary: Path, flags: list[str], folder: Path, stack: ExitStack) -> Server:
+    log = folder / f"{binary.name}.log"
+    process = start([str(binary), *flags], log)
     stack.callback(end, process)
+    return Server(process, log)
 
 
 def _etcd_flags(folder: Path, port: int, peer_port: int) -> list[str]:
@@ -210,7 +243,10 @@ def _apiserver_flags(folder: Path, etcd_port: int, port: int) -> list[str]:
 
 def _controller_manager_flags(plane: ControlPlane, port: int) -> list[str]:
     """The node controllers stay off: the kubelet sends no heartbeats, which would only be noise in API counts."""
+    # Before 1.24 there is a second, insecure port, the same for everybody, and taken when two sessions run side by side.
+    insecure = ["--port=0"] if plane.version < (1, 24, 0) else []
     return [
+        *insecure,
         f"--kubeconfig={plane.kubeconfig}",
         f"--service-account-private-key-file={plane.folder / 'sa.key'}",
         f"--root-ca-file={plane.ca_file}",
@@ -266,21 +302,19 @@ def _has_default_account(plane: ControlPlane, namespace: str) -> bool:
     return account is not None and (plane.version >= (1, 24, 0) or bool(account.get("secrets")))
 
 
-def _answers(url: str, ca_file: Path) -> bool:
+def _answers(url: str, ca_file: Path | None = None) -> bool:
+    trust = {"ca_certs": str(ca_file)} if ca_file else {"cert_reqs": "CERT_NONE", "assert_hostname": False}
     try:
-        with urllib3.PoolManager(ca_certs=str(ca_file), retries=False) as pool:
+        with warnings.catch_warnings(), urllib3.PoolManager(retries=False, **trust) as pool:
+            warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
             headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
-            return pool.request("GET", url, headers=headers, timeout=2).status == 200
-    except urllib3.exceptions.HTTPError:
+            return bool(pool.request("GET", url, headers=headers, timeout=2).status == 200)
+    except (urllib3.exceptions.HTTPError, OSError):
         return False
 
 
-def _logs(folder: Path) -> str:
-    """The last words of every server."""
-    return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in folder.glob("*.log"))
-
-
-def _wait(holds: Any, what: str, explain: Any = lambda: "") -> None:
+def _wait(holds: Callable[[], bool], what: str, *servers: Server) -> None:
+    """Until it holds; a server that ended meanwhile, or too long a wait, is an error with the servers' last words."""
     deadline = time.monotonic() + READY_SECONDS
     while True:
         try:
@@ -289,6 +323,10 @@ def _wait(holds: Any, what: str, explain: Any = lambda: "") -> None:
         except ApiError as error:
             if error.status < 500 and error.status != 404:
                 raise
+        for server in servers:
+            if server.process.poll() is not None:
+                raise ServerEnded(f"{server.log.stem} ended with {server.process.returncode}: {server.last_words}")
         if time.monotonic() > deadline:
-            raise RuntimeError(f"waited {READY_SECONDS:.0f} s for {what}; {explain()}")
+            words = "\n".join(server.last_words for server in servers)
+            raise RuntimeError(f"waited {READY_SECONDS:.0f} s for {what}; {words}")
         time.sleep(0.05)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from real.binaries import Binaries, MissingBinaries, find_binaries
 from real.controlplane import ControlPlane, running_control_plane
 
 if TYPE_CHECKING:
-    from real.kubelet import Kubelet
-
     from kubeautoml.cluster.kube import KubeCluster
+    from real.kubelet import Kubelet
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"
 CEL_SINCE = (1, 29, 0)
@@ -52,10 +52,10 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
 
 @pytest.fixture
 def kube_cluster(control_plane: ControlPlane) -> Iterator[KubeCluster]:
-    """The product's client, as the operator's service account."""
-    from kubeautoml.cluster.kube import KubeCluster
+    """The product's client, as the operator's service account, less what an old server does not know."""
+    from real.filtered import filtered
 
-    cluster = KubeCluster.from_kubeconfig(path=control_plane.operator_kubeconfig())
+    cluster = filtered(control_plane.version).from_kubeconfig(path=control_plane.operator_kubeconfig())
     yield cluster
     cluster.close()
 

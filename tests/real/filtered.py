@@ -1,0 +1,42 @@
+"""The product's client, less what an old test server does not know. On a new server it changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from kubeautoml.api.objects import Manifest, Ref
+from kubeautoml.cluster.base import Change
+from kubeautoml.cluster.kube import KubeCluster, resource_of
+from real.strip import is_served, strip, strip_status
+
+
+def filtered(version: tuple[int, ...]) -> type[KubeCluster]:
+    """A client for that server: objects of kinds that it does not have are never there."""
+
+    def has(kind: str) -> bool:
+        return is_served(resource_of(kind).api_version, version)
+
+    class FilteredCluster(KubeCluster):
+        async def get(self, ref: Ref) -> Manifest | None:
+            return await super().get(ref) if has(ref.kind) else None
+
+        async def list(
+            self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+        ) -> list[Manifest]:
+            return await super().list(kind, namespace, labels) if has(kind) else []
+
+        async def watch(self, kind: str, namespace: str | None = None) -> AsyncIterator[Change]:
+            if has(kind):
+                async for change in super().watch(kind, namespace):
+                    yield change
+
+        async def apply(self, manifest: Manifest) -> Manifest:
+            return await super().apply(strip(manifest, version)) if has(manifest["kind"]) else manifest
+
+        async def delete(self, ref: Ref, *, uid: str | None = None) -> bool:
+            return await super().delete(ref, uid=uid) if has(ref.kind) else False
+
+        async def patch_status(self, ref: Ref, status: Manifest) -> None:
+            await super().patch_status(ref, strip_status(status, version))
+
+    return FilteredCluster
