@@ -106,7 +106,7 @@ def titanic_outcome(seed: int, budget: int) -> Outcome:
     job = run_job(
         train,
         test,
-        {"type": "TabularClassification", "target": "survived", "positiveClass": "yes"},
+        {"type": "TabularClassification", "target": "survived"},
         "RocAuc",
         budget,
         seed,
@@ -118,8 +118,8 @@ def titanic_outcome(seed: int, budget: int) -> Outcome:
     peer = make_pipeline(
         encode, HistGradientBoostingClassifier(categorical_features=list(range(len(words))), random_state=seed)
     )
-    peer.fit(train.drop(columns="survived"), train["survived"] == "yes")
-    score = roc_auc_score(test["survived"] == "yes", peer.predict_proba(test.drop(columns="survived"))[:, 1])
+    peer.fit(train.drop(columns="survived"), train["survived"])
+    score = roc_auc_score(test["survived"], peer.predict_proba(test.drop(columns="survived"))[:, 1])
     return outcome(job, "RocAuc", seed, float(score))
 
 

@@ -141,11 +141,9 @@ class Finalizer:
         """Candidates for the ensemble, best first; one whose artifacts are damaged is left out."""
         from concurrent.futures import ThreadPoolExecutor
 
-        from optuna.trial import TrialState
-
         from kubeautoml_trainer.ensemble import choose_candidates
 
-        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        complete = [t for t in self._study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
         if not complete:
             raise CannotFinalize(self._no_trial_words(), reason=Reason.NO_TRIAL_COMPLETED)
         scored = [_Scored(t.number, str(t.params.get("family", "")), float(t.values[0])) for t in complete if t.values]

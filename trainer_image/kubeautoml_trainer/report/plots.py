@@ -71,9 +71,11 @@ def score_over_trials(findings: Findings) -> str:
         axes.plot(range(1, len(values) + 1), values, "o", color=SOFT, markersize=4, label="trial")
         axes.step(range(1, len(values) + 1), best, where="post", color=ACCENT, label="best so far")
         # one hopeless trial must not flatten all others
-        low, high = np.quantile(values, [0.05, 0.95]) if len(values) > 4 else (values.min(), values.max())
-        room = max(high - low, 1e-9) * 0.6
-        axes.set_ylim(min(low, min(best[len(best) // 2 :])) - room, max(high, max(best[len(best) // 2 :])) + room)
+        low, high = np.quantile(values, [0.15, 1.0] if values[-1] >= values[0] else [0.0, 0.85])
+        low, high = (values.min(), values.max()) if len(values) < 5 else (low, high)
+        room = max(high - low, 1e-9) * 0.15
+        axes.set_ylim(low - room, high + room)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("completed trials, in order of completion")
         axes.set_ylabel(f"{findings.job.metric} (cross-validated)")
         axes.legend(frameon=False)
