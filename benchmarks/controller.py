@@ -20,8 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import pandas as pd
 
@@ -31,6 +30,7 @@ from real.kubelet import running_kubelet
 from real.postgres import running_postgres
 from real.study_server import running_study_server
 
+ROOT = Path(__file__).resolve().parents[1]
 TRIALS = 300
 NAMESPACE = "bench"
 METRICS_PORT = 18181
