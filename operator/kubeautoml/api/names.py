@@ -15,6 +15,7 @@ LABEL_JOB_UID = f"{GROUP}/job-uid"
 LABEL_COMPONENT = f"{GROUP}/component"
 LABEL_MODEL_VERSION = f"{GROUP}/model-version"
 ANNOTATION_DIGEST = f"{GROUP}/applied-digest"
+ANNOTATION_TRIALS = f"{GROUP}/trials-before"
 
 JOB_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 """A job's name is the beginning of its Service's, which must be a DNS label that begins with a letter."""
@@ -84,9 +85,9 @@ def server_name(job: str) -> str:
     return child_name(job, "server")
 
 
-def model_name(job: str, version: str) -> str:
-    """The AutoMLModel."""
-    return child_name(job, version)
+def model_name(job: str, uid: str, version: str) -> str:
+    """The AutoMLModel; with the uid, since it outlives its job and one made again under the same name."""
+    return child_name(job, f"{short_hash(uid)[:5]}-{version}")
 
 
 def study_name(namespace: str, job: str, uid: str) -> str:

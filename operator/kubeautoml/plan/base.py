@@ -63,6 +63,9 @@ class Settings:
     """False on a laptop without --serve: the model is stored, Ready says so."""
     status_interval_seconds: float = 5.0
     """Shortest time between two status updates that only move counters; conditions are published at once."""
+    status_trials: int = 10
+    """Trials that must have ended between two such updates, unless six times the interval has passed: an API write for
+    every tenth trial is the goal."""
     resync_seconds: float = 30.0
     """Longest time between two looks at a job that is running."""
 

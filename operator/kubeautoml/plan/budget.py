@@ -8,7 +8,7 @@ from kubeautoml.api.conditions import BudgetEnd
 from kubeautoml.api.job import AutoMLJob, AutoMLJobStatus, BudgetUsed
 from kubeautoml.api.metrics import DEFAULT_METRIC, is_better
 from kubeautoml.api.trials import StudyLimits, StudySummary
-from kubeautoml.plan.base import Observed
+from kubeautoml.plan.base import Observed, PodSeen
 
 FINALIZE_FRACTION = 0.15
 FINALIZE_SECONDS = 15.0
@@ -58,12 +58,25 @@ def limits_of(job: AutoMLJob, start: datetime, suspended_seconds: float) -> Stud
 
 
 def accelerator_seconds(job: AutoMLJob, observed: Observed, now: datetime) -> int:
-    """Accelerators times running time, over the pods that are there; never less than what was counted before."""
-    total = 0.0
-    for pod in observed.pods:
-        if pod.accelerators and pod.started_at is not None:
-            total += pod.accelerators * max(0.0, (pod.finished_at or now.timestamp()) - pod.started_at)
-    return max(int(total), job.status.budget_used.accelerator_seconds)
+    """Accelerators times running time: what the status says, and what was used since it was published.
+
+    Counted in pieces because pods, and with them their times, are deleted. The pieces join: each begins at the duration
+    that the last status published.
+    """
+    status = job.status
+    if status.start_time is None:
+        return 0
+    begin = status.start_time.timestamp() + status.suspended_seconds + status.budget_used.duration_seconds
+    end = now.replace(microsecond=0).timestamp()
+    used = sum(p.accelerators * _overlap(p, begin, end) for p in observed.pods)
+    return status.budget_used.accelerator_seconds + round(used)
+
+
+def _overlap(pod: PodSeen, begin: float, end: float) -> float:
+    """Seconds that a pod ran within a span of time."""
+    if pod.started_at is None:
+        return 0.0
+    return max(0.0, min(pod.finished_at or end, end) - max(pod.started_at, begin))
 
 
 def search_end(job: AutoMLJob, study: StudySummary, used: BudgetUsed, now: datetime) -> BudgetEnd | None:

@@ -6,32 +6,36 @@ ended. Each stage is a function that says what should be there; nothing depends 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cached_property
 
 from kubeautoml.api.check import Problem, check_job
-from kubeautoml.api.conditions import BudgetEnd, ConditionStatus, ConditionType, Reason, find_condition
+from kubeautoml.api.conditions import BudgetEnd, ConditionStatus, Reason, find_condition
 from kubeautoml.api.job import AutoMLJob, AutoMLJobStatus, ModelStatus, Serving, ServingStatus
-from kubeautoml.api.names import (
-    Component,
-    finalizer_job_name,
-    server_name,
-    service_url,
-    worker_job_name,
-)
+from kubeautoml.api.names import Component, server_name, service_url
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
-from kubeautoml.api.profile import AutoMLProfileSpec
-from kubeautoml.api.trials import Failure, StudyLimits, StudyOrders, StudySummary
-from kubeautoml.plan.base import Observed, Plan, PodSeen, Settings
-from kubeautoml.plan.budget import (
-    STOP_GRACE_SECONDS,
-    elapsed_seconds,
-    limits_of,
-    progress_percentage,
-    search_end,
-)
+from kubeautoml.api.trials import Failure, StudyLimits, StudyOrders
+from kubeautoml.plan.base import Observed, Plan, Settings
+from kubeautoml.plan.budget import STOP_GRACE_SECONDS, limits_of, progress_percentage, search_end
 from kubeautoml.plan.changes import changed
+from kubeautoml.plan.events import budget_events, requeue_events, transitions
+from kubeautoml.plan.facts import (
+    C,
+    Facts,
+    data_facts,
+    end_facts,
+    finalizer_failure,
+    is_hopeless,
+    no_trial,
+    open_end,
+    pod_failure,
+    search_words,
+    stalled_fact,
+    stored_words,
+    worker_facts,
+    workers_words,
+)
+from kubeautoml.plan.scene import Scene
 from kubeautoml.plan.serving import gate_problem, model_object, model_status, serving_objects
 from kubeautoml.plan.status import (
     Fact,
@@ -45,72 +49,25 @@ from kubeautoml.plan.status import (
     worth_publishing,
 )
 from kubeautoml.plan.trials import retired_trials
-from kubeautoml.plan.workers import finalizer_job, worker_job
-
-C = ConditionType
-Facts = dict[ConditionType, Fact]
-
-HOPELESS_PODS = 4
-"""Worker pods that failed, none having read the data, after which the job is given up."""
+from kubeautoml.plan.workers import ended_trials_before, finalizer_job, resized, worker_job
 
 DEADLINE_GRACE_SECONDS = 3.0
 """Workers leave by themselves at the search deadline; this much later their Job is deleted."""
 
+LAST_SECONDS = 15.0
+"""Workers that leave this shortly before the search deadline are not replaced: new ones need 4 to 6 s to begin."""
 
-@dataclass(frozen=True)
-class Scene:
-    """One job and all that was seen, with what several stages derive from it."""
-
-    job: AutoMLJob
-    observed: Observed
-    now: datetime
-    settings: Settings
-
-    @cached_property
-    def profile(self) -> AutoMLProfileSpec:
-        return self.observed.profile.spec if self.observed.profile else AutoMLProfileSpec()
-
-    @cached_property
-    def study(self) -> StudySummary:
-        return self.observed.study or StudySummary()
-
-    @cached_property
-    def worker_ref(self) -> Ref:
-        meta = self.job.metadata
-        return Ref("Job", meta.namespace, worker_job_name(meta.name, meta.uid))
-
-    @cached_property
-    def finalizer_ref(self) -> Ref:
-        meta = self.job.metadata
-        return Ref("Job", meta.namespace, finalizer_job_name(meta.name, meta.uid))
-
-    @cached_property
-    def server_ref(self) -> Ref:
-        return Ref("Deployment", self.job.metadata.namespace, server_name(self.job.metadata.name))
-
-    def pods(self, component: Component) -> list[PodSeen]:
-        return [p for p in self.observed.pods if p.component == component]
-
-    @cached_property
-    def living_workers(self) -> list[PodSeen]:
-        return [p for p in self.pods(Component.WORKER) if p.is_alive]
-
-    def child(self, ref: Ref) -> Manifest | None:
-        return self.observed.children.get(ref)
-
-    def job_condition(self, ref: Ref, kind: str) -> bool:
-        """Whether a batch Job has reached Complete or Failed."""
-        conditions = (self.child(ref) or {}).get("status", {}).get("conditions", [])
-        return any(c["type"] == kind and c["status"] == "True" for c in conditions)
+RESULT_SECONDS = 60.0
+"""A finalizer that ended well this long ago and left no result in the study has lost it."""
 
 
 def plan(job: AutoMLJob, observed: Observed, *, now: datetime, settings: Settings) -> Plan:
     """Decide what to do about one job."""
     scene = Scene(job, observed, now, settings)
     todo = _stage(scene)
-    status = worth_publishing(job.status, todo.status, settings.status_interval_seconds)
+    status = worth_publishing(job.status, todo.status, settings)
     apply = changed(todo.apply, observed.children)
-    return replace(todo, apply=apply, status=status, events=(*_transitions(job.status, todo.status), *todo.events))
+    return replace(todo, apply=apply, status=status, events=(*transitions(job.status, todo.status), *todo.events))
 
 
 def _stage(scene: Scene) -> Plan:
@@ -163,7 +120,7 @@ def _suspended(scene: Scene) -> Plan:
     if status.start_time is not None and status.suspended_since is None:
         status = status.model_copy(update={"suspended_since": _second(scene.now)})
     facts: Facts = {
-        **_data_facts(scene),
+        **data_facts(scene),
         C.ADMITTED: false(Reason.SUSPENDED, "spec.suspend is true; set it to false to go on"),
         C.SUCCEEDED: unknown(Reason.SUSPENDED),
         C.READY: unknown(Reason.WAITING_FOR_MODEL),
@@ -176,50 +133,80 @@ def _suspended(scene: Scene) -> Plan:
         delete=tuple(ref for ref in jobs if scene.child(ref) is not None),
         study=StudyOrders(retire=retire),
         status=_status(scene, status, facts),
-        events=_requeue_events(retire),
+        events=(*_suspended_events(scene), *requeue_events(retire)),
         wake_after=timedelta(seconds=5) if scene.living_workers or scene.study.running else None,
     )
 
 
+def _suspended_events(scene: Scene) -> tuple[EventOrder, ...]:
+    said = find_condition(scene.job.status.conditions, C.ADMITTED)
+    if said is not None and said.reason == Reason.SUSPENDED:
+        return ()
+    return (EventOrder("Normal", Reason.SUSPENDED, "pods are stopped; every finished trial is kept"),)
+
+
 def _searching(scene: Scene) -> Plan:
+    """The budgets are looked at first; while none is reached there are workers."""
+    was_suspended = scene.job.status.suspended_since is not None
+    scene = replace(scene, job=scene.job.model_copy(update={"status": _resumed(scene)}))
     job, study = scene.job, scene.study
-    started = _resumed(scene)
-    job = job.model_copy(update={"status": started})
     status = with_study(job, scene.observed, scene.now)
-    limits = _limits(scene, started)
-    ended_by = search_end(job, study, status.budget_used, scene.now)
-    workers_left = scene.job_condition(scene.worker_ref, "Complete") and not scene.living_workers
-    # a retry may have been queued just after the last worker looked; then the Job is made anew for it
-    orphaned = ended_by is None and workers_left and study.waiting > 0
-    if ended_by is None and workers_left and not orphaned:
-        ended_by = BudgetEnd.EXHAUSTED
+    limits = _limits(scene)
+    ended_by = search_end(job, study, status.budget_used, scene.now) or _end_by_leaving(scene, limits)
     used = status.budget_used.model_copy(update={"ended_by": ended_by})
-    status = status.model_copy(
-        update={"budget_used": used, "progress_percentage": progress_percentage(job, study, status.budget_used)}
-    )
-    scene = replace(scene, job=job)
+    progress = progress_percentage(job, study, used)
+    status = status.model_copy(update={"budget_used": used, "progress_percentage": progress})
     if ended_by is not None:
         return _stopping(scene, status, limits, ended_by)
-    if _is_hopeless(scene):
-        return _failed(scene, _pod_failure(scene))
+    if is_hopeless(scene):
+        return _failed(scene, pod_failure(scene))
+    apply, delete, events = _workers(scene)
+    if was_suspended:
+        events = (EventOrder("Normal", Reason.RESUMED, "the search goes on"), *events)
     retire = retired_trials(study, scene.observed, scene.now)
-    created = scene.child(scene.worker_ref) is None
-    wake = [scene.settings.status_interval_seconds, scene.settings.resync_seconds]
-    if limits.search_deadline is not None:
-        wake.append(max(0.1, limits.search_deadline - scene.now.timestamp()))
+    facts = {**data_facts(scene), **worker_facts(scene), **open_end(search_words(scene))}
     return Plan(
-        apply=() if orphaned else (worker_job(job, scene.profile, scene.settings),),
-        delete=(scene.worker_ref,) if orphaned else (),
+        apply=apply,
+        delete=delete,
         study=StudyOrders(limits=limits if limits != study.limits else None, retire=retire),
-        status=_status(
-            scene, status, {**_data_facts(scene), **_worker_facts(scene), **_open_end(_search_words(scene))}
-        ),
-        events=(
-            *((EventOrder("Normal", Reason.WORKERS_CREATED, _workers_words(job)),) if created else ()),
-            *_requeue_events(retire),
-        ),
-        wake_after=timedelta(seconds=min(wake)),
+        status=_status(scene, status, facts),
+        events=(*events, *requeue_events(retire)),
+        wake_after=_next_look(scene, limits),
     )
+
+
+def _workers(scene: Scene) -> tuple[tuple[Manifest, ...], tuple[Ref, ...], tuple[EventOrder, ...]]:
+    """What to apply, to delete and to tell so that there are workers."""
+    job, found = scene.job, scene.child(scene.worker_ref)
+    if found is None:
+        told = EventOrder("Normal", Reason.WORKERS_CREATED, workers_words(job))
+        return (worker_job(job, scene.profile, scene.settings, scene.ended_trials),), (), (told,)
+    if scene.have_workers_left:
+        # a batch Job that is complete starts no more pods; the next pass makes another one
+        return (), (scene.worker_ref,), ()
+    return resized(found, job.spec.workers.parallelism), (), ()
+
+
+def _end_by_leaving(scene: Scene, limits: StudyLimits) -> BudgetEnd | None:
+    """All workers have left of their own accord: is there work for others?
+
+    There is when a retry was queued after the last one had looked, or a budget was raised after they had found it used up.
+    Workers that came and left without a trial have found nothing to try.
+    """
+    found = scene.child(scene.worker_ref)
+    if found is None or not scene.have_workers_left:
+        return None
+    if limits.search_deadline is not None and scene.now.timestamp() >= limits.search_deadline - LAST_SECONDS:
+        return BudgetEnd.MAX_DURATION
+    has_work = scene.study.waiting > 0 or scene.ended_trials > ended_trials_before(found)
+    return None if has_work else BudgetEnd.EXHAUSTED
+
+
+def _next_look(scene: Scene, limits: StudyLimits) -> timedelta:
+    wait = min(scene.settings.status_interval_seconds, scene.settings.resync_seconds)
+    if limits.search_deadline is not None:
+        wait = min(wait, max(0.1, limits.search_deadline - scene.now.timestamp()))
+    return timedelta(seconds=wait)
 
 
 def _stopping(scene: Scene, status: AutoMLJobStatus, limits: StudyLimits, ended_by: BudgetEnd) -> Plan:
@@ -235,46 +222,52 @@ def _stopping(scene: Scene, status: AutoMLJobStatus, limits: StudyLimits, ended_
     orders = StudyOrders(limits=stop if stop != study.limits else None, retire=retire)
     is_late = told and now >= leave_at + DEADLINE_GRACE_SECONDS
     delete = (scene.worker_ref,) if is_late and scene.living_workers and scene.child(scene.worker_ref) else ()
-    facts = {**_data_facts(scene), **_worker_facts(scene), **_open_end("the search has ended; making the model")}
+    facts = {**data_facts(scene), **worker_facts(scene), **open_end("the search has ended; making the model")}
     facts[C.SUCCEEDED] = unknown(Reason.FINALIZING, "the search has ended; making the model")
     todo = Plan(
         delete=delete,
         study=orders,
         status=_status(scene, status, facts),
-        events=_budget_events(scene, ended_by),
+        events=budget_events(scene, ended_by),
         wake_after=timedelta(seconds=1),
     )
     if not told or scene.living_workers:
         return todo
     if study.completed == 0:
-        return replace(_failed(scene, _no_trial(scene, ended_by)), study=orders)
+        scene = replace(scene, job=scene.job.model_copy(update={"status": status}))
+        return replace(_failed(scene, no_trial(scene, ended_by)), study=orders)
     events = (*todo.events, EventOrder("Normal", Reason.FINALIZE_CREATED, "making the model"))
     return replace(todo, apply=(finalizer_job(scene.job, scene.profile, scene.settings),), events=events)
 
 
 def _finalizing(scene: Scene) -> Plan:
     if scene.job_condition(scene.finalizer_ref, "Failed"):
-        said = next((p for p in scene.pods(Component.FINALIZER) if p.message), None)
-        detail = f": {said.message}" if said else ""
-        message = f"the finalizer failed{detail}; its logs: kubectl automl logs {scene.job.metadata.name} -c finalizer"
+        return _failed(scene, finalizer_failure(scene))
+    if _has_lost_result(scene):
+        message = "the finalizer ended well, but its result is not in the study; make the job again under another name"
         return _failed(scene, Failure("finalize", Reason.FINALIZE_FAILED, message))
     status = with_study(scene.job, scene.observed, scene.now)
     status = status.model_copy(update={"progress_percentage": 99})
     retire = retired_trials(scene.study, scene.observed, scene.now)
     words = "making the model" + (f": {scene.study.stage}" if scene.study.stage else "")
     facts = {
-        **_data_facts(scene),
-        **_worker_facts(scene),
-        **_open_end(words),
-        **_stalled_fact(scene, Component.FINALIZER),
+        **data_facts(scene),
+        **worker_facts(scene),
+        **open_end(words),
+        **stalled_fact(scene, Component.FINALIZER),
     }
     facts[C.SUCCEEDED] = unknown(Reason.FINALIZING, words)
     return Plan(
-        apply=(finalizer_job(scene.job, scene.profile, scene.settings),),
         study=StudyOrders(retire=retire),
         status=_status(scene, status, facts),
         wake_after=timedelta(seconds=scene.settings.status_interval_seconds),
     )
+
+
+def _has_lost_result(scene: Scene) -> bool:
+    ended = max((p.finished_at or 0.0 for p in scene.pods(Component.FINALIZER)), default=0.0)
+    is_old = scene.now.timestamp() - ended > RESULT_SECONDS
+    return scene.job_condition(scene.finalizer_ref, "Complete") and is_old
 
 
 # The end
@@ -314,7 +307,7 @@ def _serve(scene: Scene, status: AutoMLJobStatus, model: ModelStatus, also: tupl
     apply = also
     problem = gate_problem(serving.gate, model.metrics) if serving else None
     if serving is None or not scene.settings.serving_enabled:
-        facts[C.READY] = true(Reason.MODEL_STORED, _stored_words(scene, model))
+        facts[C.READY] = true(Reason.MODEL_STORED, stored_words(scene, model))
         status = status.model_copy(update={"serving": None})
         delete += _serving_refs(scene)
     elif problem is not None:
@@ -327,7 +320,7 @@ def _serve(scene: Scene, status: AutoMLJobStatus, model: ModelStatus, also: tupl
         status = status.model_copy(update={"serving": seen})
         if fact.status is ConditionStatus.UNKNOWN:
             facts[C.RECONCILING] = true(Reason.PROGRESSING)
-        facts.update(_stalled_fact(scene, Component.SERVER))
+        facts.update(stalled_fact(scene, Component.SERVER))
     return Plan(apply=apply, delete=delete, status=_status(scene, status, facts), wake_after=wake)
 
 
@@ -351,32 +344,32 @@ def _endpoint(scene: Scene, serving: Serving, model: ModelStatus) -> tuple[Fact,
 
 
 def _failed(scene: Scene, failure: Failure) -> Plan:
-    """The job cannot go on: say why, and let its pods go."""
+    """The job cannot go on: say why, and start no more pods. Those that failed stay, for their logs."""
     status = with_study(scene.job, scene.observed, scene.now)
     status = status.model_copy(update={"completion_time": status.completion_time or _second(scene.now)})
-    is_data = failure.stage in ("data", "output")
-    facts: Facts = {
-        **_data_facts(scene),
-        C.SUCCEEDED: false(failure.reason, failure.message),
-        C.READY: false(Reason.NO_MODEL, failure.message),
-        C.RECONCILING: false(Reason.IDLE),
-        C.STALLED: true(Reason.INTERNAL_ERROR if not failure.reason else Reason(failure.reason), failure.message),
-    }
-    if is_data:
-        facts[C.DATA_READY] = false(failure.reason, failure.message)
-    delete = (scene.worker_ref,) if scene.living_workers and scene.child(scene.worker_ref) else ()
-    return Plan(delete=delete, status=_status(scene, status, facts), wake_after=timedelta(seconds=1))
+    return Plan(
+        apply=_no_more_pods(scene),
+        status=_status(scene, status, end_facts(scene, failure)),
+        wake_after=timedelta(seconds=1),
+    )
 
 
 def _failed_before(scene: Scene) -> Plan:
     """It has been said; what is left is to end pods and to clean up when the time has come."""
     delete, wake = _expired(scene, scene.job.status)
-    if scene.living_workers and scene.child(scene.worker_ref) and scene.worker_ref not in delete:
-        delete += (scene.worker_ref,)
     retire = retired_trials(scene.study, scene.observed, scene.now)
-    generation = scene.job.metadata.generation
-    status = scene.job.status.model_copy(update={"observed_generation": generation})
-    return Plan(delete=delete, study=StudyOrders(retire=retire), status=status, wake_after=wake)
+    status = scene.job.status.model_copy(update={"observed_generation": scene.job.metadata.generation})
+    apply = () if delete else _no_more_pods(scene)
+    return Plan(apply=apply, delete=delete, study=StudyOrders(retire=retire), status=status, wake_after=wake)
+
+
+def _no_more_pods(scene: Scene) -> tuple[Manifest, ...]:
+    """The batch Jobs that have not ended, with parallelism 0: running pods go, ended ones keep their logs."""
+    refs = (scene.worker_ref, scene.finalizer_ref)
+    ended = ("Complete", "Failed")
+    open_jobs = [r for r in refs if not any(scene.job_condition(r, c) for c in ended)]
+    found = [m for m in map(scene.child, open_jobs) if m is not None]
+    return tuple(m for job in found for m in resized(job, 0))
 
 
 def _expired(scene: Scene, status: AutoMLJobStatus) -> tuple[tuple[Ref, ...], timedelta | None]:
@@ -398,15 +391,25 @@ def _serving_refs(scene: Scene) -> tuple[Ref, ...]:
     return tuple(ref for ref in refs if scene.child(ref) is not None)
 
 
-# Facts and words
+# Helpers
 
 
 def _first_problem(scene: Scene) -> Problem | None:
+    """What is wrong with the job. Limits hold when a job comes or is edited: one that was accepted stays so."""
     name = scene.job.spec.profile_ref.name
     if scene.observed.profile_missing:
         message = f"spec.profileRef.name: AutoMLProfile '{name}' does not exist; ask the platform team for its name"
         return Problem("spec.profileRef.name", "must exist", name, message, Reason.PROFILE_NOT_FOUND)
+    if _is_accepted(scene):
+        return None
     return next(iter(check_job(scene.job, scene.observed.profile)), None)
+
+
+def _is_accepted(scene: Scene) -> bool:
+    said = find_condition(scene.job.status.conditions, C.ACCEPTED)
+    if said is None or said.status is not ConditionStatus.TRUE:
+        return False
+    return said.observed_generation == scene.job.metadata.generation
 
 
 def _status(scene: Scene, status: AutoMLJobStatus, facts: Facts) -> AutoMLJobStatus:
@@ -426,145 +429,10 @@ def _resumed(scene: Scene) -> AutoMLJobStatus:
     return status
 
 
-def _limits(scene: Scene, status: AutoMLJobStatus) -> StudyLimits:
+def _limits(scene: Scene) -> StudyLimits:
+    status = scene.job.status
     assert status.start_time is not None
     return limits_of(scene.job, status.start_time, status.suspended_seconds)
-
-
-def _data_facts(scene: Scene) -> Facts:
-    data = scene.study.data
-    facts = {C.ACCEPTED: true(Reason.SPEC_VALID)}
-    if data is None:
-        return {**facts, C.DATA_READY: unknown(Reason.READING_DATA)}
-    words = (
-        f"{data.rows} rows, {data.columns} columns, {data.folds} folds, {data.holdout_rows} rows kept for evaluation"
-    )
-    warnings = f"; warnings: {'; '.join(data.warnings)}" if data.warnings else ""
-    return {**facts, C.DATA_READY: true(Reason.DATA_LOADED, words + warnings)}
-
-
-def _worker_facts(scene: Scene) -> Facts:
-    started = [p for p in scene.pods(Component.WORKER) if p.started_at is not None or p.phase != "Pending"]
-    waiting = unknown(Reason.WAITING_FOR_PODS, "no worker pod has started yet")
-    admitted = true(Reason.WORKERS_ADMITTED) if started or scene.study.data else waiting
-    return {C.ADMITTED: admitted, **_stalled_fact(scene, Component.WORKER)}
-
-
-def _stalled_fact(scene: Scene, component: Component) -> Facts:
-    """What keeps pods of one kind from starting, if something does."""
-    for pod in scene.pods(component):
-        if pod.phase != "Pending":
-            continue
-        reason = _pending_reason(pod)
-        if reason is not None:
-            return {C.STALLED: true(reason, f"pod {pod.name}: {pod.message or pod.reason}")}
-    return {C.STALLED: false(Reason.WORKING)}
-
-
-def _pending_reason(pod: PodSeen) -> Reason | None:
-    if pod.reason == "Unschedulable":
-        return Reason.PODS_UNSCHEDULABLE
-    if pod.reason in ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"):
-        return Reason.IMAGE_UNAVAILABLE
-    if pod.reason == "CreateContainerConfigError" or "secret" in pod.message.lower():
-        return Reason.SECRET_NOT_FOUND
-    return None
-
-
-def _open_end(words: str) -> Facts:
-    return {
-        C.SUCCEEDED: unknown(Reason.SEARCHING, words),
-        C.READY: unknown(Reason.WAITING_FOR_MODEL),
-        C.RECONCILING: true(Reason.PROGRESSING),
-    }
-
-
-def _search_words(scene: Scene) -> str:
-    study = scene.study
-    return f"{study.completed} trials completed, {study.running} running, of at most {scene.job.spec.budget.max_trials}"
-
-
-def _workers_words(job: AutoMLJob) -> str:
-    count = job.spec.workers.parallelism
-    return f"{count} worker{'s' if count != 1 else ''} for study {job.metadata.namespace}/{job.metadata.name}"
-
-
-def _stored_words(scene: Scene, model: ModelStatus) -> str:
-    if scene.job.spec.serving is None:
-        return f"the model is stored at {model.uri}; set spec.serving to serve it"
-    return f"the model is stored at {model.uri}; serve it with: kubeautoml serve --model {model.uri}"
-
-
-def _is_hopeless(scene: Scene) -> bool:
-    """Workers fail again and again before any has read the data."""
-    pods = scene.pods(Component.WORKER)
-    failed = [p for p in pods if p.phase == "Failed" and p.reason not in ("Evicted", "Preempting", "NodeLost")]
-    return scene.study.data is None and len(failed) >= HOPELESS_PODS
-
-
-def _pod_failure(scene: Scene) -> Failure:
-    failed = [p for p in scene.pods(Component.WORKER) if p.phase == "Failed"]
-    last = max(failed, key=lambda p: p.finished_at or 0.0)
-    detail = last.message or last.reason or "no message"
-    message = (
-        f"{len(failed)} worker pods failed before one had read the data; the last, {last.name}, ended with exit code "
-        f"{last.exit_code}: {detail}; see kubectl automl logs {scene.job.metadata.name}"
-    )
-    return Failure("search", Reason.WORKERS_FAILED, message)
-
-
-def _no_trial(scene: Scene, ended_by: BudgetEnd) -> Failure:
-    study = scene.study
-    why = f"; most frequent error: {study.error}" if study.error else ""
-    if ended_by is BudgetEnd.MAX_FAILED_TRIALS:
-        limit = scene.job.spec.budget.max_failed_trials
-        message = f"{study.failed} trials failed and none completed (budget.maxFailedTrials is {limit}){why}"
-        return Failure("search", Reason.TOO_MANY_FAILED_TRIALS, message)
-    message = (
-        f"no trial completed before the search ended ({ended_by}): {study.failed} failed, {study.pruned} were cut{why}; "
-        "give a larger budget, or fewer and faster search.families"
-    )
-    return Failure("search", Reason.NO_TRIAL_COMPLETED, message)
-
-
-# Events
-
-
-def _transitions(old: AutoMLJobStatus, new: AutoMLJobStatus) -> tuple[EventOrder, ...]:
-    """An event for every condition that people wait for, when it changes."""
-    told = {
-        C.ACCEPTED: (ConditionStatus.FALSE,),
-        C.DATA_READY: (ConditionStatus.TRUE, ConditionStatus.FALSE),
-        C.SUCCEEDED: (ConditionStatus.TRUE, ConditionStatus.FALSE),
-        C.READY: (ConditionStatus.TRUE, ConditionStatus.FALSE),
-    }
-    events = []
-    for kind, statuses in told.items():
-        before, after = find_condition(old.conditions, kind), find_condition(new.conditions, kind)
-        if after is None or after.status not in statuses:
-            continue
-        if before is None or (before.status, before.reason) != (after.status, after.reason):
-            bad = after.status is ConditionStatus.FALSE
-            events.append(EventOrder("Warning" if bad else "Normal", after.reason, after.message or kind.value))
-    return tuple(events)
-
-
-def _requeue_events(retire: tuple[object, ...]) -> tuple[EventOrder, ...]:
-    from kubeautoml.api.trials import RetireTrial
-
-    return tuple(
-        EventOrder("Warning", Reason.TRIAL_REQUEUED, f"trial {t.number}: {t.reason}; attempt {t.attempt + 1} is queued")
-        for t in retire
-        if isinstance(t, RetireTrial) and t.requeue
-    )
-
-
-def _budget_events(scene: Scene, ended_by: BudgetEnd) -> tuple[EventOrder, ...]:
-    if scene.job.status.budget_used.ended_by == ended_by:
-        return ()
-    seconds = int(elapsed_seconds(scene.job.status, scene.now))
-    words = f"the search ended after {scene.study.completed} completed trials and {seconds} s: {ended_by}"
-    return (EventOrder("Normal", Reason.BUDGET_REACHED, words),)
 
 
 def _second(now: datetime) -> datetime:

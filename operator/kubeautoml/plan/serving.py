@@ -38,7 +38,7 @@ def model_object(job: AutoMLJob, result: JobResult) -> Manifest:
     """The AutoMLModel. It outlives the job unless the job says otherwise."""
     meta, spec = job.metadata, job.spec
     model = AutoMLModel(
-        metadata=ObjectMeta(name=model_name(meta.name, MODEL_VERSION), namespace=meta.namespace),
+        metadata=ObjectMeta(name=model_name(meta.name, meta.uid, MODEL_VERSION), namespace=meta.namespace),
         spec=AutoMLModelSpec(
             version=MODEL_VERSION,
             task_type=spec.task.type,
@@ -68,7 +68,7 @@ def model_object(job: AutoMLJob, result: JobResult) -> Manifest:
 def model_status(job: AutoMLJob, result: JobResult) -> ModelStatus:
     """status.model."""
     return ModelStatus(
-        name=model_name(job.metadata.name, MODEL_VERSION),
+        name=model_name(job.metadata.name, job.metadata.uid, MODEL_VERSION),
         version=MODEL_VERSION,
         uri=result.model_uri,
         sha256=result.sha256,

@@ -17,11 +17,14 @@ from kubeautoml.api.conditions import (
 from kubeautoml.api.job import Artifacts, AutoMLJob, AutoMLJobStatus, BudgetUsed, RankedTrial, TrialCounts
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.trials import FinishedTrial, StudySummary
-from kubeautoml.plan.base import Observed
+from kubeautoml.plan.base import Observed, Settings
 from kubeautoml.plan.budget import accelerator_seconds, elapsed_seconds
 
 TIME_ONLY_SECONDS = 60.0
 """When only the clock has moved, the status is published this often: long trials must not cost an API write each tick."""
+
+FEW_TRIALS_INTERVALS = 6
+"""So many intervals pass before a few trials alone are published."""
 
 MAX_PARAMETER_TEXT = 64
 """Characters of one hyperparameter in the leaderboard: the object stays small whatever the search space."""
@@ -36,7 +39,7 @@ class Fact:
     message: str = ""
 
 
-def true(reason: Reason, message: str = "") -> Fact:
+def true(reason: Reason | str, message: str = "") -> Fact:
     return Fact(ConditionStatus.TRUE, reason, message)
 
 
@@ -110,16 +113,27 @@ def artifacts_of(job: AutoMLJob) -> Artifacts:
     )
 
 
-def worth_publishing(old: AutoMLJobStatus, new: AutoMLJobStatus, interval_seconds: float) -> AutoMLJobStatus:
-    """`new`, or `old` when all that has changed are counters and the last update is too young.
+def worth_publishing(old: AutoMLJobStatus, new: AutoMLJobStatus, settings: Settings) -> AutoMLJobStatus:
+    """`new`, or `old` when all that has changed are counters, too few of them and too soon.
 
-    The time of the last update is the duration that it published.
+    The time of the last update is the duration that it published: nothing else needs to be remembered.
     """
     if _hard(old) != _hard(new):
         return new
     since = new.budget_used.duration_seconds - old.budget_used.duration_seconds
-    moved = (old.trials, old.leaderboard) != (new.trials, new.leaderboard)
-    return new if since >= (interval_seconds if moved else TIME_ONLY_SECONDS) else old
+    interval = settings.status_interval_seconds
+    if (old.trials, old.leaderboard) == (new.trials, new.leaderboard):
+        is_due = since >= TIME_ONLY_SECONDS
+    elif _ended(new) - _ended(old) >= settings.status_trials:
+        is_due = since >= interval
+    else:
+        is_due = since >= FEW_TRIALS_INTERVALS * interval
+    return new if is_due else old
+
+
+def _ended(status: AutoMLJobStatus) -> int:
+    counts = status.trials
+    return counts.completed + counts.pruned + counts.failed + counts.preempted
 
 
 def _hard(status: AutoMLJobStatus) -> tuple[object, ...]:

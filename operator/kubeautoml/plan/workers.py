@@ -8,6 +8,7 @@ from typing import Any
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.kinds import API_VERSION
 from kubeautoml.api.names import (
+    ANNOTATION_TRIALS,
     STUDY_TOKEN_AUDIENCE,
     Component,
     Env,
@@ -34,8 +35,11 @@ MANY_FAILURES = 100_000
 FINALIZE_RETRIES = 2
 
 
-def worker_job(job: AutoMLJob, profile: AutoMLProfileSpec, settings: Settings) -> Manifest:
-    """`parallelism` identical pods that take trials from the study until there is nothing more to do."""
+def worker_job(job: AutoMLJob, profile: AutoMLProfileSpec, settings: Settings, ended_trials: int = 0) -> Manifest:
+    """`parallelism` identical pods that take trials from the study until there is nothing more to do.
+
+    `ended_trials`, those there were before, stays on the Job: whether it was of any use shows in the difference.
+    """
     spec = {
         "parallelism": job.spec.workers.parallelism,
         "backoffLimit": MANY_FAILURES,
@@ -45,7 +49,34 @@ def worker_job(job: AutoMLJob, profile: AutoMLProfileSpec, settings: Settings) -
         },
         "template": _pod_template(job, profile, settings, Component.WORKER),
     }
-    return _batch_job(job, worker_job_name(job.metadata.name, job.metadata.uid), Component.WORKER, spec)
+    manifest = _batch_job(job, worker_job_name(job.metadata.name, job.metadata.uid), Component.WORKER, spec)
+    manifest["metadata"]["annotations"] = {ANNOTATION_TRIALS: str(ended_trials)}
+    return manifest
+
+
+def ended_trials_before(found: Manifest) -> int:
+    """Trials that had ended when this worker Job was made."""
+    return int(found["metadata"].get("annotations", {}).get(ANNOTATION_TRIALS, 0))
+
+
+def resized(found: Manifest, parallelism: int) -> tuple[Manifest, ...]:
+    """The worker Job with another number of pods; nothing if it has that number.
+
+    All else stays as it was found: a pod template cannot change, and must not when the operator or the profile did.
+    """
+    if found["spec"].get("parallelism") == parallelism:
+        return ()
+    meta, spec = found["metadata"], found["spec"]
+    template = {**spec["template"], "metadata": {"labels": spec["template"]["metadata"].get("labels", {})}}
+    kept = ("name", "namespace", "labels", "annotations", "ownerReferences")
+    return (
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {k: meta[k] for k in kept if k in meta},
+            "spec": {**spec, "parallelism": parallelism, "template": template},
+        },
+    )
 
 
 def finalizer_job(job: AutoMLJob, profile: AutoMLProfileSpec, settings: Settings) -> Manifest:
