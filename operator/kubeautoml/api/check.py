@@ -6,10 +6,11 @@ the limits of the profile hold). What an API server can refuse by itself is in t
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,15 +18,50 @@ from rapidfuzz import process
 
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import ManifestError
-from kubeautoml.api.job import AutoMLJob, Parameter, SplitType
+from kubeautoml.api.job import URI_PATTERN, AutoMLJob, Parameter, SplitType
 from kubeautoml.api.metrics import METRICS, TaskType, metrics_of
 from kubeautoml.api.names import JOB_NAME_PATTERN
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.profile import AutoMLProfile, Limits
-from kubeautoml.api.values import DECIMAL_PATTERN, cpu_count, quantity_bytes
+from kubeautoml.api.values import (
+    CAMEL_PATTERN,
+    DECIMAL_PATTERN,
+    DNS_LABEL_PATTERN,
+    QUANTITY_PATTERN,
+    quantity_number,
+)
 
 MIN_DURATION_SECONDS = 10
 """Below this no trial can be run: a worker needs a few seconds to start and read the data. Measured: 4 to 6 s."""
+
+
+REQUIRED = "is required"
+UNKNOWN = "is not a field"
+
+RULE_OF_PATTERN = {
+    DECIMAL_PATTERN: 'must be a decimal string such as "0.2"',
+    QUANTITY_PATTERN: 'must be a Kubernetes quantity such as "500m", "2" or "4Gi"',
+    DNS_LABEL_PATTERN: "must be lower-case letters, digits and hyphens, with a letter or digit at both ends",
+    CAMEL_PATTERN: "must be one word in CamelCase",
+    URI_PATTERN: "must be a URI such as s3://bucket/key or file:///path",
+}
+RULE_OF_TYPE = {
+    "string_type": "must be text",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "too_short": "must have {min_length} or more entries",
+    "too_long": "must have at most {max_length} entries",
+}
+"""Pydantic's kinds of error in this project's words."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +73,8 @@ class Problem:
     value: Any
     message: str
     reason: Reason = Reason.INVALID_SPEC
+    near: str | None = None
+    """Path of the field that a misspelt one probably means."""
 
 
 def parse_job(manifest: Manifest) -> AutoMLJob:
@@ -49,26 +87,35 @@ def parse_job(manifest: Manifest) -> AutoMLJob:
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ManifestError(found[0].message + more, reason=found[0].reason)
-    return AutoMLJob.model_validate(manifest)
+    return AutoMLJob.model_validate_json(json.dumps(manifest, default=str))
 
 
 def problems(manifest: Manifest) -> list[Problem]:
-    """Every broken rule of form, in the order of the fields."""
+    """Every broken rule of form, misspelt fields first, then in the order of the fields.
+
+    As strict as the API server: "10" is not a number and "yes" is not a boolean.
+    """
     try:
-        AutoMLJob.model_validate(manifest)
+        AutoMLJob.model_validate_json(json.dumps(manifest, default=str), strict=True)
     except ValidationError as error:
-        return [_problem(e, manifest) for e in error.errors()]
+        found = [_problem(e) for e in error.errors()]
+        meant = {p.near for p in found if p.near}
+        found = [p for p in found if not (p.rule == REQUIRED and p.path in meant)]
+        return sorted(found, key=lambda p: p.rule != UNKNOWN)
     return []
 
 
-def _problem(error: ErrorDetails, manifest: Manifest) -> Problem:
-    path = _path(error["loc"])
+def _problem(error: ErrorDetails) -> Problem:
+    path, loc = _path(error["loc"]) or "the manifest", error["loc"]
     kind, value = error["type"], error["input"]
     if kind == "extra_forbidden":
-        return _unknown_field(path, error["loc"], value)
+        return _unknown_field(path, loc, value)
     if kind == "missing":
-        holder = _path(error["loc"][:-1]) or "the manifest"
-        return Problem(path, "is required", None, f"{path} is required; add it to {holder}")
+        holder = _path(loc[:-1]) or "the manifest"
+        return Problem(path, REQUIRED, None, f"{path} is required; add it to {holder}")
+    if kind == "value_error":
+        rule = str(error["ctx"]["error"])
+        return Problem(path, rule, value, f"{path}: {rule}")
     rule = _rule(error)
     return Problem(path, rule, value, f"{path} {rule}, got {_shown(value)}{_advice(error)}")
 
@@ -82,23 +129,37 @@ def _path(loc: tuple[int | str, ...]) -> str:
 
 def _unknown_field(path: str, loc: tuple[int | str, ...], value: Any) -> Problem:
     known = _fields_at(loc[:-1])
-    near = process.extractOne(str(loc[-1]), known, score_cutoff=60) if known else None
+    near = _nearest(str(loc[-1]), known)
     holder = _path(loc[:-1])
-    hint = f"; did you mean {f'{holder}.' if holder else ''}{near[0]}?" if near else f"; known here: {', '.join(known)}"
-    return Problem(path, "is not a field", value, f"{path} is not a field of AutoMLJob{hint}")
+    meant = f"{holder}.{near}" if holder and near else near
+    hint = f"; did you mean {meant}?" if meant else f"; known here: {', '.join(known)}"
+    return Problem(path, UNKNOWN, value, f"{path} is not a field of AutoMLJob{hint}", near=meant)
+
+
+def _nearest(given: str, known: Iterable[str]) -> str | None:
+    found = process.extractOne(given, list(known), processor=str.lower, score_cutoff=60)
+    return str(found[0]) if found else None
 
 
 def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
     """Names that may stand at a place in an AutoMLJob."""
-    model: Any = AutoMLJob
+    model = AutoMLJob if not loc else _model_in(_annotation_at(loc))
+    return [f.alias or n for n, f in model.model_fields.items()] if model is not None else []
+
+
+def _annotation_at(loc: tuple[int | str, ...]) -> Any:
+    """The type of what stands at a place in an AutoMLJob, with its constraints; None when that is not a field."""
+    model: type[BaseModel] | None = AutoMLJob
+    annotation: Any = None
     for part in loc:
         if isinstance(part, int):
             continue
-        field = next((f for n, f in model.model_fields.items() if part in (f.alias, n)), None)
-        model = _model_in(field.annotation) if field is not None else None
-        if model is None:
-            return []
-    return [f.alias or n for n, f in model.model_fields.items()]
+        field = next((f for n, f in model.model_fields.items() if part in (f.alias, n)), None) if model else None
+        if field is None:
+            return None
+        annotation = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+        model = _model_in(field.annotation)
+    return annotation
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -108,45 +169,47 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _rule(error: ErrorDetails) -> str:
-    """Pydantic's message as a sentence with "must"."""
+    """The rule as the end of a sentence that begins with the field."""
     context = error.get("ctx", {})
-    if error["type"] in ("enum", "literal_error"):
-        return f"must be one of {str(context['expected']).replace(' or ', ', ').replace(chr(39), '')}"
+    if error["type"] == "string_type" and repr(DECIMAL_PATTERN) in repr(_annotation_at(error["loc"])):
+        return RULE_OF_PATTERN[DECIMAL_PATTERN]
     if error["type"] == "string_pattern_mismatch":
-        return _pattern_rule(str(context["pattern"]))
-    if error["type"] == "value_error":
-        return str(context["error"])
-    message = (
-        error["msg"].replace("Input should be", "must be").replace("String should", "must").replace("should", "must")
-    )
-    message = (
-        message.replace("a valid string", "text")
-        .replace("greater than or equal to", "at least")
-        .replace("less than or equal to", "at most")
-    )
+        return RULE_OF_PATTERN.get(str(context["pattern"]), f"must match {context['pattern']}")
+    if error["type"] in ("enum", "literal_error"):
+        choices = _choices(error)
+        return f"must be one of {', '.join(choices)}" if len(choices) > 1 else f"must be {choices[0]}"
+    words = RULE_OF_TYPE.get(error["type"])
+    if words is not None:
+        return words.format(**context)
+    message = error["msg"].replace("Input should", "must").replace("String should", "must").replace("should", "must")
     return message[:1].lower() + message[1:]
 
 
-def _pattern_rule(pattern: str) -> str:
-    if pattern == DECIMAL_PATTERN:
-        return 'must be a decimal string such as "0.2"'
-    if pattern.startswith("^(s3|file)"):
-        return "must be a URI such as s3://bucket/key or file:///path"
-    return f"must match {pattern}"
+def _choices(error: ErrorDetails) -> list[str]:
+    return [c.strip().strip("'") for c in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
 
 
 def _advice(error: ErrorDetails) -> str:
-    is_number = isinstance(error["input"], int | float) and not isinstance(error["input"], bool)
-    if error["type"] == "string_type" and is_number:
-        return f' (put it in quotes: "{error["input"]}")'
+    value = error["input"]
+    if error["type"] == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+        return f' (put it in quotes: "{value}")'
+    if not isinstance(value, str):
+        return ""
     near = None
-    if error["type"] in ("enum", "literal_error") and isinstance(error["input"], str):
-        choices = [c.strip().strip("'") for c in str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")]
-        near = process.extractOne(error["input"], choices, score_cutoff=60)
-    return f"; did you mean {near[0]}?" if near else ""
+    if error["type"] in ("enum", "literal_error"):
+        near = _nearest(value, _choices(error))
+    if error["type"] == "string_pattern_mismatch" and error["loc"][-1] == "metric":
+        near = _nearest(value, METRICS)
+    if error["type"] == "int_type" and value.isdecimal():
+        return " (write it without quotes)"
+    return f"; did you mean {near}?" if near else ""
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
@@ -190,8 +253,8 @@ def _check_metric(job: AutoMLJob) -> Iterator[Problem]:
         if name is None or name in fitting:
             continue
         words = f"must be a metric that fits {job.spec.task.type}: {', '.join(fitting)}"
-        near = process.extractOne(name, fitting, score_cutoff=60) if name not in METRICS else None
-        more = f"; did you mean {near[0]}?" if near else ""
+        near = _nearest(name, fitting) if name not in METRICS else None
+        more = f"; did you mean {near}?" if near else ""
         yield _said(path, words, name, more=more, reason=Reason.UNFITTING_METRIC)
 
 
@@ -291,7 +354,7 @@ def _check_limits(job: AutoMLJob, limits: Limits) -> Iterator[Problem]:
     for side in ("requests", "limits"):
         for resource, quantity in getattr(spec.workers.resources, side).items():
             most = limits.max_resources.get(resource)
-            if most is not None and _amount(resource, quantity) > _amount(resource, most):
+            if most is not None and quantity_number(quantity) > quantity_number(most):
                 path = f"spec.workers.resources.{side}.{resource}"
                 yield _over(path, f"must be at most {most}", quantity, f"limits.maxResources.{resource}", job)
 
@@ -299,10 +362,6 @@ def _check_limits(job: AutoMLJob, limits: Limits) -> Iterator[Problem]:
 def _over(path: str, rule: str, value: Any, limit: str, job: AutoMLJob) -> Problem:
     more = f" (AutoMLProfile {job.spec.profile_ref.name}, {limit})"
     return _said(path, rule, value, more=more, reason=Reason.LIMIT_EXCEEDED)
-
-
-def _amount(resource: str, quantity: str) -> float:
-    return float(quantity_bytes(quantity)) if "memory" in resource or "storage" in resource else cpu_count(quantity)
 
 
 def _check_locations(job: AutoMLJob, profile: AutoMLProfile) -> Iterator[Problem]:

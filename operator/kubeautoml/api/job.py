@@ -22,7 +22,8 @@ from kubeautoml.api.values import (
     Resources,
 )
 
-Uri = Annotated[str, StringConstraints(pattern=r"^(s3|file)://.+$", max_length=1024)]
+URI_PATTERN = r"^(s3|file)://.+$"
+Uri = Annotated[str, StringConstraints(pattern=URI_PATTERN, max_length=1024)]
 """s3://bucket/key, or file:///path for local runs and for volumes that the profile mounts."""
 
 

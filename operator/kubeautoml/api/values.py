@@ -87,18 +87,23 @@ class Placement(ApiModel):
     """RuntimeClass of the pods."""
 
 
+_SUFFIXES = {
+    **{"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50},
+    **{"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "m": 1e-3},
+}
+
+
+def quantity_number(quantity: str) -> float:
+    """A quantity as a number: "500m" is 0.5, "2" is 2.0, "1Ki" is 1024.0, "1k" is 1000.0."""
+    suffix = next((s for s in _SUFFIXES if quantity.endswith(s)), "")
+    return float(quantity.removesuffix(suffix)) * _SUFFIXES.get(suffix, 1)
+
+
 def cpu_count(quantity: str) -> float:
     """Cores as a number: "500m" is 0.5, "2" is 2.0."""
-    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
-
-
-_BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
-_DECIMAL = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "m": 1e-3}
+    return quantity_number(quantity)
 
 
 def quantity_bytes(quantity: str) -> int:
     """Bytes of a memory quantity: "1Ki" is 1024, "1k" is 1000."""
-    for suffix, factor in (*_BINARY.items(), *_DECIMAL.items()):
-        if quantity.endswith(suffix):
-            return int(float(quantity[: -len(suffix)]) * factor)
-    return int(float(quantity))
+    return int(quantity_number(quantity))
