@@ -14,6 +14,7 @@ from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.cluster.kube import KubeCluster, resource_of
 from real.controlplane import ControlPlane
 from real.filtered import filtered
+from real.kubelet import Kubelet
 
 pytestmark = pytest.mark.controlplane
 
@@ -222,6 +223,26 @@ class TestOnlyAServer:
         changed = await cluster.merge_patch(Ref.of(job), {"spec": {"suspend": True}})
 
         assert changed["spec"] == {**job["spec"], "suspend": True}
+
+    async def test_a_pod_s_log_is_followed_to_its_end(
+        self, cluster: KubeCluster, control_plane: ControlPlane, kubelet: Kubelet, namespace: str
+    ) -> None:
+        """Lines come as they are printed, and the stream ends with the pod; without follow, what is there."""
+        program = "import time; print('one'); time.sleep(1); print('two')"
+        container = {"name": "main", "image": "test:none", "command": ["python", "-c", program]}
+        pod = {"metadata": {"name": "talker"}, "spec": {"restartPolicy": "Never", "containers": [container]}}
+        await asyncio.to_thread(control_plane.admin.post, f"/api/v1/namespaces/{namespace}/pods", pod)
+        await eventually(lambda: _prints(kubelet, namespace, "talker"), "the pod to print")
+        ref = Ref("Pod", namespace, "talker")
+
+        followed = [line async for line in cluster.pod_log(ref, follow=True)]
+
+        assert followed == ["one", "two"]
+        assert [line async for line in cluster.pod_log(ref, tail_lines=1)] == ["two"]
+
+
+async def _prints(kubelet: Kubelet, namespace: str, pod: str) -> bool:
+    return kubelet.logs(namespace, pod) != ""
 
 
 async def _requests(cluster: KubeCluster, verb: str, number: int) -> bool:

@@ -78,7 +78,7 @@ class Kubelet:
         for runner in list(self._runners.values()):
             runner.join(timeout=10)
         if self._watcher.is_alive():
-            self._watcher.join(timeout=10)
+            self._watcher.join(timeout=0.2)  # it may wait for the server; it ends with this process
         self._log_server.shutdown()
         self._log_server.server_close()
         shutil.rmtree(self.folder, ignore_errors=True)
