@@ -15,6 +15,7 @@ from factories import make_job, make_manifest, make_profile, make_result
 from kubeautoml.api.crd import KINDS, Kind, definition, main, render_crds
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.objects import Manifest
+from kubeautoml.api.profile import AutoMLProfile
 from kubeautoml.plan.serving import model_object
 
 FOLDER = Path(__file__).resolve().parents[2] / "crds"
@@ -145,7 +146,11 @@ def test_names_categories_and_columns() -> None:
     spec = definition(KINDS[0])["spec"]
     columns = spec["versions"][0]["additionalPrinterColumns"]
 
-    assert (spec["names"]["shortNames"], spec["names"]["categories"], spec["scope"]) == (["amj"], ["automl"], "Namespaced")
+    assert (spec["names"]["shortNames"], spec["names"]["categories"], spec["scope"]) == (
+        ["amj"],
+        ["automl"],
+        "Namespaced",
+    )
     narrow = [c["name"] for c in columns if "priority" not in c]
     assert narrow == ["Task", "Trials", "Best", "Progress", "Succeeded", "Ready", "URL", "Age"]
     assert [(k.short, k.scope) for k in KINDS] == [("amj", "Namespaced"), ("amm", "Namespaced"), ("amp", "Cluster")]
@@ -259,6 +264,7 @@ def test_a_model_cannot_change() -> None:
 
 def test_a_stored_profile_does_not_pin_images() -> None:
     """Else an upgraded operator would go on with the old images."""
-    served = with_defaults(make_profile().to_manifest(), schema_of("AutoMLProfile"))
+    served = with_defaults({"metadata": {"name": "default"}}, schema_of("AutoMLProfile"))
 
-    assert served["spec"]["images"] == {"pullPolicy": "IfNotPresent", "pullSecrets": []}
+    assert served["spec"]["images"] == {"pullPolicy": "IfNotPresent"}
+    assert AutoMLProfile.model_validate(served) == make_profile()

@@ -371,7 +371,7 @@ def _check_locations(job: AutoMLJob, profile: AutoMLProfile) -> Iterator[Problem
         asked.append(("spec.dataset.test.uri", dataset.test.uri, allowed.data_prefixes))
     asked.append(("spec.output.uri", job.spec.output.uri, allowed.output_prefixes))
     for path, uri, prefixes in asked:
-        if prefixes and not any(uri.startswith(p) for p in prefixes):
+        if prefixes and not any(_is_within(uri, p) for p in prefixes):
             more = f" (AutoMLProfile {profile.metadata.name})"
             yield _said(
                 path,
@@ -380,3 +380,8 @@ def _check_locations(job: AutoMLJob, profile: AutoMLProfile) -> Iterator[Problem
                 more=more,
                 reason=Reason.LOCATION_NOT_ALLOWED,
             )
+
+
+def _is_within(uri: str, prefix: str) -> bool:
+    """Whether a URI lies under a prefix: s3://lake allows s3://lake/a, not s3://lakes/a nor s3://lake/../b."""
+    return ".." not in uri.split("/") and f"{uri}/".startswith(f"{prefix.rstrip('/')}/")
