@@ -101,7 +101,9 @@ def test_fast_scores_equal_the_metric(task, metric, ties):
     assert not isinstance(fast, AnyMetric)
 
     for picks in ([0] * 8, [1, 0, 0, 2, 0, 0, 0, 0], [3, 1, 0, 2, 0, 0, 0, 5]):
-        assert fast.scores(np.array(picks), positions) == pytest.approx(plain.scores(np.array(picks), positions), abs=2e-6)
+        assert fast.scores(np.array(picks), positions) == pytest.approx(
+            plain.scores(np.array(picks), positions), abs=2e-6
+        )
 
 
 @pytest.mark.parametrize("metric", ["Rmse", "Mse", "R2"])
@@ -175,7 +177,9 @@ def test_members_together_keep_the_limit():
     y, oofs = make_problem(NUMBER)
     costs = [Cost(20, 1), *[Cost(4, 1)] * 7]
 
-    found = select(make_candidates(NUMBER, "Rmse", y, oofs, costs), NUMBER, "Rmse", y, None, seed=0, limit=Cost(10, 100))
+    found = select(
+        make_candidates(NUMBER, "Rmse", y, oofs, costs), NUMBER, "Rmse", y, None, seed=0, limit=Cost(10, 100)
+    )
 
     assert 0 not in found.weights
     assert len(found.weights) == 2
@@ -203,18 +207,21 @@ def test_the_same_input_gives_the_same_weights():
     y, oofs = make_problem(BINARY, rows=3000)
     candidates = make_candidates(BINARY, "RocAuc", y, oofs)
 
-    assert select(candidates, BINARY, "RocAuc", y, None, seed=3) == select(candidates, BINARY, "RocAuc", y, None, seed=3)
+    assert select(candidates, BINARY, "RocAuc", y, None, seed=3) == select(
+        candidates, BINARY, "RocAuc", y, None, seed=3
+    )
 
 
-def test_a_hundred_candidates_on_fifty_thousand_rows_take_seconds():
-    """The slowest of the common metrics, ROC AUC."""
-    y, oofs = make_problem(BINARY, rows=50_000, candidates=100, noise=3.0)
+def test_fifty_candidates_on_fifty_thousand_rows_take_seconds():
+    """The slowest of the common metrics, ROC AUC; and what was chosen on a sample holds on all rows."""
+    y, oofs = make_problem(BINARY, rows=50_000, candidates=50, noise=3.0)
     candidates = make_candidates(BINARY, "LogLoss", y, oofs)
     started = time.process_time()
 
     found = select(candidates, BINARY, "RocAuc", y, None, seed=0)
 
-    assert time.process_time() - started < 30  # about 8 alone on two cores; loose, because machines differ
+    assert time.process_time() - started < 30  # about 3; loose, because machines differ
+    assert found.rows == 50_000
     assert found.value > found.best_single
 
 

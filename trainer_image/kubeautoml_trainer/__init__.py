@@ -1,29 +1,24 @@
-"""The trainer: data to bundle. In a notebook: `load_model(uri)`."""
+"""The trainer: data to bundle. See README.md for the map of the house."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kubeautoml_trainer.bundle import Model
 
+__all__ = ["load_model"]
 
-def load_model(uri: str | Path, *, credentials_dir: Path | None = None, sha256: str | None = None) -> Model:
-    """Load a trained model from a folder, a file:// or an s3:// URI; the `serve` extra is enough.
 
-    >>> model = load_model("s3://models/team-a/.../model")  # doctest: +SKIP
-    >>> model.predict_proba(frame)  # doctest: +SKIP
+def load_model(uri: str | Path, credentials_dir: Path | None = None, sha256: str | None = None) -> Model:
+    """Load a model that a job trained; see `bundle.load_bundle` for arguments and errors.
 
-    Args:
-        credentials_dir: folder with AWS_ACCESS_KEY_ID and so on, a file each; default: boto3's own chain.
-        sha256: digest that `bundle.json` must have.
+    It works with the `serve` extra alone:
 
-    Raises:
-        BundleError: the model is damaged, foreign, or newer than this code.
-        StorageError: it cannot be read.
+        model = load_model("s3://models/team-a/team-a/churn/<uid>/model")
+        model.predict(frame), model.predict_proba(frame), model.classes, model.schema, model.card
     """
-    from kubeautoml_trainer.bundle import load_bundle
+    from kubeautoml_trainer.bundle import load_bundle  # numpy and pandas only when a model is wanted
 
     return load_bundle(uri, credentials_dir, sha256)

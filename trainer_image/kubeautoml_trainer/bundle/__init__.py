@@ -1,6 +1,7 @@
 """A saved model: strict, versioned, no pickle."""
 
-from kubeautoml_trainer.bundle.model import Member, Model, load_bundle
-from kubeautoml_trainer.bundle.write import write_bundle
+from kubeautoml_trainer.bundle.load import load_bundle
+from kubeautoml_trainer.bundle.model import Model
+from kubeautoml_trainer.bundle.write import MemberFiles, bundle_size, save_member, write_bundle
 
-__all__ = ["Member", "Model", "load_bundle", "write_bundle"]
+__all__ = ["MemberFiles", "Model", "bundle_size", "load_bundle", "save_member", "write_bundle"]

@@ -63,7 +63,13 @@ class _Problem:
     """The objective and the tie-breaker over the same rows."""
 
     def __init__(
-        self, usable: list[Candidate], task: Task, metric: str, y: np.ndarray, weight: np.ndarray | None, rows: np.ndarray
+        self,
+        usable: list[Candidate],
+        task: Task,
+        metric: str,
+        y: np.ndarray,
+        weight: np.ndarray | None,
+        rows: np.ndarray,
     ) -> None:
         stack = np.stack([c.oof[rows] for c in usable]).astype(np.float32, copy=False)
         w = None if weight is None else weight[rows]

@@ -64,7 +64,7 @@ class SquaredError:
         total = picks @ before + 2 * before[candidates] + np.diag(self._products)[candidates]
         mse = np.maximum(total, 0.0) / (picks.sum() + 1) ** 2
         if self._metric == "R2":
-            return 1 - mse / self._spread if self._spread > 0 else np.full(len(candidates), np.nan)
+            return np.asarray(1 - mse / self._spread) if self._spread > 0 else np.full(len(candidates), np.nan)
         return np.sqrt(mse) if self._metric == "Rmse" else mse
 
 
