@@ -137,6 +137,8 @@ def _pod_template(
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "scratch", "mountPath": SCRATCH},
+            # the root is read-only, and libraries expect a place for temporary files
+            {"name": "tmp", "mountPath": "/tmp"},
             {"name": "study-token", "mountPath": TOKENS, "readOnly": True},
             *({"name": f"{k}-credentials", "mountPath": f"{CREDENTIALS}/{k}", "readOnly": True} for k in secrets),
         ],
@@ -150,6 +152,7 @@ def _pod_template(
             "containers": [container],
             "volumes": [
                 {"name": "scratch", "emptyDir": {}},
+                {"name": "tmp", "emptyDir": {}},
                 {"name": "study-token", "projected": {"sources": [{"serviceAccountToken": _study_token()}]}},
                 *({"name": f"{k}-credentials", "secret": {"secretName": name}} for k, name in secrets.items()),
             ],

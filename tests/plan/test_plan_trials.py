@@ -1,0 +1,76 @@
+"""Lost workers: which running trials are retired, and which are tried again."""
+
+from __future__ import annotations
+
+import pytest
+
+from factories import NOON, SETTINGS, make_job, make_observed, make_pod, make_running_trial
+from kubeautoml.api.conditions import Reason
+from kubeautoml.api.trials import RetireTrial
+from kubeautoml.plan import plan
+from kubeautoml.plan.base import PodSeen
+from kubeautoml.plan.trials import retired_trials
+
+
+def test_a_trial_whose_pod_is_gone_is_requeued_as_its_next_attempt() -> None:
+    """A running trial without a living pod is preempted and enqueued again, and the user is told."""
+    seen = make_observed(running=[make_running_trial(number=3, pod_uid="gone", attempt=1)])
+
+    todo = plan(make_job(parallelism=1), seen, now=NOON, settings=SETTINGS)
+
+    assert todo.study.retire == (RetireTrial(number=3, attempt=1, reason=Reason.PREEMPTED, requeue=True),)
+    assert ("TrialRequeued", "trial 3: Preempted; attempt 2 is queued") in [(e.reason, e.message) for e in todo.events]
+
+
+@pytest.mark.parametrize(
+    ("pods", "is_retired"),
+    [
+        ([make_pod("pod-1")], False),
+        ([make_pod("pod-1", phase="Pending")], False),
+        ([make_pod("pod-1", phase="Unknown")], False),
+        ([make_pod("pod-1", is_deleting=True)], False),
+        ([make_pod("pod-1", phase="Failed", exit_code=137)], True),
+        ([make_pod("pod-1", phase="Succeeded", exit_code=0)], True),
+        ([make_pod("pod-1", component="server")], True),
+        ([make_pod("pod-2")], True),
+        ([], True),
+    ],
+)
+def test_only_a_pod_that_cannot_run_any_more_loses_its_trial(pods: list[PodSeen], is_retired: bool) -> None:
+    """A pod that is being deleted may still tell its score."""
+    seen = make_observed(pods=pods, running=[make_running_trial()])
+    assert seen.study is not None
+
+    assert bool(retired_trials(seen.study, seen, NOON)) == is_retired
+
+
+@pytest.mark.parametrize(("age", "is_retired"), [(0, False), (60, False), (61, True)])
+def test_a_trial_that_no_pod_has_claimed_is_given_time(age: float, is_retired: bool) -> None:
+    """A worker writes its name right after asking."""
+    trial = make_running_trial(pod_uid="", started_at=NOON.timestamp() - age)
+    seen = make_observed(running=[trial])
+    assert seen.study is not None
+
+    assert bool(retired_trials(seen.study, seen, NOON)) == is_retired
+
+
+@pytest.mark.parametrize(
+    ("reason", "attempt", "requeue"),
+    [
+        ("Evicted", 1, True),
+        ("Evicted", 2, True),
+        ("Evicted", 3, False),
+        ("OOMKilled", 1, True),
+        ("OOMKilled", 2, False),
+    ],
+)
+def test_a_trial_is_tried_three_times_and_twice_when_it_lacked_memory(reason: str, attempt: int, requeue: bool) -> None:
+    """Running out of memory twice with the same parameters is a finding."""
+    pod = make_pod("pod-1", phase="Failed", reason=reason)
+    seen = make_observed(pods=[pod], running=[make_running_trial(attempt=attempt)])
+    assert seen.study is not None
+
+    (order,) = retired_trials(seen.study, seen, NOON)
+
+    expected = Reason.OUT_OF_MEMORY if reason == "OOMKilled" else Reason.PREEMPTED
+    assert order == RetireTrial(number=0, attempt=attempt, reason=expected, requeue=requeue)
