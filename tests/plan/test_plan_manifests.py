@@ -42,7 +42,10 @@ def make_rich_profile() -> AutoMLProfileSpec:
         },
         objectStorage={"endpointUrl": "http://s3.example", "region": "eu-central-1"},
         study={"secretName": "study"},
-        workerResources={"requests": {"cpu": "4", "memory": "8Gi"}, "limits": {"memory": "16Gi", "nvidia.com/gpu": "1"}},
+        workerResources={
+            "requests": {"cpu": "4", "memory": "8Gi"},
+            "limits": {"memory": "16Gi", "nvidia.com/gpu": "1"},
+        },
         placement={"nodeSelector": {"pool": "ml"}, "tolerations": [{"key": "ml", "operator": "Exists"}]},
         serviceAccountName="trainer",
     ).spec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubeautoml.api.conditions import BudgetEnd, ConditionStatus, ConditionType, Reason
+from kubeautoml.api.conditions import BudgetEnd, ConditionStatus, ConditionType, Reason, find_condition
 from kubeautoml.api.job import AutoMLJob, ModelStatus
 from kubeautoml.api.names import Component
 from kubeautoml.api.trials import Failure
@@ -112,8 +112,9 @@ def no_trial(scene: Scene, ended_by: BudgetEnd) -> Failure:
         limit = scene.job.spec.budget.max_failed_trials
         message = f"{study.failed} trials failed and none completed (spec.budget.maxFailedTrials is {limit}){why}"
         return Failure("search", Reason.TOO_MANY_FAILED_TRIALS, message)
-    held_up = stalled_fact(scene, Component.WORKER)[C.STALLED]
-    if study.data is None and held_up.status is ConditionStatus.TRUE:
+    # the pods themselves are gone by now, but what they waited for has been said
+    held_up = find_condition(scene.job.status.conditions, C.STALLED)
+    if study.data is None and held_up is not None and held_up.status is ConditionStatus.TRUE:
         message = f"no worker could start before the search ended ({ended_by}): {held_up.message}"
         return Failure("search", Reason.NO_TRIAL_COMPLETED, message)
     message = (

@@ -27,7 +27,10 @@ FEW_TRIALS_INTERVALS = 6
 """So many intervals pass before a few trials alone are published."""
 
 MAX_PARAMETER_TEXT = 64
-"""Characters of one hyperparameter in the leaderboard: the object stays small whatever the search space."""
+MAX_PARAMETERS = 12
+MAX_MESSAGE = 1024
+"""Characters of a hyperparameter, hyperparameters of a trial in the leaderboard, characters of a condition's message: the
+object stays below 32 KiB whatever the search space. All of them are in leaderboard.csv."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def with_conditions(
                 type=kind,
                 status=fact.status,
                 reason=fact.reason,
-                message=fact.message[:2048],
+                message=fact.message[:MAX_MESSAGE],
                 last_transition_time=now.replace(microsecond=0),
                 observed_generation=generation,
             ),
@@ -145,11 +148,12 @@ def _hard(status: AutoMLJobStatus) -> tuple[object, ...]:
 
 
 def _ranked(trial: FinishedTrial) -> RankedTrial:
+    shown = [(k, v) for k, v in trial.parameters.items() if k != "family"]
     return RankedTrial(
         trial=trial.number,
         value=format(trial.value, ".6g"),
         family=trial.family,
-        parameters={k: _text(v) for k, v in trial.parameters.items() if k != "family"},
+        parameters={k: _text(v) for k, v in shown[:MAX_PARAMETERS]},
         duration_seconds=None if trial.duration_seconds is None else round(trial.duration_seconds),
     )
 
