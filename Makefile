@@ -21,6 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 test: setup
 	scripts/test-servers
+	scripts/control-plane >/dev/null
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -32,6 +33,7 @@ demo: setup
 
 bench: setup
 	scripts/test-servers
+	scripts/control-plane >/dev/null
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/run.py
 
 crds: setup

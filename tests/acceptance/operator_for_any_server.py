@@ -1,6 +1,6 @@
 """`kubeautoml operator` whose client takes out of manifests what an old test server does not know. For tests only.
 
-python operator_for_any_server.py MAJOR.MINOR.PATCH [arguments of kubeautoml operator]
+    python operator_for_any_server.py MAJOR.MINOR.PATCH [arguments of kubeautoml operator]
 """
 
 from __future__ import annotations
@@ -10,23 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from kubeautoml.api.objects import Manifest
 from kubeautoml.cli.main import main
 from kubeautoml.cluster import kube
-from real.strip import is_known, strip
-
-
-def filtered(version: tuple[int, ...]) -> type[kube.KubeCluster]:
-    """The product's client with the filter in front of apply."""
-
-    class FilteredCluster(kube.KubeCluster):
-        async def apply(self, manifest: Manifest) -> Manifest:
-            if not is_known(manifest, version):
-                return manifest
-            return await super().apply(strip(manifest, version))
-
-    return FilteredCluster
-
+from real.filtered import filtered
 
 if __name__ == "__main__":
     kube.KubeCluster = filtered(tuple(int(n) for n in sys.argv[1].split(".")))  # type: ignore[misc]

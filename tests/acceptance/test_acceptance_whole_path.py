@@ -122,8 +122,8 @@ def test_one_manifest_becomes_a_served_model_while_operator_and_worker_are_kille
     for bucket in ("lake", "models"):
         s3_server.create_bucket(bucket)
     passengers = titanic()
-    s3_server.client().put_object(Bucket="lake", Key="titanic/train.csv", Body=passengers.to_csv(index=False).encode())
-    secret = {"metadata": {"name": "object-storage"}, "stringData": s3_server.settings()}
+    s3_server.client.put_object(Bucket="lake", Key="titanic/train.csv", Body=passengers.to_csv(index=False).encode())
+    secret = {"metadata": {"name": "object-storage"}, "stringData": s3_server.settings}
     control_plane.admin.post(f"/api/v1/namespaces/{namespace}/secrets", secret)
     job_path = f"/apis/kubeautoml.dev/v1alpha1/namespaces/{namespace}/automljobs/titanic"
     log = tmp_path / "operator.log"
