@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 import tempfile
 from dataclasses import asdict, dataclass, field, fields
@@ -23,6 +24,8 @@ from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.models.space import Value
 
 RECORD, OOF, HOLDOUT, MODELS = "trial.json", "oof.npy", "holdout.npy", "models.tar"
+
+_MEMBER = re.compile(r"\.|(\./)?\d+(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ def pack_pipelines(pipelines: list[Pipeline]) -> bytes:
     return buffer.getvalue()
 
 
-def write_trial(store: ObjectStore, paths: ArtifactPaths, record: TrialRecord, predictions: Predictions, models: bytes) -> None:
+def write_trial(
+    store: ObjectStore, paths: ArtifactPaths, record: TrialRecord, predictions: Predictions, models: bytes
+) -> None:
     """Store everything of a trial; the record last."""
     store.write(paths.trial(record.number, MODELS), models)
     store.write(paths.trial(record.number, OOF), _npy(predictions.oof))
@@ -104,15 +109,26 @@ def load_pipelines(store: ObjectStore, paths: ArtifactPaths, number: int, scratc
     """
     folder = scratch / f"trial-{number}"
     folder.mkdir(parents=True, exist_ok=True)
-    data = store.read(paths.trial(number, MODELS))
+    uri = paths.trial(number, MODELS)
+    data = store.read(uri)
     try:
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            _check_names(tar)
             # "data" refuses links, devices and paths that lead out of the folder
             tar.extractall(folder, filter="data")
-    except (tarfile.TarError, OSError) as error:
-        raise BundleError(f"{paths.trial(number, MODELS)} cannot be unpacked: {error}") from error
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise BundleError(f"{uri} cannot be unpacked: {error}") from error
     folds = sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    if [p.name for p in folds] != [str(i) for i in range(len(folds))] or not folds:
+        raise BundleError(f"{uri} must hold folders 0, 1, ... of pipelines, got {[p.name for p in folds]}")
     return [load_pipeline(p) for p in folds]
+
+
+def _check_names(tar: tarfile.TarFile) -> None:
+    """Only files and folders below 0, 1, ...: what `pack_pipelines` writes."""
+    for member in tar.getmembers():
+        if not (_MEMBER.fullmatch(member.name) and (member.isfile() or member.isdir())):
+            raise ValueError(f"unexpected member {member.name!r}")
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -124,6 +140,9 @@ def _npy(array: np.ndarray) -> bytes:
 def _array(store: ObjectStore, uri: str) -> np.ndarray:
     data = store.read(uri)
     try:
-        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
-    except (ValueError, EOFError) as error:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
         raise BundleError(f"{uri} is no array: {error}") from error
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim != 2:
+        raise BundleError(f"{uri} must be a float32 array (rows, outputs)")
+    return array

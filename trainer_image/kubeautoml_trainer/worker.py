@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from kubeautoml_trainer.data.base import PreparedData
     from kubeautoml_trainer.search.plan import Entry
+    from kubeautoml_trainer.search.signals import TerminationGuard
 
 log = logging.getLogger("kubeautoml.worker")
 
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
         return 143
 
 
-def _work(context: PodContext, guard: object) -> int:
+def _work(context: PodContext, guard: TerminationGuard) -> int:
     from kubeautoml.storage import open_store
     from kubeautoml_trainer.search.loop import SearchLoop
     from kubeautoml_trainer.search.plan import data_shape, search_plan
@@ -63,7 +64,7 @@ def _work(context: PodContext, guard: object) -> int:
         return give_up(study, _stage(error), error)
     tell_data(study, data)
     store = open_store(context.job.output.uri, context.output_credentials_dir)
-    left = SearchLoop(context, data, plan, study, store, guard).run()  # type: ignore[arg-type]
+    left = SearchLoop(context, data, plan, study, store, guard).run()
     log.info("worker is done", extra={"why": str(left or "search space exhausted")})
     return 0
 

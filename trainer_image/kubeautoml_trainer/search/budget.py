@@ -23,6 +23,10 @@ TRIAL_SHARE = 0.5
 """No trial may take more than this share of the time left, once there is a first model."""
 
 
+COLD_SHARE = 0.25
+"""A family's first fit in a process may take this share of the time left."""
+
+
 class Stop(StrEnum):
     """Why a worker leaves."""
 
@@ -107,12 +111,16 @@ def families_in_time(families: Iterable[str], seen: Tally, left: float | None) -
     return [f for f in families if left is None or seen.seconds.get(f, 0.0) < left - STORE_SECONDS]
 
 
-def fit_seconds(left: float | None, folds_left: int, is_first: bool) -> float:
+def fit_seconds(left: float | None, folds_left: int, *, is_first: bool, is_cold: bool) -> float:
     """Longest time of one fit, so that the trial ends in time and no one trial can eat the budget.
 
-    The first trial of a study may use all of it: any model is better than none.
+    is_first: the study has no model yet; its trial may use all the time: any model is better than none.
+    is_cold: the family's first fit in this process, which pays for importing its libraries (torch: 2 to 8 s).
     """
     if left is None:
         return float("inf")
-    share = max(0.0, left - STORE_SECONDS) / max(1, folds_left)
-    return share if is_first else max(TRIAL_SHARE * share, min(share, LEAST_FIT_SECONDS))
+    usable = max(0.0, left - STORE_SECONDS)
+    share = usable / max(1, folds_left)
+    if is_first:
+        return share
+    return max(TRIAL_SHARE * share, min(share, LEAST_FIT_SECONDS), COLD_SHARE * usable if is_cold else 0.0)

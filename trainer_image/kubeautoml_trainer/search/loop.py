@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from kubeautoml.api.errors import StudyError
+from kubeautoml.api.errors import AccessDenied, StudyError
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.trials import StudyAttr, StudyLimits, TrialAttr
 from kubeautoml.storage import ObjectStore
@@ -20,11 +20,12 @@ from kubeautoml.study import is_fenced, read_limits, set_study_attr
 from kubeautoml_trainer.artifacts import write_trial
 from kubeautoml_trainer.data.base import PreparedData
 from kubeautoml_trainer.models.base import FitTimeout
-from kubeautoml_trainer.search.budget import Stop, Tally, fit_seconds, reason_to_stop, tally
+from kubeautoml_trainer.search.budget import Stop, Tally, families_in_time, fit_seconds, reason_to_stop, tally
 from kubeautoml_trainer.search.plan import SearchPlan
 from kubeautoml_trainer.search.pruner import MercifulPruner, make_pruner
-from kubeautoml_trainer.search.sampler import PortfolioSampler, make_sampler, seed_of, suggest
+from kubeautoml_trainer.search.sampler import PortfolioSampler, make_sampler, origin_of, seed_of
 from kubeautoml_trainer.search.signals import Terminated, TerminationGuard
+from kubeautoml_trainer.search.space import suggest
 from kubeautoml_trainer.search.trial import Outcome, TrialCut, TrialRun, run_trial
 from kubeautoml_trainer.tasks import task_for
 
@@ -36,10 +37,7 @@ LIMITS_SECONDS = 2.0
 """How long read limits are trusted within a trial; each look is a call to the study."""
 
 OUTAGE_SECONDS = 120.0
-"""A finished trial waits this long for a study that does not answer before the worker gives up."""
-
-WORKERS_GUESS = 8
-"""Sizes TPE's random start where the real number of workers, which may change, is not known."""
+"""A finished trial waits this long for a study or a store that does not answer before the worker gives up."""
 
 
 @dataclass
@@ -57,12 +55,12 @@ class SearchLoop:
     def __post_init__(self) -> None:
         job = self.context.job
         self._task = task_for(job.task.type, self.data.schema)
-        self._sampler = PortfolioSampler(
-            self.plan, make_sampler(job.search.sampler.type, self.plan, WORKERS_GUESS), job.search.seed
-        )
-        self._pruner = MercifulPruner(make_pruner(job.search.pruner.type, self.data.profile.folds))
+        self._folds = self.data.profile.folds
+        self._sampler = PortfolioSampler(self.plan, make_sampler(job.search.sampler.type, self.plan), job.search.seed)
+        self._pruner = MercifulPruner(make_pruner(job.search.pruner.type, self._folds))
         self.study.sampler = self._sampler
         self.study.pruner = self._pruner
+        self._warm: set[str] = set()
 
     def run(self) -> Stop | None:
         """Run trials; None when the search space is exhausted.
@@ -73,118 +71,136 @@ class SearchLoop:
         """
         metric = self.context.job.metric
         while True:
-            trials = self._trials()
+            self.guard.check()
+            trials = self._persistently(lambda: self.study.get_trials(deepcopy=False))
             seen = tally(trials, metric)
-            why = reason_to_stop(self._read_limits(fresh=True), seen, metric, time.time())
+            limits = self._read_limits(fresh=True)
+            why = reason_to_stop(limits, seen, metric, time.time())
             if why is not None:
                 return why
             if self._is_exhausted(trials, seen):
-                set_study_attr(self.study, StudyAttr.SEARCH, {"exhausted": True})
+                self._persistently(lambda: set_study_attr(self.study, StudyAttr.SEARCH, {"exhausted": True}))
                 return None
-            self._run_one(persistently(self.study.ask), seen)
+            self._sampler.allow(families_in_time(self.plan.searchable, seen, _left(limits)))
+            self._run_one(is_first=seen.best is None)
 
-    def _is_exhausted(self, trials: list[optuna.trial.FrozenTrial], seen: Tally) -> bool:
+    def _is_exhausted(self, trials: list[FrozenTrial], seen: Tally) -> bool:
         """Whether only the portfolio counts and all of it has been taken."""
         first_attempts = sum(TrialAttr.RETRY_OF not in t.user_attrs for t in trials)
         return self.plan.only_portfolio and first_attempts >= len(self.plan.portfolio) and not seen.waiting
 
-    def _run_one(self, trial: optuna.Trial, seen: Tally) -> None:
+    def _run_one(self, *, is_first: bool) -> None:
+        """Ask, run, store, tell. SIGTERM breaks the run; it never breaks what must not be done by half."""
+        with self.guard.protected():
+            trial = self._claim()
         began = time.monotonic()
         try:
-            with self.guard.interruptible():
-                outcome = self._try(trial, seen)
-            self._keep(trial, outcome)
-            self._say(
-                "trial completed", trial, began, family=outcome.record.family, value=round(outcome.record.value, 6)
-            )
             self.guard.check()
-        except TrialCut as cut:
-            self._finish(trial, TrialState.PRUNED)
-            self._say("trial cut", trial, began, why=cut.why)
+            outcome = self._try(trial, is_first)
         except Terminated:
-            self._mark_preempted(trial)
+            with self.guard.protected():
+                self._mark_preempted(trial)
             raise
         except StudyError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a library raises fails this trial and never the worker
-            if is_fenced(error):
-                self._say("trial was retired", trial, began)
-                return
-            self._fail(trial, error, began)
+            with self.guard.protected():
+                self._end(trial, error, began)
+        else:
+            with self.guard.protected():
+                self._keep(trial, outcome, began)
 
-    def _try(self, trial: optuna.Trial, seen: Tally) -> Outcome:
+    def _claim(self) -> optuna.Trial:
+        """A trial with this pod's name on it: from then on the operator sees when it is lost."""
+        trial = self._persistently(self.study.ask, impatient=True)
+        self._persistently(lambda: trial.set_user_attr(TrialAttr.POD_UID, self.context.pod_uid))
+        return trial
+
+    def _try(self, trial: optuna.Trial, is_first: bool) -> Outcome:
         context, job = self.context, self.context.job
-        trial.set_user_attr(TrialAttr.POD_UID, context.pod_uid)
         latest = trial._get_latest_trial()
         number = self._sampler.entry_number(self.study, latest)
         if number is not None:
-            trial.set_user_attr(TrialAttr.PORTFOLIO, number)
+            self._persistently(lambda: trial.set_user_attr(TrialAttr.PORTFOLIO, number))
         elif self.plan.only_portfolio:
-            raise TrialCut("another worker took the last of the grid")
-        entry = suggest(trial, self.plan, None if number is None else self.plan.portfolio[number])
-        folds = self.data.profile.folds
-        is_first = not seen.durations
+            raise TrialCut("another worker took the last of the portfolio")
+        fixed = None if number is None else self.plan.portfolio[number]
+        entry = self._persistently(lambda: suggest(trial, self.plan, fixed))
+        origin = origin_of(self.study, latest)
 
-        def fit_deadline() -> float:
-            limits = self._read_limits()
-            left = None if limits.search_deadline is None else limits.search_deadline - time.time()
-            return time.monotonic() + fit_seconds(left, folds, is_first)
+        def fit_deadline(folds_left: int) -> float:
+            is_cold = entry.family not in self._warm
+            self._warm.add(entry.family)
+            left = _left(self._read_limits())
+            return time.monotonic() + fit_seconds(left, folds_left, is_first=is_first, is_cold=is_cold)
 
         run = TrialRun(
             data=self.data,
             task=self._task,
             metric=job.metric,
             threads=context.threads,
-            seed=seed_of(job.search.seed, number if number is not None else trial.number) % 2**31,
+            seed=seed_of(job.search.seed, origin) % 2**31,
             after_fold=lambda fold, value: self._after_fold(trial, fold, value),
             fit_deadline=fit_deadline,
         )
         attempt = int(trial.user_attrs.get(TrialAttr.ATTEMPT, 1))
-        try:
-            outcome = run_trial(trial.number, attempt, entry, self.plan.families[entry.family], run)
-        except FitTimeout as error:
-            raise TrialCut(str(error)) from error
+        outcome = run_trial(trial.number, attempt, entry, self.plan.families[entry.family], run)
         if not math.isfinite(outcome.record.value):
             raise ArithmeticError(f"{job.metric} of the predictions is not a number")
         return outcome
 
     def _after_fold(self, trial: optuna.Trial, fold: int, value: float) -> None:
         """Report a fold, and see whether the trial should go on. After the last fold it is whole in any case."""
-        is_last = fold + 1 == self.data.profile.folds
+        self.guard.check()
+        is_last = fold + 1 == self._folds
         if self._pruner.is_active and math.isfinite(value):
-            trial.report(value, fold)
-            if not is_last and trial.should_prune():
+            self._persistently(lambda: trial.report(value, fold))
+            if not is_last and self._persistently(trial.should_prune):
                 raise TrialCut("hopeless against the best trial")
-        limits = self._read_limits()
         if is_last:
             return
+        limits = self._read_limits()
         if limits.stop:
             raise TrialCut("the search was stopped")
         if limits.search_deadline is not None and time.time() > limits.search_deadline:
             raise TrialCut("the time for the search is over")
 
-    def _keep(self, trial: optuna.Trial, outcome: Outcome) -> None:
-        """Store, then tell: whoever sees a completed trial finds its artifacts. Not interrupted by SIGTERM."""
-        write_trial(self.store, self.context.job.paths, outcome.record, outcome.predictions, outcome.models)
-        persistently(lambda: self.study.tell(trial, outcome.record.value))
-
-    def _finish(self, trial: optuna.Trial, state: TrialState) -> None:
+    def _keep(self, trial: optuna.Trial, outcome: Outcome, began: float) -> None:
+        """Store, then tell: whoever sees a completed trial finds its artifacts."""
+        record = outcome.record
         try:
-            persistently(lambda: self.study.tell(trial, state=state))
+            self._persistently(
+                lambda: write_trial(self.store, self.context.job.paths, record, outcome.predictions, outcome.models)
+            )
+            self._persistently(lambda: self.study.tell(trial, record.value))
         except Exception as error:
             if not is_fenced(error):
                 raise
+            self._say("trial was retired", trial, began)
+            return
+        self._say("trial completed", trial, began, family=record.family, value=round(record.value, 6))
 
-    def _fail(self, trial: optuna.Trial, error: Exception, began: float) -> None:
-        words = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    def _end(self, trial: optuna.Trial, error: Exception, began: float) -> None:
+        """Tell what became of a trial that did not complete."""
+        if is_fenced(error):
+            self._say("trial was retired", trial, began)
+        elif isinstance(error, TrialCut | FitTimeout):
+            # without all folds there is nothing to compare or to keep; time, not the parameters, is to blame
+            self._tell(trial, TrialState.PRUNED)
+            self._say("trial cut", trial, began, why=str(error))
+        else:
+            words = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            self._tell(trial, TrialState.FAIL, words)
+            log.warning("trial failed", extra={"trial": trial.number, "error": words}, exc_info=error)
+
+    def _tell(self, trial: optuna.Trial, state: TrialState, words: str | None = None) -> None:
         try:
-            persistently(lambda: trial.set_user_attr(TrialAttr.ERROR, words))
-        except Exception as other:
-            if not is_fenced(other):
+            if words is not None:
+                self._persistently(lambda: trial.set_user_attr(TrialAttr.ERROR, words))
+            self._persistently(lambda: self.study.tell(trial, state=state))
+        except Exception as error:
+            if not is_fenced(error):
                 raise
-        self._finish(trial, TrialState.FAIL)
-        log.warning("trial failed", extra={"trial": trial.number, "error": words}, exc_info=error)
-        self._say("trial failed", trial, began, error=words)
 
     def _mark_preempted(self, trial: optuna.Trial) -> None:
         """Tell the operator to queue the trial again; if that fails it sees by itself that the pod is gone."""
@@ -194,38 +210,58 @@ class SearchLoop:
         except Exception as error:  # noqa: BLE001  # we are leaving; the operator repairs it
             log.warning("trial could not be handed back", extra={"trial": trial.number, "error": str(error)})
 
-    def _trials(self) -> list[optuna.trial.FrozenTrial]:
-        return persistently(lambda: self.study.get_trials(deepcopy=False))
-
     def _read_limits(self, *, fresh: bool = False) -> StudyLimits:
         read_at, limits = self._limits
         if fresh or limits is None or time.monotonic() - read_at > LIMITS_SECONDS:
-            limits = persistently(lambda: read_limits(self.study)) or limits
+            limits = self._persistently(lambda: read_limits(self.study)) or limits
             if limits is None:
                 raise StudyError("the study has no limits; the operator writes them when it starts the workers")
             self._limits = (time.monotonic(), limits)
         return limits
+
+    def _persistently(self, act: Callable[[], T], *, impatient: bool = False) -> T:
+        """impatient: nothing is lost by giving up when SIGTERM comes."""
+        return persistently(act, abandon=lambda: impatient and self.guard.is_requested)
 
     def _say(self, message: str, trial: optuna.Trial, began: float, **facts: object) -> None:
         seconds = round(time.monotonic() - began, 2)
         log.info(message, extra={"trial": trial.number, "seconds": seconds, **facts})
 
 
-def persistently(act: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T:
-    """Do something with the study, again and again while it does not answer: an outage must cost no finished trial.
+def _left(limits: StudyLimits) -> float | None:
+    """Seconds until the search must end."""
+    return None if limits.search_deadline is None else limits.search_deadline - time.time()
+
+
+_HOPELESS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, AccessDenied)
+"""Mistakes and refusals: the same call would end the same way again."""
+
+
+def persistently(
+    act: Callable[[], T],
+    seconds: float = OUTAGE_SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
+    abandon: Callable[[], bool] = lambda: False,
+) -> T:
+    """Do something with study or store, again and again while it does not answer: an outage must cost no finished trial.
 
     Raises:
-        Exception: at once if the trial was retired, else the last one after so many seconds.
+        StudyError: it did not answer for so many seconds.
+        Terminated: `abandon` said so.
+        Exception: what will not change by waiting, such as that the trial was retired.
     """
     deadline, wait = time.monotonic() + seconds, 0.2
     while True:
         try:
             return act()
         except Exception as error:
-            if is_fenced(error) or isinstance(error, ValueError | TypeError | KeyError) or time.monotonic() > deadline:
+            if is_fenced(error) or isinstance(error, _HOPELESS):
                 raise
-            log.warning(
-                "the study does not answer; trying again", extra={"error": f"{type(error).__name__}: {error}"[:200]}
-            )
-            time.sleep(wait)
+            words = f"{type(error).__name__}: {error}"[:200]
+            if abandon():
+                raise Terminated from error
+            if time.monotonic() + wait > deadline:
+                raise StudyError(f"study or output storage did not answer for {seconds:.0f} s: {words}") from error
+            log.warning("no answer; trying again", extra={"error": words})
+            sleep(wait)
             wait = min(5.0, wait * 2)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
+import math
+import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from rapidfuzz import process
 
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import DataError
-from kubeautoml.api.job import Choices, ColumnType, Parameter, Preset, SamplerType
+from kubeautoml.api.job import Choices, ColumnType, Parameter, Preset, SamplerType, Search
 from kubeautoml.api.pod import PodJob
 from kubeautoml_trainer.data.base import PreparedData
 from kubeautoml_trainer.models import FAMILIES
@@ -23,6 +24,11 @@ log = logging.getLogger(__name__)
 
 FAST_ENTRIES = 6
 """Portfolio entries of the Fast preset; the ranks put the best quality a second first."""
+
+BALANCED_RANK = 12
+"""Highest rank in the Balanced preset. Measured on Titanic: the slow entries behind it take a third of a minute's budget and
+come out no better; Best runs them all.
+"""
 
 GRID_STEPS = 3
 """Values of a range in a grid: both ends and the middle."""
@@ -45,6 +51,11 @@ class SearchPlan:
     spaces: dict[str, Space]
     portfolio: tuple[Entry, ...]
     only_portfolio: bool = False
+
+    @property
+    def searchable(self) -> tuple[str, ...]:
+        """Families that have parameters at all; the others have nothing to try after their portfolio entry."""
+        return tuple(name for name, space in self.spaces.items() if space)
 
 
 def data_shape(data: PreparedData, job: PodJob) -> DataShape:
@@ -79,16 +90,30 @@ def search_plan(
     for parameter in search.parameters:
         _must_know(parameter.when["family"], known, "spec.search.parameters.when.family")
     if search.sampler.type is SamplerType.GRID:
-        return SearchPlan(chosen, spaces, _grid(spaces), only_portfolio=True)
+        return SearchPlan(chosen, spaces, _grid(spaces, search.seed), only_portfolio=True)
+    fitting = [e for e in warm if _fits(e, spaces)]
+    portfolio = _unique([*fitting, *_entries(chosen, shape, search)])
+    return SearchPlan(chosen, spaces, tuple(portfolio), only_portfolio=not any(spaces.values()))
+
+
+def _entries(chosen: Mapping[str, Family], shape: DataShape, search: Search) -> list[Entry]:
+    """The families' own entries that the preset wants, best quality a second first."""
     ranked = sorted(
         ((rank, name, p) for name, family in chosen.items() for rank, p in family.portfolio(shape)),
         key=lambda item: (item[0], item[1]),
     )
-    entries = [Entry(name, p) for _, name, p in ranked if _keeps_user_ranges(name, p, search.parameters)]
-    if search.preset is Preset.FAST:
-        entries = entries[:FAST_ENTRIES]
-    fitting = [e for e in warm if e.family in chosen]
-    return SearchPlan(chosen, spaces, tuple(_unique([*fitting, *entries])))
+    if search.preset is Preset.BALANCED:
+        ranked = [item for item in ranked if item[0] <= BALANCED_RANK] or ranked
+    entries = [Entry(name, p) for _, name, p in ranked if _keeps_user_ranges(name, search.parameters)]
+    return entries[:FAST_ENTRIES] if search.preset is Preset.FAST else entries
+
+
+def _fits(entry: Entry, spaces: Mapping[str, Space]) -> bool:
+    """Whether an entry of an earlier job can be run in this one."""
+    if entry.family in spaces:
+        return True
+    log.info("trial of an earlier job left out", extra={"family": entry.family})
+    return False
 
 
 def _must_know(name: str, known: Mapping[str, object], where: str) -> None:
@@ -120,20 +145,28 @@ def _chosen(job: PodJob, known: dict[str, Family], shape: DataShape) -> dict[str
 
 
 def _space(family: Family, shape: DataShape, parameters: list[Parameter]) -> Space:
-    """The family's space, with the user's ranges in place of its own."""
+    """The family's space, with the user's ranges in place of its own; conditional parameters stand last."""
     space = dict(family.space(shape))
-    for given in parameters:
-        if given.when["family"] != family.name:
-            continue
-        if given.name not in space:
-            near = process.extractOne(given.name, list(space), score_cutoff=60)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise _invalid(
-                f"spec.search.parameters: {family.name} has no parameter '{given.name}'{hint}; it has {', '.join(space) or 'none'}"
-            )
-        conditions = {k: v for k, v in given.when.items() if k != "family"}
-        space[given.name] = _range(family.name, given, space[given.name], conditions)
-    return space
+    own = tuple(space)
+    given = [p for p in parameters if p.when["family"] == family.name]
+    for parameter in given:
+        for name in (parameter.name, *(k for k in parameter.when if k != "family")):
+            _must_have(name, own, family.name)
+        if sum(p.name == parameter.name for p in given) > 1:
+            raise _invalid(f"spec.search.parameters must name {parameter.name} of {family.name} once, got it twice")
+        conditions = {k: v for k, v in parameter.when.items() if k != "family"}
+        if parameter.name in conditions:
+            raise _invalid(f"spec.search.parameters: {parameter.name} of {family.name} must not depend on itself")
+        space[parameter.name] = _range(family.name, parameter, space[parameter.name], conditions)
+    return dict(sorted(space.items(), key=lambda item: bool(item[1].when)))
+
+
+def _must_have(name: str, own: tuple[str, ...], family: str) -> None:
+    if name not in own:
+        near = process.extractOne(name, own, score_cutoff=60)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        words = ", ".join(own) or "none"
+        raise _invalid(f"spec.search.parameters: {family} has no parameter '{name}'{hint}; it has {words}")
 
 
 def _range(
@@ -184,32 +217,49 @@ def _listed(choices: tuple[Value, ...]) -> str:
     return ", ".join(str(c).lower() if isinstance(c, bool) else str(c) for c in choices)
 
 
-def _keeps_user_ranges(family: str, entry: Parameters, parameters: list[Parameter]) -> bool:
-    """A user who narrows a family's range does not want entries outside it; its default is outside as well, so all go."""
+def _keeps_user_ranges(family: str, parameters: list[Parameter]) -> bool:
+    """A user's range replaces what the entries of a family say; the default, which entries leave out, may lie outside it."""
     return not any(p.when["family"] == family for p in parameters)
 
 
 def _unique(entries: list[Entry]) -> list[Entry]:
-    seen: set[tuple[str, tuple[tuple[str, Value], ...]]] = set()
+    seen: set[str] = set()
     kept = []
     for entry in entries:
-        key = (entry.family, tuple(sorted(entry.parameters.items())))
+        key = repr((entry.family, sorted(entry.parameters.items())))  # repr, as True == 1 == 1.0
         if key not in seen:
             seen.add(key)
             kept.append(entry)
     return kept
 
 
-def _grid(spaces: dict[str, Space]) -> tuple[Entry, ...]:
-    """Every combination of a few values of each parameter, family by family, none with more than its share."""
-    entries: list[Entry] = []
-    for family, space in spaces.items():
-        values = {name: _steps(spec) for name, spec in space.items()}
-        combinations = itertools.product(*values.values())
-        for combination in itertools.islice(combinations, MAX_GRID // len(spaces)):
-            parameters = dict(zip(values, combination, strict=True))
-            entries.append(Entry(family, {k: v for k, v in parameters.items() if applies(space[k].when, parameters)}))
+def _grid(spaces: dict[str, Space], seed: int) -> tuple[Entry, ...]:
+    """Every combination of a few values of each parameter, in random order, so that a part of the grid covers all of it.
+
+    A grid that is too large is cut to an even sample; each family gets its share.
+    """
+    entries = [
+        e for family, space in spaces.items() for e in _combinations(family, space, MAX_GRID // len(spaces), seed)
+    ]
+    random.Random(seed).shuffle(entries)
     return tuple(_unique(entries))
+
+
+def _combinations(family: str, space: Space, most: int, seed: int) -> list[Entry]:
+    values = {name: _steps(spec) for name, spec in space.items()}
+    total = math.prod(len(v) for v in values.values())
+    if total > most:
+        log.info("grid cut", extra={"family": family, "combinations": total, "kept": most})
+    picks = range(total) if total <= most else random.Random(seed).sample(range(total), most)
+    entries = []
+    for pick in picks:
+        parameters: dict[str, Value] = {}
+        for name, steps in values.items():
+            pick, index = divmod(pick, len(steps))
+            if applies(space[name].when, parameters):
+                parameters[name] = steps[index]
+        entries.append(Entry(family, parameters))
+    return entries
 
 
 def _steps(spec: Float | Int | Choice) -> list[Value]:

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml.api.job import PrunerType
 from kubeautoml.api.trials import TrialAttr
+from kubeautoml_trainer.search.space import FAMILY
 
 COMPLETED_BEFORE_PORTFOLIO = 5
 """Until so many trials are complete, portfolio trials are never pruned: there is nothing fair to compare them with."""
@@ -43,7 +44,12 @@ class MercifulPruner(BasePruner):  # type: ignore[misc]  # untyped here
         return not isinstance(self._inner, NopPruner)
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        completed = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-        if completed == 0 or (completed < COMPLETED_BEFORE_PORTFOLIO and TrialAttr.PORTFOLIO in trial.user_attrs):
+        """Never before some trials are complete, nor the first trial of a family: an ensemble lives on different models."""
+        completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        is_portfolio = TrialAttr.PORTFOLIO in trial.user_attrs
+        if not completed or (is_portfolio and len(completed) < COMPLETED_BEFORE_PORTFOLIO):
+            return False
+        family = trial.params.get(FAMILY)
+        if not any(t.params.get(FAMILY) == family for t in completed):
             return False
         return bool(self._inner.prune(study, trial))

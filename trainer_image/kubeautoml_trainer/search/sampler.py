@@ -11,26 +11,34 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml.api.job import SamplerType
 from kubeautoml.api.trials import TrialAttr
-from kubeautoml_trainer.models.space import Choice, Float, Int
-from kubeautoml_trainer.search.plan import Entry, SearchPlan, applies, contains
+from kubeautoml_trainer.models.space import Choice
+from kubeautoml_trainer.search.by_family import ByFamilySampler, cma_es, gaussian_process
+from kubeautoml_trainer.search.evolution import EvolutionarySampler
+from kubeautoml_trainer.search.plan import SearchPlan
+from kubeautoml_trainer.search.space import FAMILY
 
 GP_MAX_TRIALS = 250
 GP_MAX_DIMENSIONS = 20
 """Above these, Auto takes TPE: a Gaussian process costs the cube of the trials (Optuna's own AutoSampler has this limit)."""
 
-POPULATION = 50
-"""Evolutionary: TPOT's population, so that its example can be run side by side."""
+STARTUP = 16
+"""Completed trials before an optimiser takes over from chance. Twice the workers is advised for TPE; their number may change
+while the job runs, and samplers of different workers must not differ, so this is for eight.
+"""
+
+Maker = Callable[[int, int], BaseSampler]
+"""(seed, trial number) -> sampler."""
 
 
 def seed_of(*parts: object) -> int:
@@ -38,49 +46,74 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
 
 
-def make_sampler(kind: SamplerType, plan: SearchPlan, workers: int) -> Callable[[int], BaseSampler]:
-    """Seed -> sampler. `workers` sizes TPE's random start."""
-    startup = max(10, 2 * workers)
-    chosen = _auto(plan) if kind is SamplerType.AUTO else kind
+def make_sampler(kind: SamplerType, plan: SearchPlan) -> Maker:
+    """The optimiser of a job."""
 
-    def tpe(seed: int) -> BaseSampler:
-        return TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=startup, seed=seed)
+    def make(seed: int, number: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return _MAKERS[_auto(plan, number) if kind is SamplerType.AUTO else kind](plan, seed)
 
-    def evolutionary(seed: int) -> BaseSampler:
-        return NSGAIISampler(population_size=POPULATION, seed=seed)
-
-    makers: dict[SamplerType, Callable[[int], BaseSampler]] = {
-        SamplerType.TPE: tpe,
-        SamplerType.GP: lambda seed: GPSampler(seed=seed, n_startup_trials=startup, independent_sampler=tpe(seed)),
-        # a conditional space has no one shape to learn; what CMA-ES cannot take is left to TPE
-        SamplerType.CMA_ES: lambda seed: CmaEsSampler(
-            seed=seed, n_startup_trials=startup, independent_sampler=tpe(seed), warn_independent_sampling=False
-        ),
-        SamplerType.EVOLUTIONARY: evolutionary,
-        SamplerType.RANDOM: lambda seed: RandomSampler(seed=seed),
-        SamplerType.GRID: lambda seed: RandomSampler(seed=seed),
-    }
-    return makers[chosen]
+    return make
 
 
-def _auto(plan: SearchPlan) -> SamplerType:
-    """A Gaussian process for one small flat space, TPE for everything conditional."""
-    if len(plan.spaces) > 1:
+def _auto(plan: SearchPlan, number: int) -> SamplerType:
+    """A Gaussian process for one small flat numeric space, TPE for everything conditional."""
+    spaces = [plan.spaces[family] for family in plan.searchable]
+    if len(spaces) != 1 or number >= GP_MAX_TRIALS or len(spaces[0]) > GP_MAX_DIMENSIONS:
         return SamplerType.TPE
-    space = next(iter(plan.spaces.values()))
-    is_flat = not any(spec.when for spec in space.values())
-    return SamplerType.GP if is_flat and len(space) <= GP_MAX_DIMENSIONS else SamplerType.TPE
+    is_flat = not any(spec.when or isinstance(spec, Choice) for spec in spaces[0].values())
+    return SamplerType.GP if is_flat else SamplerType.TPE
 
 
-class PortfolioSampler(BaseSampler):  # type: ignore[misc]  # untyped here
+def _tpe(plan: SearchPlan, seed: int) -> BaseSampler:
+    return TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=seed)
+
+
+def _gp(plan: SearchPlan, seed: int) -> BaseSampler:
+    other = _tpe(plan, seed)
+    return ByFamilySampler(plan, gaussian_process(seed, STARTUP, other), other, only_numbers=False)
+
+
+def _cma_es(plan: SearchPlan, seed: int) -> BaseSampler:
+    return ByFamilySampler(plan, cma_es(seed, STARTUP), _tpe(plan, seed), only_numbers=True)
+
+
+def _random(plan: SearchPlan, seed: int) -> BaseSampler:
+    return RandomSampler(seed=seed)
+
+
+def _evolutionary(plan: SearchPlan, seed: int) -> BaseSampler:
+    return EvolutionarySampler(seed)
+
+
+_MAKERS: dict[SamplerType, Callable[[SearchPlan, int], BaseSampler]] = {
+    SamplerType.TPE: _tpe,
+    SamplerType.GP: _gp,
+    SamplerType.CMA_ES: _cma_es,
+    SamplerType.EVOLUTIONARY: _evolutionary,
+    SamplerType.RANDOM: _random,
+    # the grid is the portfolio; nothing is sampled after it
+    SamplerType.GRID: _random,
+}
+
+
+class PortfolioSampler(BaseSampler):  # type: ignore[misc]  # optuna is read without types
     """Fixed values while the portfolio lasts, then what the inner sampler says."""
 
-    def __init__(self, plan: SearchPlan, inner: Callable[[int], BaseSampler], seed: int) -> None:
+    def __init__(self, plan: SearchPlan, make: Maker, seed: int) -> None:
         self._plan = plan
-        self._make = inner
+        self._make = make
         self._seed = seed
-        self._inner: BaseSampler = inner(seed)
+        self._inner: BaseSampler = make(seed, 0)
         self._entries: dict[int, int | None] = {}
+        self._allowed: Collection[str] = plan.searchable
+
+    def allow(self, families: Collection[str]) -> None:
+        """Let only these families be sampled from now on (those whose trials fit the time left); portfolio entries of others
+        are passed over. Families without parameters never are: their portfolio entry is all there is to try.
+        """
+        self._allowed = [f for f in self._plan.searchable if f in families] or self._plan.searchable
 
     def entry_number(self, study: Study, trial: FrozenTrial) -> int | None:
         """Which portfolio entry a trial is; None when it is sampled."""
@@ -88,23 +121,23 @@ class PortfolioSampler(BaseSampler):  # type: ignore[misc]  # untyped here
             self._entries[trial.number] = self._find(study, trial)
         return self._entries[trial.number]
 
-    def entry(self, study: Study, trial: FrozenTrial) -> Entry | None:
-        """The portfolio entry of a trial."""
-        number = self.entry_number(study, trial)
-        return None if number is None else self._plan.portfolio[number]
-
     def _find(self, study: Study, trial: FrozenTrial) -> int | None:
         if TrialAttr.PORTFOLIO in trial.user_attrs:
             return int(trial.user_attrs[TrialAttr.PORTFOLIO])
-        if TrialAttr.RETRY_OF in trial.user_attrs:
+        if trial.system_attrs.get("fixed_params"):
             return None
-        earlier = study.get_trials(deepcopy=False)
-        retries = sum(1 for t in earlier if t.number < trial.number and TrialAttr.RETRY_OF in t.user_attrs)
-        number = trial.number - retries
-        return number if number < len(self._plan.portfolio) else None
+        trials = {t.number: t for t in study.get_trials(deepcopy=False)}
+        number = _first_attempt(trial, trials)
+        retries = sum(1 for n, t in trials.items() if n < number and TrialAttr.RETRY_OF in t.user_attrs)
+        entry = number - retries
+        return entry if entry < len(self._plan.portfolio) and self._is_allowed(entry) else None
+
+    def _is_allowed(self, entry: int) -> bool:
+        family = self._plan.portfolio[entry].family
+        return family in self._allowed or family not in self._plan.searchable or self._plan.only_portfolio
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self._inner = self._make(seed_of(self._seed, trial.number))
+        self._inner = self._make(seed_of(self._seed, trial.number), trial.number)
         if self.entry_number(study, trial) is None:
             self._inner.before_trial(study, trial)
 
@@ -118,48 +151,40 @@ class PortfolioSampler(BaseSampler):  # type: ignore[misc]  # untyped here
     ) -> dict[str, Any]:
         if self.entry_number(study, trial) is not None:
             return {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return dict(self._inner.sample_relative(study, trial, search_space))
+        found = dict(self._inner.sample_relative(study, trial, search_space))
+        return {**found, FAMILY: self._worthwhile(found[FAMILY], trial)} if FAMILY in found else found
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        entry = self.entry(study, trial)
-        if entry is None:
-            return self._inner.sample_independent(study, trial, param_name, param_distribution)
-        return entry.family if param_name == "family" else entry.parameters[param_name.partition(".")[2]]
+        number = self.entry_number(study, trial)
+        if number is not None:
+            entry = self._plan.portfolio[number]
+            return entry.family if param_name == FAMILY else entry.parameters[param_name.partition(".")[2]]
+        value = self._inner.sample_independent(study, trial, param_name, param_distribution)
+        return self._worthwhile(value, trial) if param_name == FAMILY else value
+
+    def _worthwhile(self, family: str, trial: FrozenTrial) -> str:
+        allowed = list(self._allowed)
+        return family if family in allowed else allowed[seed_of(self._seed, trial.number, FAMILY) % len(allowed)]
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
         if self.entry_number(study, trial) is None:
             self._inner.after_trial(study, trial, state, values)
 
 
-def suggest(trial: optuna.Trial, plan: SearchPlan, entry: Entry | None) -> Entry:
-    """The pipeline of a trial. What of a portfolio entry lies in the search space becomes a parameter of the study, so that
-    samplers learn from it; the rest of the entry is used all the same.
-    """
-    family = str(trial.suggest_categorical("family", tuple(plan.families)))
-    space = plan.spaces[family]
-    parameters: dict[str, Any] = {}
-    for name, spec in space.items():
-        is_fixed = entry is not None and (name not in entry.parameters or not contains(spec, entry.parameters[name]))
-        if is_fixed or not applies(spec.when, entry.parameters if entry else parameters):
-            continue
-        parameters[name] = _suggest(trial, f"{family}.{name}", spec)
-    return Entry(family, parameters if entry is None else dict(entry.parameters))
+def _first_attempt(trial: FrozenTrial, trials: dict[int, FrozenTrial]) -> int:
+    """Number of the trial that a retry goes back to; its own when it is none."""
+    number = int(trial.number)
+    origin = trial.user_attrs.get(TrialAttr.RETRY_OF)
+    while origin is not None:
+        number = int(origin)
+        origin = trials[number].user_attrs.get(TrialAttr.RETRY_OF)
+    return number
 
 
-def _suggest(trial: optuna.Trial, name: str, spec: Float | Int | Choice) -> Any:
-    if isinstance(spec, Choice):
-        return trial.suggest_categorical(name, spec.choices)
-    if isinstance(spec, Int):
-        step = 1 if spec.log else spec.step
-        return trial.suggest_int(name, spec.low, spec.high, step=step, log=spec.log)
-    return trial.suggest_float(name, spec.low, spec.high, log=spec.log)
-
-
-def family_of(trial: FrozenTrial) -> str | None:
-    """The family of a trial that has asked for it."""
-    found = trial.params.get("family")
-    return None if found is None else str(found)
+def origin_of(study: Study, trial: FrozenTrial) -> int:
+    """The first attempt at a trial's parameters: what its seed comes from, so that a retry repeats it."""
+    if TrialAttr.RETRY_OF not in trial.user_attrs:
+        return int(trial.number)
+    return _first_attempt(trial, {t.number: t for t in study.get_trials(deepcopy=False)})

@@ -17,29 +17,33 @@ class TerminationGuard:
 
     def __init__(self) -> None:
         self._requested = False
-        self._is_interruptible = True
+        self._protections = 0
 
     def install(self) -> None:
         """Take over SIGTERM for this process."""
-        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGTERM, self.on_signal)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The handler."""
         self._requested = True
-        if self._is_interruptible:
+        if not self._protections:
             raise Terminated
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether SIGTERM came."""
+        return self._requested
 
     @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """A stretch that SIGTERM may break; what follows it is safe until `check`."""
-        self._is_interruptible = True
-        if self._requested:
-            raise Terminated
+    def protected(self) -> Iterator[None]:
+        """A stretch that SIGTERM does not break; the next `check` raises what came meanwhile."""
+        self._protections += 1
         try:
             yield
         finally:
-            self._is_interruptible = False
+            self._protections -= 1
 
     def check(self) -> None:
-        """Raise what came while a result was being stored."""
+        """Raise what came in a protected stretch, or what a library's handler swallowed."""
         if self._requested:
             raise Terminated

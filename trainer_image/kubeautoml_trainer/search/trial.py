@@ -37,7 +37,7 @@ class TrialRun:
     """What a trial needs besides its pipeline.
 
     after_fold: called with (fold, its score) after each fold; raises `TrialCut` to end the trial.
-    fit_deadline: `time.monotonic()` by which the next fit must return.
+    fit_deadline: called with the number of folds left; `time.monotonic()` by which the next fit must return.
     """
 
     data: PreparedData
@@ -46,7 +46,7 @@ class TrialRun:
     threads: int
     seed: int
     after_fold: Callable[[int, float], None]
-    fit_deadline: Callable[[], float]
+    fit_deadline: Callable[[int], float]
 
 
 def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: TrialRun) -> Outcome:
@@ -65,7 +65,7 @@ def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: Tria
     folds = range(data.profile.folds)
     for fold in folds:
         train, valid, where = fold_rows(data, fold)
-        context = FitContext(run.task, run.metric, run.seed + fold, run.threads, run.fit_deadline())
+        context = FitContext(run.task, run.metric, run.seed + fold, run.threads, run.fit_deadline(len(folds) - fold))
         began = time.perf_counter()
         pipeline = family.fit(train, valid, data.schema, entry.parameters, context)
         fit_seconds += time.perf_counter() - began

@@ -1,0 +1,109 @@
+"""When a worker starts another trial, and how long its fits may take."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from kubeautoml_trainer.search.budget import Stop, Tally, families_in_time, fit_seconds, reason_to_stop, tally
+from search.fakes import make_limits
+
+START = datetime(2026, 1, 1)
+
+
+def make_trial(number: int, state: TrialState, value: float | None = None, seconds: float = 1.0, **attrs: Any):
+    ended = START + timedelta(seconds=number + seconds) if state.is_finished() else None
+    trial = optuna.trial.create_trial(
+        state=state,
+        value=value,
+        params={"family": "A"},
+        distributions={"family": CategoricalDistribution(("A", "B"))},
+        user_attrs=attrs,
+    )
+    return FrozenTrial(
+        number, state, value, START + timedelta(seconds=number), ended, trial.params, trial.distributions,
+        attrs, {}, {}, number,
+    )  # fmt: skip
+
+
+def make_tally(**changes: Any) -> Tally:
+    return Tally(**{"waiting": 0, "spent": 1, "failed": 0, "best": 0.5, "since_best": 0, "seconds": {}, **changes})
+
+
+def test_preempted_trials_are_not_spent_and_not_failed():
+    """A trial whose pod went away runs again, so it counts neither way."""
+    trials = [
+        make_trial(0, TrialState.COMPLETE, 0.9, seconds=4),
+        make_trial(1, TrialState.FAIL, preempted=True),
+        make_trial(2, TrialState.FAIL),
+        make_trial(3, TrialState.PRUNED),
+        make_trial(4, TrialState.RUNNING),
+        make_trial(5, TrialState.WAITING),
+    ]
+
+    seen = tally(trials, "RocAuc")
+
+    assert seen == Tally(waiting=1, spent=4, failed=1, best=0.9, since_best=1, seconds={"A": 4.0})
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "best", "since"),
+    [("RocAuc", [0.7, 0.9, 0.8, 0.9], 0.9, 2), ("Rmse", [3.0, 2.0, 2.5], 2.0, 1)],
+)
+def test_the_trials_since_the_best_are_counted_in_the_metrics_own_direction(metric, values, best, since):
+    """An equal value is no improvement."""
+    trials = [make_trial(i, TrialState.COMPLETE, v) for i, v in enumerate(values)]
+
+    seen = tally(trials, metric)
+
+    assert (seen.best, seen.since_best) == (best, since)
+
+
+@pytest.mark.parametrize(
+    ("limits", "seen", "why"),
+    [
+        ({}, {}, None),
+        ({"stop": True}, {}, Stop.STOPPED),
+        ({"search_deadline": 1000.0}, {}, Stop.DEADLINE),
+        ({"search_deadline": 1010.0}, {}, None),
+        ({"max_failed_trials": 2}, {"failed": 2}, Stop.FAILED_TRIALS),
+        ({"target_value": 0.5}, {"best": 0.5}, Stop.TARGET),
+        ({"target_value": 0.6}, {"best": 0.5}, None),
+        ({"patience_trials": 3}, {"since_best": 3}, Stop.PATIENCE),
+        ({"patience_trials": 3}, {"since_best": 9, "best": None}, None),
+        ({"max_trials": 4}, {"spent": 4}, Stop.MAX_TRIALS),
+        ({"max_trials": 4}, {"spent": 4, "waiting": 1}, None),
+        ({"max_trials": 4}, {"spent": 3}, None),
+    ],
+)
+def test_the_first_limit_reached_ends_the_search(limits, seen, why):
+    """A waiting retry is taken even when all trials are spent: it was counted when it ran first."""
+    assert reason_to_stop(make_limits(**limits), make_tally(**seen), "RocAuc", now=1000.0) is why
+
+
+def test_only_families_whose_trials_end_in_time_are_sampled():
+    """One that never ran gets the chance; without a deadline all do."""
+    seen = make_tally(seconds={"Fast": 1.0, "Slow": 9.0})
+
+    assert families_in_time(("Fast", "Slow", "New"), seen, left=5.0) == ["Fast", "New"]
+    assert families_in_time(("Fast", "Slow", "New"), seen, left=None) == ["Fast", "Slow", "New"]
+
+
+def test_all_fits_of_a_trial_end_before_the_deadline():
+    """Each gets its share of the time left, a first trial twice as much, and none more than there is."""
+    usual = {"is_first": False, "is_cold": False}
+    assert fit_seconds(40.5, 8, is_first=True, is_cold=False) == 5.0
+    assert fit_seconds(40.5, 8, **usual) == 2.5
+    assert fit_seconds(2.5, 8, **usual) == 0.25
+    assert fit_seconds(0.1, 1, **usual) == 0.0
+    assert fit_seconds(None, 8, **usual) == float("inf")
+
+
+def test_a_familys_first_fit_in_a_process_may_pay_for_its_libraries():
+    """Importing torch alone takes longer than a fold may."""
+    assert fit_seconds(40.5, 8, is_first=False, is_cold=True) == 10.0
