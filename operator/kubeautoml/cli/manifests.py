@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from kubeautoml.api.errors import ManifestError, UsageError
 from kubeautoml.api.objects import Manifest
@@ -54,11 +55,22 @@ def the_job(documents: list[Manifest], file: str) -> Manifest:
 
 def the_profile(documents: list[Manifest], job: Manifest) -> AutoMLProfile | None:
     """The AutoMLProfile that the job names, if the file holds it."""
-    wanted = ((job.get("spec") or {}).get("profileRef") or {}).get("name", "default")
+    spec = job.get("spec")
+    reference = spec.get("profileRef") if isinstance(spec, dict) else None
+    wanted = reference.get("name") if isinstance(reference, dict) else "default"
     for document in documents:
-        if document["kind"] == "AutoMLProfile" and document["metadata"]["name"] == wanted:
-            return AutoMLProfile.model_validate(document)
+        if document["kind"] == "AutoMLProfile" and (document.get("metadata") or {}).get("name") == wanted:
+            return _profile(document)
     return None
+
+
+def _profile(document: Manifest) -> AutoMLProfile:
+    try:
+        return AutoMLProfile.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        raise ManifestError(f"AutoMLProfile {document['metadata']['name']}: {path}: {first['msg']}") from error
 
 
 class _Dumper(yaml.SafeDumper):

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import json
 import os
 import signal
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from kubeautoml.api.check import check_job, parse_job, problems
 from kubeautoml.api.conditions import BudgetEnd, ConditionStatus, find_condition
-from kubeautoml.api.errors import StorageError
+from kubeautoml.api.errors import StorageError, UsageError
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.metrics import METRICS
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.profile import AutoMLProfile
-from kubeautoml.api.trials import StudyAttr
 from kubeautoml.cli.buckets import in_folders
 from kubeautoml.cli.manifests import read_manifests, the_job, the_profile, to_json, to_yaml
 from kubeautoml.cli.screen import Screen
@@ -55,7 +57,7 @@ def main(argv: list[str]) -> int:
     manifest = the_job(documents, args.filename)
     if args.buckets:
         manifest = in_folders(manifest, Path(args.buckets))
-    if args.serve:
+    if args.serve and isinstance(manifest.get("spec"), dict):
         manifest["spec"].setdefault("serving", {})
     if not _is_valid(manifest, the_profile(documents, manifest), args.filename):
         return 1
@@ -97,16 +99,22 @@ class LocalRun:
 
     async def to_the_end(self) -> AutoMLJob | None:
         """The finished object; None when somebody would not wait for it."""
-        self._state_file.parent.mkdir(parents=True, exist_ok=True)
-        earlier = self._earlier()
-        if earlier is not None and self._serve_port is None and _is_done(earlier, self._job):
+        with _alone(self._state_file.with_suffix(".lock")):
+            earlier = self._earlier()
+            if earlier is None or not _is_done(earlier, self._job):
+                return await self._search(earlier, reopen=True)
+            if self._serve_port is not None:
+                return await self._search(earlier, reopen=False)
             self._screen.finished_before(earlier)
             return earlier
+
+    async def _search(self, earlier: AutoMLJob | None, *, reopen: bool) -> AutoMLJob | None:
         studies = Studies()
         # A pod's log is read by people: keep progress bars and colours of libraries out of it.
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         try:
-            await self._reopen(studies, earlier)
+            if reopen:
+                await self._reopen(studies, earlier)
             async with LocalCluster(
                 self._workdir,
                 serve=self._serve_port is not None,
@@ -184,10 +192,30 @@ class LocalRun:
         self._screen.say(f"going on with the study of an earlier run ({done} completed trials)")
 
 
-_LOCAL: dict[str, Any] = {"status_interval_seconds": 1.0}
+_LOCAL: dict[str, Any] = {"status_interval_seconds": 1.0, "status_trials": 1}
 """On one machine nobody else pays for status updates, and a person is watching."""
 
-REOPENED = (StudyAttr.LIMITS, StudyAttr.FAILURE, StudyAttr.SEARCH, StudyAttr.STAGE, StudyAttr.RESULT)
+
+@contextmanager
+def _alone(lock_file: Path) -> Iterator[None]:
+    """Let one command at a time work on a job; the kernel drops the lock also of a killed one.
+
+    Raises:
+        UsageError: another command works on it, or the folder cannot be written.
+    """
+    try:
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        lock = lock_file.open("a")
+    except OSError as error:
+        raise UsageError(f"--workdir: {lock_file.parent} cannot be written: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another kubeautoml run works on this job in {lock_file.parents[3]}; wait for it, or use another --workdir"
+            ) from error
+        yield
 
 
 def _with_uid(job: AutoMLJob) -> AutoMLJob:
@@ -206,7 +234,8 @@ def _with_uid(job: AutoMLJob) -> AutoMLJob:
 
 def _is_done(earlier: AutoMLJob, job: AutoMLJob) -> bool:
     """Whether an earlier run reached its own end with this very spec, and its model is still there."""
-    if not _succeeded(earlier) or earlier.spec != job.spec or earlier.status.model is None:
+    same = earlier.spec.model_copy(update={"serving": job.spec.serving}) == job.spec
+    if not _succeeded(earlier) or not same or earlier.status.model is None:
         return False
     if earlier.status.budget_used.ended_by == BudgetEnd.INTERRUPTED:
         return False

@@ -66,8 +66,8 @@ class Screen:
             refused = find_condition(job.status.conditions, "Accepted")
             said = succeeded if refused is None or refused.status is not ConditionStatus.FALSE else refused
             reason, message = (said.reason, said.message) if said else ("Unknown", "the job did not end")
-            self.say(f"error: {reason}: {message}")
             self.say(f"logs: {self._logs}")
+            self.say(f"error: {reason}: {message}")
             return
         self._console.print(leaderboard_table(job))
         metrics = ", ".join(f"{k} {short_number(v, 4)}" for k, v in job.status.model.metrics.items())

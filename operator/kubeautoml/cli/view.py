@@ -69,10 +69,11 @@ def leaderboard_table(job: AutoMLJob) -> Table:
     numbers = ("RANK", "TRIAL", metric_of(job).upper(), "TIME")
     for name in ("RANK", "TRIAL", "FAMILY", metric_of(job).upper(), "TIME"):
         table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
-    table.add_column("PARAMETERS", overflow="ellipsis", no_wrap=True, ratio=1)
+    # Rich takes room from columns that may wrap, and only then from all: this one gives way, cut rather than wrapped.
+    table.add_column("PARAMETERS")
     for rank, trial in enumerate(job.status.leaderboard, start=1):
         seconds = "" if trial.duration_seconds is None else duration(trial.duration_seconds)
-        parameters = Text(parameter_text(trial), style="dim")
+        parameters = Text(parameter_text(trial), style="dim", no_wrap=True, overflow="ellipsis")
         table.add_row(str(rank), str(trial.trial), trial.family, short_number(trial.value), seconds, parameters)
     return table
 
@@ -121,7 +122,7 @@ def live_view(job: AutoMLJob, now: datetime | None = None) -> RenderableType:
     head.add_row(
         Text(f"{job.metadata.namespace}/{job.metadata.name}", style="bold"),
         Text(state(job), style="cyan"),
-        ProgressBar(total=100, completed=percent, width=30),
+        ProgressBar(total=100, completed=percent, width=20),
         f"{percent:3.0f}%",
         "" if left is None else f"{duration(left)} left",
     )

@@ -129,10 +129,25 @@ def _partial_beside(path: Path) -> Path:
     return Path(name)
 
 
+def _make_folder(folder: Path) -> None:
+    """The folder and those above it.
+
+    Raises:
+        StorageError: a file has the name of one of them.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next(p for p in (folder, *folder.parents) if p.is_file())
+        raise StorageError(
+            f"{file_uri(str(file))} must be a folder, it is a file; move it away, or choose another path"
+        ) from error
+
+
 @contextmanager
 def _complete_or_absent(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its name when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     partial = _partial_beside(path)
     try:
         yield partial

@@ -14,7 +14,7 @@ from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import DataError
 from kubeautoml.api.job import Task
 from kubeautoml.api.metrics import TaskType
-from kubeautoml_trainer.data.values import is_missing, to_numbers, to_texts
+from kubeautoml_trainer.data.values import is_missing, to_numbers, to_seconds, to_texts
 
 MAX_CLASSES = 1000
 MIN_ROWS = 10
@@ -82,8 +82,10 @@ def _unusable(task: Task, what: str) -> DataError:
 
 def _numbers(raw: pd.Series, usable: np.ndarray, task: Task, warnings: tuple[str, ...]) -> Target:
     parsed = to_numbers(raw[usable])
-    if pd.api.types.is_datetime64_any_dtype(raw.dtype):
-        raise _unusable(task, "holds dates; the target of TabularRegression must hold numbers")
+    if (parsed.any_bad or pd.api.types.is_datetime64_any_dtype(raw.dtype)) and _is_date(raw[usable]):
+        raise _unusable(
+            task, f"must hold numbers for TabularRegression, got dates{_first(raw[usable])}; turn them into a duration"
+        )
     if parsed.any_bad:
         value = raw[usable].iloc[int(np.flatnonzero(parsed.bad)[0])]
         raise _unusable(
@@ -109,6 +111,8 @@ def _classes(raw: pd.Series, usable: np.ndarray, task: Task, warnings: tuple[str
     if len(counts) > MAX_CLASSES or (_is_fraction(raw[usable]) and len(counts) > 20):
         raise _unusable(task, f"has {len(counts)} different values; for numbers use task type TabularRegression")
     rare = sorted(str(c) for c in counts.index[counts == 1])
+    if rare and _is_date(raw[usable]):
+        raise _unusable(task, f"must hold classes, got dates{_first(raw[usable])}; turn them into classes or a number")
     if rare:
         few = ", ".join(f"'{c}'" for c in rare[:5])
         raise _unusable(
@@ -119,6 +123,17 @@ def _classes(raw: pd.Series, usable: np.ndarray, task: Task, warnings: tuple[str
     codes = {c: i for i, c in enumerate(classes)}
     y = labels.map(codes).to_numpy(dtype=np.int64)
     return Target(usable, y, classes, _positive(task, classes, counts), warnings)
+
+
+def _is_date(raw: pd.Series) -> bool:
+    """Whether the values are dates: every one reads as such, and not as a number."""
+    if pd.api.types.is_datetime64_any_dtype(raw.dtype):
+        return True
+    return bool(to_numbers(raw).bad.all()) and not to_seconds(raw).any_bad
+
+
+def _first(raw: pd.Series) -> str:
+    return f" such as {str(raw.iloc[0])[:40]!r}"
 
 
 def _is_fraction(raw: pd.Series) -> bool:
