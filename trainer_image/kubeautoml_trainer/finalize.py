@@ -1,58 +1,50 @@
-"""`kubeautoml finalize`: the container entry point that makes the model of what the trials left.
+"""`kubeautoml finalize`: the container entry point that turns the trials into the model, once.
 
-Exit 0: the model is stored and the study knows it. 1: no model can be made, said in the study and in one line on stderr.
-Everything follows from the study and the stored trials, so a finalizer that was killed is simply started again.
+Exit 0: the model is stored and the study says so. 1: there can be none, said in the study and in one line on stderr. The model comes
+first; explanations and the report take what time is left. Nothing but the measured times depends on when it runs, so a finalizer that was
+killed and started again makes the same model.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from kubeautoml import __version__
 from kubeautoml.api.conditions import Reason
-from kubeautoml.api.errors import KubeAutoMLError
-from kubeautoml.api.job import ConstraintMetric
+from kubeautoml.api.errors import AccessDenied, DataError, KubeAutoMLError
 from kubeautoml.api.pod import PodContext
-from kubeautoml.api.trials import JobResult, StudyAttr
+from kubeautoml.api.trials import JobResult, StudyAttr, TrialAttr
 from kubeautoml_trainer.worker import give_up, limit_threads, log_to_stderr, open_study
 
 if TYPE_CHECKING:
     import optuna
 
     from kubeautoml.storage import ObjectStore
-    from kubeautoml_trainer.artifacts import Predictions, TrialRecord
-    from kubeautoml_trainer.bundle import Model
     from kubeautoml_trainer.data.base import PreparedData
-    from kubeautoml_trainer.ensemble import Cost, Selection
+    from kubeautoml_trainer.ensemble.build import Built
+    from kubeautoml_trainer.ensemble.stored import ScoredTrial
+    from kubeautoml_trainer.report.importance import Importance
+    from kubeautoml_trainer.report.leaderboard import Ranked
+    from kubeautoml_trainer.tasks.base import Task
 
 log = logging.getLogger("kubeautoml.finalize")
 
-REPORT_SECONDS = 20.0
-"""Time for plots and explanations when the job has no deadline; with one, what is left of it."""
-
-REPORT_MARGIN_SECONDS = 3.0
-LATENCY_CALLS = 60
-
-
-class CannotFinalize(KubeAutoMLError):
-    """No model can be made of what there is."""
-
-    default_reason = Reason.FINALIZE_FAILED
-
-
-@dataclass(frozen=True)
-class StoredTrial:
-    """A completed trial with what it left."""
-
-    record: TrialRecord
-    predictions: Predictions
+MARGIN_SECONDS = 4.0
+"""Kept between the end of explaining and the job's deadline, for writing; measured on two cores, with the disk busy."""
+EXPLAIN_SECONDS = 10.0
+"""For explanations, at most; a guess at what is worth waiting for."""
+SELECT_SECONDS = 60.0
+RECORDS_READ = 1_000
+"""Best trials whose records the leaderboard shows in full; of more only what the study knows."""
 
 
 def main(argv: list[str]) -> int:
@@ -63,309 +55,410 @@ def main(argv: list[str]) -> int:
     log_to_stderr()
     context = PodContext.from_env(os.environ)
     limit_threads(context.threads)
-
+    study = open_study(context)
     from kubeautoml.study import study_attr
 
-    study = open_study(context)
     if study_attr(study, StudyAttr.RESULT) is not None:
-        log.info("the model is there already")
+        log.info("the model is there already", extra={"study": study.study_name})
         return 0
+    from kubeautoml_trainer.ensemble.build import FinalizeError
+
     try:
-        result = Finalizer(context, study).run()
-    except CannotFinalize as error:
+        finalize(context, study)
+    except (FinalizeError, DataError, AccessDenied) as error:
         return give_up(study, "finalize", error)
-
-    from kubeautoml.study import set_study_attr
-
-    set_study_attr(study, StudyAttr.RESULT, result)
-    log.info("model stored", extra={"uri": result.model_uri, "metrics": result.metrics, "members": result.members})
     return 0
 
 
-class Finalizer:
-    """From stored trials to a stored model."""
+@dataclass(frozen=True)
+class Work:
+    """What all steps share. job_deadline: unix time at which the model is due, None for whenever."""
 
-    def __init__(self, context: PodContext, study: optuna.Study) -> None:
-        self._context = context
-        self._study = study
-        self._job = context.job
-        self._began = time.monotonic()
+    context: PodContext
+    study: optuna.Study
+    store: ObjectStore
+    data: PreparedData
+    task: Task
+    scored: list[ScoredTrial]
+    job_deadline: float | None
 
-    def run(self) -> JobResult:
-        """Select, check, evaluate, store.
+    def remaining_seconds(self) -> float:
+        """Until writing must begin."""
+        return float("inf") if self.job_deadline is None else self.job_deadline - time.time() - MARGIN_SECONDS
 
-        Raises:
-            CannotFinalize: no completed trial can be used, or none keeps the constraints.
-        """
-        from kubeautoml.storage import open_store
-        from kubeautoml_trainer.data.prepare import prepare
-        from kubeautoml_trainer.tasks import task_for
 
-        context, job = self._context, self._job
-        store = open_store(job.output.uri, context.output_credentials_dir)
-        self._say("Loading")
-        data = prepare(context)
-        task = task_for(job.task.type, data.schema)
-        trials = self._stored_trials(store, data)
-        self._say("Ensembling")
-        selection = self._select(trials, data, store)
-        self._say("Evaluating")
-        model = self._model(selection, trials, data, store)
-        self._check(model, selection, trials, data)
-        prediction = model.predict_typed(data.holdout.frame)
-        metrics = {m: task.score(m, data.holdout.y, prediction, data.holdout.weight) for m in task.metrics}
-        metrics = {m: float(v) for m, v in metrics.items() if np.isfinite(v)}
-        model.card["metrics"] = metrics
-        self._say("Writing")
-        sha256, size, latency = self._store(model, data, store)
-        self._report(model, selection, trials, data, prediction, metrics, latency, store)
-        return JobResult(
-            model_uri=job.paths.model,
-            sha256=sha256,
-            size_bytes=size,
+def finalize(context: PodContext, study: optuna.Study) -> JobResult:
+    """The steps, in order.
+
+    Raises:
+        FinalizeError: there can be no model.
+        DataError: the data is not what the trials saw.
+    """
+    timer = Timer()
+    work = load(context, study)
+    timer.lap("Loading")
+    tell_stage(study, "Ensembling")
+    built = build_model(work)
+    timer.lap("Ensembling")
+    tell_stage(study, "Evaluating")
+    facts = evaluate(work, built)
+    timer.lap("Evaluating")
+    tell_stage(study, "Writing")
+    upload_bundle(work, built)
+    timer.lap("Writing")
+    tell_stage(study, "Explaining")
+    report(work, built, facts)
+    timer.lap("Explaining")
+    result = tell_result(work, built, facts)
+    log.info("model finished", extra={"uri": result.model_uri, "members": len(result.members), "seconds": timer.laps})
+    return result
+
+
+class Timer:
+    """Seconds by step, for the log."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, step: str) -> None:
+        now = time.perf_counter()
+        self.laps[step] = round(now - self._last, 2)
+        self._last = now
+
+
+def tell_stage(study: optuna.Study, stage: str) -> None:
+    from kubeautoml.study import set_study_attr
+
+    set_study_attr(study, StudyAttr.STAGE, stage)
+
+
+def load(context: PodContext, study: optuna.Study) -> Work:
+    """Study and data."""
+    from kubeautoml.storage import open_store
+    from kubeautoml.study import read_limits
+    from kubeautoml_trainer.data.prepare import prepare
+    from kubeautoml_trainer.tasks import task_for
+
+    tell_stage(study, "Loading")
+    scored = scored_trials(study)
+    if not scored:
+        raise _nothing_completed(study)
+    data = prepare(context)
+    limits = read_limits(study)
+    return Work(
+        context=context,
+        study=study,
+        store=open_store(context.job.output.uri, context.output_credentials_dir),
+        data=data,
+        task=task_for(context.job.task.type, data.schema),
+        scored=scored,
+        job_deadline=None if limits is None else limits.job_deadline,
+    )
+
+
+def scored_trials(study: optuna.Study) -> list[ScoredTrial]:
+    """Completed trials with a finite value, by number."""
+    from kubeautoml_trainer.ensemble.stored import ScoredTrial
+
+    return [
+        ScoredTrial(t.number, _family(t), float(t.values[0]))
+        for t in study.get_trials(deepcopy=False)
+        if t.state.name == "COMPLETE" and t.values and abs(t.values[0]) < float("inf")
+    ]
+
+
+def _family(trial: Any) -> str:
+    return str(trial.user_attrs.get(TrialAttr.FAMILY) or trial.params.get("family", ""))
+
+
+def _nothing_completed(study: optuna.Study) -> KubeAutoMLError:
+    from kubeautoml_trainer.ensemble.build import FinalizeError
+
+    trials = study.get_trials(deepcopy=False)
+    errors = Counter(str(t.user_attrs[TrialAttr.ERROR]) for t in trials if t.user_attrs.get(TrialAttr.ERROR))
+    if errors:
+        words, times = errors.most_common(1)[0]
+        why = f"{times} of {len(trials)} trials ended in: {words[:500]}"
+    elif trials:
+        why = f"none of {len(trials)} trials ended in time; give spec.budget.maxDurationSeconds more"
+    else:
+        why = "no trial was started; give spec.budget.maxDurationSeconds more"
+    return FinalizeError(f"no trial completed, so there is no model: {why}", reason=Reason.NO_TRIAL_COMPLETED)
+
+
+def build_model(work: Work) -> Built:
+    """Select the ensemble and put its bundle on disk, checked."""
+    from kubeautoml_trainer.bundle import MemberFiles, write_bundle
+    from kubeautoml_trainer.bundle.manifest import Lineage
+    from kubeautoml_trainer.ensemble.base import Selection
+    from kubeautoml_trainer.ensemble.build import Workshop, build
+
+    job, data = work.context.job, work.data
+    lineage = Lineage(
+        job_name=job.name,
+        job_uid=job.uid,
+        namespace=job.namespace,
+        data_sha256=data.profile.sha256,
+        trials=len(work.scored),
+        seed=job.search.seed,
+    )
+    created_at = newest_end(work.study)
+
+    def write(folder: Path, selection: Selection, members: Sequence[MemberFiles], holdout: Any) -> None:
+        metrics = holdout_metrics(work, holdout)
+        write_bundle(
+            folder,
+            schema=data.schema,
+            task_type=job.task.type,
+            metric=job.metric,
+            members=members,
             metrics=metrics,
-            members=tuple(f"{m.family} {m.weight:.3f}" for m in model.members),
-            trials=len(self._study.get_trials(deepcopy=False)),
-            data_sha256=data.profile.sha256,
-            finished_at=time.time(),
-            code_version=__version__,
+            lineage=lineage,
+            card=model_card(work, selection, members, metrics, created_at),
+            created_at=created_at,
         )
 
-    def _say(self, stage: str) -> None:
-        from kubeautoml.study import set_study_attr
+    seconds = min(SELECT_SECONDS, max(1.0, 0.3 * work.remaining_seconds()))
+    scratch = work.context.scratch_dir / "finalize"
+    shop = Workshop(job, work.store, data, work.task, scratch, time.monotonic() + seconds)
+    return build(shop, _without_constants(work.scored), write)
 
-        log.info("stage", extra={"stage": stage, "seconds": round(time.monotonic() - self._began, 2)})
-        set_study_attr(self._study, StudyAttr.STAGE, stage)
 
-    def _stored_trials(self, store: ObjectStore, data: PreparedData) -> list[StoredTrial]:
-        """Candidates for the ensemble, best first; one whose artifacts are damaged is left out."""
-        from concurrent.futures import ThreadPoolExecutor
+def _without_constants(scored: list[ScoredTrial]) -> list[ScoredTrial]:
+    """A constant adds nothing but a pull to the middle, unless there is nothing else."""
+    return [t for t in scored if t.family != "Dummy"] or scored
 
-        from kubeautoml_trainer.ensemble import choose_candidates
 
-        complete = [t for t in self._study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
-        if not complete:
-            raise CannotFinalize(self._no_trial_words(), reason=Reason.NO_TRIAL_COMPLETED)
-        scored = [_Scored(t.number, str(t.params.get("family", "")), float(t.values[0])) for t in complete if t.values]
-        # a constant ranks nothing, but its share would pull all probabilities to the middle
-        scored = [s for s in scored if s.family != "Dummy"] or scored
-        chosen = choose_candidates(scored, self._job.metric, len(data.train))
-        with ThreadPoolExecutor(8) as threads:
-            found = list(threads.map(lambda c: self._read_trial(store, c.trial, data), chosen))
-        trials = [t for t in found if t is not None]
-        if not trials:
-            raise CannotFinalize(
-                f"the artifacts of all {len(chosen)} best trials in {self._job.paths.root}/trials are damaged; run the job again"
-            )
-        return trials
+def newest_end(study: optuna.Study) -> str:
+    """When the newest completed trial ended, RFC 3339: the same however often the finalizer is started."""
+    ends = [t.datetime_complete for t in study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
+    last = max((e.timestamp() for e in ends if e is not None), default=0.0)
+    return datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
-    def _read_trial(self, store: ObjectStore, number: int, data: PreparedData) -> StoredTrial | None:
-        from kubeautoml_trainer.artifacts import read_predictions, read_record
 
-        try:
-            trial = StoredTrial(
-                read_record(store, self._job.paths, number), read_predictions(store, self._job.paths, number)
-            )
-        except KubeAutoMLError as error:
-            log.warning("trial left out", extra={"trial": number, "error": str(error)})
-            return None
-        rows = (len(trial.predictions.oof), len(trial.predictions.holdout))
-        if rows != (len(data.train), len(data.holdout)):
-            log.warning("trial left out: other rows", extra={"trial": number, "rows": rows})
-            return None
-        return trial
+def holdout_metrics(work: Work, holdout: Any) -> dict[str, float]:
+    """All metrics of the task that are defined on these rows."""
+    rows = work.data.holdout
+    values = {m: work.task.score(m, rows.y, holdout, rows.weight) for m in work.task.metrics} if len(rows) else {}
+    return {m: float(v) for m, v in values.items() if abs(v) < float("inf")}
 
-    def _no_trial_words(self) -> str:
-        from kubeautoml.study import load_summary
 
-        summary = load_summary(self._study._storage, self._study.study_name)
-        why = f"; most frequent error: {summary.error}" if summary and summary.error else ""
-        return f"no trial completed{why}; give a larger budget, or fewer and faster search.families"
-
-    def _select(self, trials: list[StoredTrial], data: PreparedData, store: ObjectStore) -> Selection:
-        from kubeautoml_trainer.ensemble import Candidate, select
-        from kubeautoml_trainer.ensemble.base import UNLIMITED, Cost
-        from kubeautoml_trainer.tasks import task_for
-
-        limit = self._limit()
-        costs = {t.record.number: Cost() for t in trials}
-        if limit != UNLIMITED:
-            costs = {t.record.number: self._cost(t, data, store) for t in trials}
-        candidates = [
-            Candidate(t.record.number, t.record.family, t.record.value, t.predictions.oof, costs[t.record.number])
-            for t in trials
-        ]
-        task = task_for(self._job.task.type, data.schema)
-        found = select(
-            candidates, task, self._job.metric, data.train.y, data.train.weight, seed=self._job.search.seed, limit=limit
-        )
-        if found is None:
-            raise self._constraints_not_met(costs)
-        return found
-
-    def _limit(self) -> Cost:
-        from kubeautoml_trainer.ensemble.base import UNLIMITED, Cost
-
-        limits = {c.metric: float(c.max) for c in self._job.constraints}
-        latency = limits.get(ConstraintMetric.PREDICT_LATENCY_P99_MS, UNLIMITED.latency_ms)
-        size = limits.get(ConstraintMetric.MODEL_SIZE_MEGABYTES)
-        return Cost(latency, UNLIMITED.size_bytes if size is None else size * 1e6)
-
-    def _cost(self, trial: StoredTrial, data: PreparedData, store: ObjectStore) -> Cost:
-        """Measured with the trial's own models, one row at a time, as a server would."""
-        from kubeautoml_trainer.artifacts import load_pipelines
-        from kubeautoml_trainer.ensemble.base import Cost
-
-        pipelines = load_pipelines(store, self._job.paths, trial.record.number, self._context.scratch_dir / "costs")
-        latency = _latency_p99_ms(lambda frame: [p.predict(frame) for p in pipelines], data.holdout.frame)
-        return Cost(latency, float(trial.record.size_bytes))
-
-    def _constraints_not_met(self, costs: dict[int, Cost]) -> CannotFinalize:
-        words = ", ".join(f"{c.metric} of at most {c.max}" for c in self._job.constraints)
-        fastest = min(c.latency_ms for c in costs.values())
-        smallest = min(c.size_bytes for c in costs.values()) / 1e6
-        return CannotFinalize(
-            f"spec.constraints: no completed trial keeps {words}; the nearest had PredictLatencyP99Ms {fastest:.3g} and "
-            f"ModelSizeMegabytes {smallest:.3g}; raise the limits or include faster families",
-            reason=Reason.CONSTRAINTS_NOT_MET,
-        )
-
-    def _model(self, selection: Selection, trials: list[StoredTrial], data: PreparedData, store: ObjectStore) -> Model:
-        from kubeautoml_trainer.artifacts import load_pipelines
-        from kubeautoml_trainer.bundle import Member, Model
-        from kubeautoml_trainer.tasks import task_for
-
-        records = {t.record.number: t.record for t in trials}
-        members = [
-            Member(
-                weight,
-                records[number].family,
-                tuple(load_pipelines(store, self._job.paths, number, self._context.scratch_dir / "members")),
-            )
-            for number, weight in selection.weights.items()
-        ]
-        return Model(
-            data.schema,
-            task_for(self._job.task.type, data.schema),
-            tuple(members),
-            self._card(selection, records, data),
-        )
-
-    def _card(self, selection: Selection, records: dict[int, TrialRecord], data: PreparedData) -> dict[str, Any]:
-        """What a person wants to know of a model; without times, so that the same model has the same digest."""
-        job = self._job
-        return {
-            "name": job.name,
-            "namespace": job.namespace,
-            "task": job.task.type.value,
-            "target": job.task.target,
-            "metric": job.metric,
-            "validated": selection.value,
-            "members": [
-                {"trial": n, "weight": w, "family": records[n].family, "parameters": records[n].parameters}
-                for n, w in selection.weights.items()
-            ],
-            "data": {
-                "uri": job.dataset.train.uri,
-                "sha256": data.profile.sha256,
-                "rows": len(data.train),
-                "holdoutRows": len(data.holdout),
-                "folds": data.profile.folds,
-                "warnings": list(data.profile.warnings),
-            },
-        }
-
-    def _check(self, model: Model, selection: Selection, trials: list[StoredTrial], data: PreparedData) -> None:
-        """The model must say of the hold-out what its trials said.
-
-        Raises:
-            CannotFinalize: it does not; then something between training and saving is broken.
-        """
-        stored = {t.record.number: t.predictions.holdout for t in trials}
-        expected = sum(w * stored[n].astype(np.float64) for n, w in selection.weights.items())
-        got = model.predict_typed(data.holdout.frame)
-        scale = max(1.0, float(np.abs(expected).max()))
-        worst = float(np.abs(got - expected).max())
-        if worst > 1e-4 * scale:
-            raise CannotFinalize(
-                f"the saved model's predictions differ from its trials' by {worst:.3g}; report this as a bug"
-            )
-
-    def _store(self, model: Model, data: PreparedData, store: ObjectStore) -> tuple[str, int, float]:
-        """Write and upload the bundle, its index last; (digest, bytes, latency of one row)."""
-        from kubeautoml.storage import upload_folder
-        from kubeautoml_trainer.bundle import load_bundle, write_bundle
-        from kubeautoml_trainer.bundle.files import INDEX
-
-        folder = self._context.scratch_dir / "model"
-        sha256 = write_bundle(folder, model)
-        again = load_bundle(folder, sha256=sha256)
-        head = data.holdout.frame.head(1000)
-        if not np.allclose(again.predict_typed(head), model.predict_typed(head), atol=1e-6):
-            raise CannotFinalize("the written model predicts otherwise than the one in memory; report this as a bug")
-        latency = _latency_p99_ms(again.predict_typed, data.holdout.frame)
-        size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-        index = folder / INDEX
-        held_back = index.read_bytes()
-        index.unlink()
-        upload_folder(store, folder, self._job.paths.model)
-        store.write(f"{self._job.paths.model}/{INDEX}", held_back)
-        return sha256, size, latency
-
-    def _report(
-        self,
-        model: Model,
-        selection: Selection,
-        trials: list[StoredTrial],
-        data: PreparedData,
-        prediction: np.ndarray,
-        metrics: dict[str, float],
-        latency: float,
-        store: ObjectStore,
-    ) -> None:
-        """Everything for people; a failure here must not cost the model."""
-        from kubeautoml_trainer.report import Findings, write_report
-
-        self._say("Explaining")
-        findings = Findings(
-            job=self._job,
-            model=model,
-            selection=selection,
-            trials=[t.record for t in trials],
-            finished=self._study.get_trials(deepcopy=False),
-            data=data,
-            prediction=prediction,
-            metrics=metrics,
-            latency_p99_ms=latency,
-        )
-        try:
-            write_report(findings, store, deadline=time.monotonic() + self._time_for_report())
-        except Exception:
-            log.exception("the report could not be written; the model is there all the same")
-
-    def _time_for_report(self) -> float:
-        from kubeautoml.study import read_limits
-
-        limits = read_limits(self._study)
-        if limits is None or limits.job_deadline is None:
-            return REPORT_SECONDS
-        return min(REPORT_SECONDS, limits.job_deadline - time.time() - REPORT_MARGIN_SECONDS)
+def model_card(
+    work: Work, selection: Any, members: Sequence[Any], metrics: dict[str, float], created_at: str
+) -> dict[str, Any]:
+    """What a person should know of the model, for the bundle and the server's page."""
+    job, profile = work.context.job, work.data.profile
+    schema = profile.schema
+    return {
+        "name": job.name,
+        "task": job.task.type.value,
+        "target": schema.target,
+        "classes": list(schema.classes),
+        "positiveClass": schema.positive_class,
+        "objective": job.metric,
+        "metrics": metrics,
+        "crossValidated": {job.metric: selection.value},
+        "rows": {"train": profile.rows, "holdout": profile.holdout_rows, "folds": profile.folds},
+        "features": [c.name for c in schema.features],
+        "members": [
+            {"trial": m.trial, "family": m.family, "weight": m.weight, "parameters": dict(m.parameters)}
+            for m in members
+        ],
+        "warnings": list(profile.warnings),
+        "createdAt": created_at,
+        "intendedUse": f"Predicting '{schema.target}' for rows like those it was trained on; it has not been checked on others.",
+    }
 
 
 @dataclass(frozen=True)
-class _Scored:
-    trial: int
-    family: str
-    value: float
+class Facts:
+    """What evaluation found. `validated`: metrics of the ensemble's out-of-fold predictions, which chose its weights."""
+
+    holdout: dict[str, float]
+    validated: dict[str, float]
+    leaderboard: list[Ranked]
 
 
-def _latency_p99_ms(predict: Any, frame: Any) -> float:
-    """Milliseconds for one row, 99th percentile after a warm-up."""
-    rows = [frame.iloc[[i % len(frame)]] for i in range(LATENCY_CALLS)]
-    predict(rows[0])
-    seconds = []
-    for row in rows:
-        began = time.perf_counter()
-        predict(row)
-        seconds.append(time.perf_counter() - began)
-    return float(np.quantile(seconds, 0.99) * 1000)
+def evaluate(work: Work, built: Built) -> Facts:
+    """Hold-out and out-of-fold metrics of the ensemble, and the leaderboard."""
+    import numpy as np
+
+    from kubeautoml_trainer.ensemble.build import weighted_mean
+
+    oof = weighted_mean({n: t.oof for n, t in built.members.items()}, built.selection.weights)
+    seen = np.isfinite(oof).all(axis=1)
+    rows = work.data.train.take(seen)
+    validated = {m: work.task.score(m, rows.y, oof[seen], rows.weight) for m in work.task.metrics}
+    return Facts(
+        dict(built.model.metrics),
+        {m: v for m, v in validated.items() if abs(v) < float("inf")},
+        leaderboard(work, built),
+    )
+
+
+def leaderboard(work: Work, built: Built) -> list[Ranked]:
+    """All completed trials, best first, with what their records say of the best thousand."""
+    from kubeautoml_trainer.ensemble.candidates import best_first
+    from kubeautoml_trainer.ensemble.stored import read_records
+    from kubeautoml_trainer.report.leaderboard import Ranked
+
+    job = work.context.job
+    ranked = best_first(work.scored, job.metric)
+    records = read_records(work.store, job.paths, [t.trial for t in ranked[:RECORDS_READ]])
+    attrs = {t.number: t for t in work.study.get_trials(deepcopy=False)}
+    rows = work.data.holdout
+    out = []
+    for t in ranked:
+        record, trial = records.get(t.trial), attrs[t.trial]
+        stored = built.candidates.get(t.trial)
+        value = work.task.score(job.metric, rows.y, stored.holdout, rows.weight) if stored is not None else None
+        out.append(
+            Ranked(
+                trial=t.trial,
+                family=t.family,
+                value=t.value,
+                holdout_value=value,
+                weight=built.selection.weights.get(t.trial, 0.0),
+                fit_seconds=record.fit_seconds if record else trial.user_attrs.get(TrialAttr.FIT_SECONDS),
+                predict_seconds=record.predict_seconds if record else trial.user_attrs.get(TrialAttr.PREDICT_SECONDS),
+                size_bytes=record.size_bytes if record else None,
+                parameters=record.parameters if record else dict(trial.params),
+            )
+        )
+    return out
+
+
+def upload_bundle(work: Work, built: Built) -> None:
+    """Store the bundle, `bundle.json` last: a reader finds a whole model or none."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from kubeautoml_trainer.bundle.manifest import BUNDLE
+
+    target = work.context.job.paths.model
+    files = [p.relative_to(built.folder).as_posix() for p in built.folder.rglob("*") if p.is_file()]
+    work.store.delete(f"{target}/{BUNDLE}")
+    work.store.delete(f"{target}/")  # what an earlier attempt left would be strangers in this bundle
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(lambda f: work.store.upload(built.folder / f, f"{target}/{f}"), [f for f in files if f != BUNDLE])
+        )
+    work.store.upload(built.folder / BUNDLE, f"{target}/{BUNDLE}")
+
+
+def report(work: Work, built: Built, facts: Facts) -> None:
+    """Everything for people. A mistake in it must not cost the model, which is stored by now."""
+    try:
+        write_reports(work, built, facts, explain(work, built))
+    except Exception:
+        log.exception("the report could not be written; the model is there all the same")
+
+
+def explain(work: Work, built: Built) -> list[Importance]:
+    """Permutation importance, as far as the time allows."""
+    from kubeautoml_trainer.report.importance import permutation_importance
+
+    seconds = min(EXPLAIN_SECONDS, work.remaining_seconds())
+    if seconds <= 0:
+        return []
+    job = work.context.job
+    built.model.set_threads(work.context.threads)
+    return permutation_importance(
+        built.model.predict_rows,
+        work.task,
+        job.metric,
+        work.data.holdout,
+        seed=job.search.seed,
+        deadline=time.monotonic() + seconds,
+    )
+
+
+def write_reports(work: Work, built: Built, facts: Facts, importance: list[Importance]) -> None:
+    """Leaderboard, metrics, exported code, and the report if there is time to draw it."""
+    from kubeautoml_trainer.report.export import export_pipeline
+    from kubeautoml_trainer.report.leaderboard import leaderboard_csv
+
+    paths = work.context.job.paths
+    work.store.write(paths.leaderboard, leaderboard_csv(facts.leaderboard).encode())
+    work.store.write(paths.metrics, json.dumps(metrics_body(work, built, facts), indent=1, allow_nan=False).encode())
+    best = next(r for r in facts.leaderboard if r.trial in built.candidates)
+    work.store.write(
+        paths.pipeline,
+        export_pipeline(work.context.job, best, seed_of_trial(work, best.trial), len(work.scored)).encode(),
+    )
+    work.store.write(paths.report, report_html(work, built, facts, importance).encode())
+
+
+def seed_of_trial(work: Work, number: int) -> int:
+    """The seed that the worker gave the trial's first fold."""
+    from kubeautoml_trainer.search.sampler import origin_of, seed_of
+
+    trial = next(t for t in work.study.get_trials(deepcopy=False) if t.number == number)
+    return seed_of(work.context.job.search.seed, origin_of(work.study, trial)) % 2**31
+
+
+def metrics_body(work: Work, built: Built, facts: Facts) -> dict[str, Any]:
+    """`metrics.json`."""
+    job, profile = work.context.job, work.data.profile
+    latency = built.latency_p99_ms
+    return {
+        "task": job.task.type.value,
+        "objective": job.metric,
+        "holdout": facts.holdout,
+        "crossValidated": facts.validated,
+        "bestSingleCrossValidated": built.selection.best_single,
+        "rows": {"train": profile.rows, "holdout": profile.holdout_rows, "folds": profile.folds},
+        "model": {
+            "sha256": built.model.sha256,
+            "sizeBytes": built.size_bytes,
+            "predictLatencyP99Ms": round(latency, 3) if latency == latency else None,
+            "members": [{"trial": n, "weight": w} for n, w in built.selection.weights.items()],
+        },
+    }
+
+
+def report_html(work: Work, built: Built, facts: Facts, importance: list[Importance]) -> str:
+    """The report; without plots when there is no time for them."""
+    from kubeautoml_trainer.report.page import ReportFacts, report_page
+
+    job = work.context.job
+    return report_page(
+        ReportFacts(
+            job=job,
+            profile=work.data.profile,
+            task=work.task,
+            holdout=work.data.holdout,
+            prediction=built.holdout,
+            metrics=facts.holdout,
+            validated=facts.validated,
+            best_single=built.selection.best_single,
+            leaderboard=facts.leaderboard,
+            trial_values=[(t.trial, t.family, t.value) for t in work.scored],
+            importance=importance,
+            latency_p99_ms=built.latency_p99_ms,
+            size_bytes=built.size_bytes,
+            sha256=built.model.sha256,
+        ),
+        with_plots=work.remaining_seconds() > 0,
+    )
+
+
+def tell_result(work: Work, built: Built, facts: Facts) -> JobResult:
+    """Say in the study that the model is there; the operator waits for this."""
+    from kubeautoml import __version__
+    from kubeautoml.study import set_study_attr
+
+    families = {n: t.record.family for n, t in built.members.items()}
+    result = JobResult(
+        model_uri=work.context.job.paths.model,
+        sha256=built.model.sha256,
+        size_bytes=built.size_bytes,
+        metrics=facts.holdout,
+        members=tuple(f"{families[n]} {w:.3f} (trial {n})" for n, w in built.selection.weights.items())[:30],
+        trials=len(work.scored),
+        data_sha256=work.data.profile.sha256,
+        finished_at=time.time(),
+        code_version=__version__,
+    )
+    set_study_attr(work.study, StudyAttr.RESULT, result)
+    return result

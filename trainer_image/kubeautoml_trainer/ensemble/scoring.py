@@ -65,7 +65,7 @@ class SquaredError:
         mse = np.maximum(total, 0.0) / (picks.sum() + 1) ** 2
         if self._metric == "R2":
             return np.asarray(1 - mse / self._spread) if self._spread > 0 else np.full(len(candidates), np.nan)
-        return np.sqrt(mse) if self._metric == "Rmse" else mse
+        return np.asarray(np.sqrt(mse) if self._metric == "Rmse" else mse)
 
 
 class LogLoss:

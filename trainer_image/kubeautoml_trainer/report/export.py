@@ -1,23 +1,36 @@
-"""pipeline.py: the best pipeline as a short script that a person can read, run and change."""
+"""`pipeline.py`: the best single pipeline as a script that retrains it from the data and predicts; readable, and run by a test."""
 
 from __future__ import annotations
 
-from pprint import pformat
+import pprint
+from collections.abc import Mapping
 from string import Template
+from typing import Any
 
-from kubeautoml_trainer.report.findings import Findings
+from kubeautoml import __version__
+from kubeautoml.api.pod import PodJob
+from kubeautoml_trainer.report.leaderboard import Ranked
 
-SCRIPT = Template('''"""$target from $uri: the best single pipeline of AutoMLJob $name, trial $trial.
+# What retraining depends on; the rest of the job (output, budgets, secrets' names) stays at home.
+_KEPT = ("task", "objective")
 
-Cross-validated $metric $value. Retrain it on any file with the same columns, and predict another:
+_SCRIPT = Template(
+    '''#!/usr/bin/env python3
+"""Retrains the best single pipeline that KubeAutoML found, evaluates it, and predicts with it.
 
-    python pipeline.py TRAIN_FILE [PREDICT_FILE OUTPUT_FILE]
+    python pipeline.py DATA                                retrain and print the hold-out metrics
+    python pipeline.py DATA --predict ROWS --output FILE   ... then predict other rows into a CSV file
 
-Needs: pip install "kubeautoml[trainer]==$version"
+DATA is the training file of the job (CSV, TSV, Parquet or JSON lines; a path or an s3:// URI). Needs:
+
+    pip install 'kubeautoml[trainer]==$version'
 """
 
-import sys
-import time
+import argparse
+import math
+from pathlib import Path
+
+import numpy as np
 
 from kubeautoml.api.job import DataSource
 from kubeautoml.api.pod import PodJob
@@ -26,60 +39,110 @@ from kubeautoml_trainer.data.read import read_table
 from kubeautoml_trainer.data.schema import coerce
 from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.base import FitContext
-from kubeautoml_trainer.predict import as_uri
 from kubeautoml_trainer.tasks import task_for
 
+# Trial $trial of $trials: $metric $value in cross-validation$holdout_words.
 FAMILY = $family
 PARAMETERS = $parameters
-JOB = PodJob.model_validate_json($job)
+SEED = $seed  # fold k uses SEED + k
+
+# What is learned, and how rows and columns are treated.
+JOB = $job
 
 
-def train(file):
-    """Fit the pipeline on nine tenths of the rows; the last tenth stops it in time and scores it."""
-    job = JOB.model_copy(update={"dataset": JOB.dataset.model_copy(update={
-        "train": DataSource(uri=as_uri(file)), "test": None,
-        "split": JOB.dataset.split.model_copy(update={"test_fraction": "0.1"})})})
-    data, _ = prepare_frames(read_table(job.dataset.train), None, job)
+def main() -> None:
+    args = arguments()
+    job = PodJob.model_validate(JOB)
+    raw = read_table(source(args.data))
+    test = read_table(source(args.test)) if args.test else None
+    data, _ = prepare_frames(raw, test, job)
     task = task_for(job.task.type, data.schema)
-    context = FitContext(task, job.metric, seed=$seed, threads=1, deadline=time.monotonic() + 3600)
-    pipeline = family_named(FAMILY).fit(data.train, data.holdout, data.schema, PARAMETERS, context)
-    score = task.score(job.metric, data.holdout.y, pipeline.predict(data.holdout.frame), data.holdout.weight)
-    print(f"{job.metric} on the last tenth: {score:.5g}")
-    return pipeline, data.schema, task
+
+    # One pipeline a fold, each stopped early on the rows it does not learn from; together they predict their mean.
+    pipelines = []
+    for fold in range(data.profile.folds):
+        valid = data.fold == fold
+        learned = data.fold < fold if (data.fold < 0).any() else ~valid  # a time split learns from earlier rows only
+        context = FitContext(task, job.metric, SEED + fold, args.threads, math.inf)
+        train, watched = data.train.take(learned), data.train.take(valid)
+        pipelines.append(family_named(FAMILY).fit(train, watched, data.schema, PARAMETERS, context))
+
+    def predict(frame):
+        return np.mean([p.predict(frame) for p in pipelines], axis=0)
+
+    prediction = predict(data.holdout.frame)
+    print(f"{len(data.train)} training rows, {data.profile.folds} folds; on {len(data.holdout)} hold-out rows:")
+    for metric in task.metrics:
+        print(f"{metric} {task.score(metric, data.holdout.y, prediction, data.holdout.weight):.6f}")
+
+    if args.predict:
+        rows = coerce(read_table(source(args.predict)), data.schema)
+        task.output_frame(predict(rows)).to_csv(args.output, index=False)
+        print(f"{len(rows)} predictions written to {args.output}")
 
 
-def main():
-    if len(sys.argv) not in (2, 4):
-        sys.exit(__doc__)
-    pipeline, schema, task = train(sys.argv[1])
-    if len(sys.argv) == 4:
-        rows = read_table(DataSource(uri=as_uri(sys.argv[2])))
-        task.output_frame(pipeline.predict(coerce(rows, schema))).to_csv(sys.argv[3], index=False)
+def source(location: str) -> DataSource:
+    uri = location if "://" in location else "file://" + str(Path(location).resolve()).replace("%", "%25")
+    return DataSource(uri=uri, format=$format)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="training rows")
+    parser.add_argument("--test", help="rows for the evaluation$test_words")
+    parser.add_argument("--predict", metavar="ROWS", help="rows to predict")
+    parser.add_argument("--output", metavar="FILE", default="predictions.csv", help="where predictions go")
+    parser.add_argument("--threads", type=int, default=2, help="threads of one fit")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
     main()
-''')
+'''
+)
 
 
-def pipeline_script(findings: Findings) -> str:
-    """Python source for the best single trial of the model."""
-    from kubeautoml import __version__
+def export_pipeline(job: PodJob, best: Ranked, seed: int, trials: int) -> str:
+    """The script for the best single trial of a job, whose fits used `seed` and the numbers after it.
 
-    best = findings.trials[0]
-    job = findings.job.model_dump_json(by_alias=True, exclude_none=True)
-    named = {"target": findings.job.task.target, "uri": findings.job.dataset.train.uri}
-    # they stand in a docstring, which they must not be able to end
-    safe = {k: v.replace('"', "'").replace("\\", "/") for k, v in named.items()}
-    return SCRIPT.substitute(
-        **safe,
-        name=findings.job.name,
-        trial=best.number,
-        metric=findings.job.metric,
-        value=f"{best.value:.5g}",
+    All text from the job and the data stands in Python literals, so nothing in it can become code.
+    """
+    has_test = job.dataset.test is not None
+    holdout = "" if best.holdout_value is None else f", {best.holdout_value:.6g} on the hold-out"
+    return _SCRIPT.substitute(
         version=__version__,
+        trial=best.trial,
+        trials=trials,
+        metric=job.metric,
+        value=f"{best.value:.6g}",
+        holdout_words=holdout,
         family=repr(best.family),
-        parameters=pformat(dict(best.parameters), width=100, sort_dicts=False),
-        job=repr(job),
-        seed=findings.job.search.seed,
+        parameters=_literal(best.parameters),
+        seed=seed,
+        job=_literal(_portable(job)),
+        format=repr(job.dataset.train.format.value),
+        test_words=" (this job used its own test file: give it here)"
+        if has_test
+        else "; default: the job's split of DATA",
     )
+
+
+def _portable(job: PodJob) -> dict[str, Any]:
+    """The job, as `PodJob` reads it, without locations and secrets."""
+    body = job.to_manifest()
+    dataset = body["dataset"]
+    nowhere = {"uri": "file:///replaced/by/the/argument"}
+    return {
+        "name": job.name,
+        "namespace": job.namespace,
+        "uid": job.uid,
+        **{k: body[k] for k in _KEPT},
+        "dataset": {"train": nowhere, "split": dataset["split"], "columns": dataset["columns"]},
+        "constraints": [],
+        "search": {"seed": job.search.seed},
+        "output": nowhere,
+    }
+
+
+def _literal(value: Mapping[str, Any]) -> str:
+    return pprint.pformat(dict(value), width=100, sort_dicts=False)

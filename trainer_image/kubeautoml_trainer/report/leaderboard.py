@@ -1,39 +1,71 @@
-"""leaderboard.csv: every completed trial, best first."""
+"""`leaderboard.csv`: all completed trials, best first."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-import pandas as pd
+from kubeautoml_trainer.models.space import Parameters
 
-from kubeautoml.api.metrics import METRICS, Direction
-from kubeautoml_trainer.report.findings import Findings
+COLUMNS = (
+    "rank",
+    "trial",
+    "family",
+    "value",
+    "holdout_value",
+    "ensemble_weight",
+    "fit_seconds",
+    "predict_seconds",
+    "size_bytes",
+    "parameters",
+)
 
 
-def leaderboard(findings: Findings) -> pd.DataFrame:
-    """Rank, trial, family, value, seconds, and where they were read: fit and predict seconds, size, weight."""
-    records = {r.number: r for r in findings.trials}
-    complete = [t for t in findings.finished if t.state.name == "COMPLETE" and t.values]
-    sign = -1 if METRICS[findings.job.metric].direction is Direction.MAXIMIZE else 1
-    rows = []
-    for rank, trial in enumerate(sorted(complete, key=lambda t: (sign * t.values[0], t.number)), start=1):
-        record = records.get(trial.number)
-        family = str(trial.params.get("family", ""))
-        parameters = (
-            record.parameters if record else {k.partition(".")[2]: v for k, v in trial.params.items() if "." in k}
+@dataclass(frozen=True)
+class Ranked:
+    """One completed trial. What is not known of it, because its artifacts are gone or were not read, is None."""
+
+    trial: int
+    family: str
+    value: float
+    holdout_value: float | None = None
+    weight: float = 0.0
+    fit_seconds: float | None = None
+    predict_seconds: float | None = None
+    size_bytes: int | None = None
+    parameters: Parameters = field(default_factory=dict)
+
+
+def leaderboard_csv(ranked: Sequence[Ranked]) -> str:
+    """Comma-separated, one header line, parameters as JSON; `ranked` is best first."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for rank, t in enumerate(ranked, 1):
+        writer.writerow(
+            [
+                rank,
+                t.trial,
+                t.family,
+                _number(t.value),
+                _number(t.holdout_value),
+                _number(t.weight),
+                _number(t.fit_seconds, 4),
+                _number(t.predict_seconds, 4),
+                "" if t.size_bytes is None else t.size_bytes,
+                parameters_text(t.parameters),
+            ]
         )
-        rows.append(
-            {
-                "rank": rank,
-                "trial": trial.number,
-                "family": family,
-                findings.job.metric: trial.values[0],
-                "weight": findings.selection.weights.get(trial.number, 0.0),
-                "seconds": round(trial.duration.total_seconds(), 2) if trial.duration else None,
-                "fit_seconds": round(record.fit_seconds, 3) if record else None,
-                "predict_seconds": round(record.predict_seconds, 4) if record else None,
-                "size_bytes": record.size_bytes if record else None,
-                "parameters": json.dumps(parameters, default=str),
-            }
-        )
-    return pd.DataFrame(rows)
+    return out.getvalue()
+
+
+def parameters_text(parameters: Mapping[str, object]) -> str:
+    """JSON on one line."""
+    return json.dumps(dict(parameters), sort_keys=True, ensure_ascii=False)
+
+
+def _number(value: float | None, digits: int = 8) -> str:
+    return "" if value is None or value != value else f"{value:.{digits}g}"

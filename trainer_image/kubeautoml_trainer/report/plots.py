@@ -1,182 +1,194 @@
-"""Plots of the report, each an SVG text; matplotlib is imported only here."""
+"""The report's plots as inline SVG; matplotlib is imported only here, and only when one is drawn.
+
+Text from the data is shortened and given to matplotlib as plain text (no mathtext), which escapes it in the SVG.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from kubeautoml.api.metrics import is_better
-from kubeautoml_trainer.report.findings import Findings
-from kubeautoml_trainer.report.importance import Importance
-
-MAX_POINTS = 2000
-ACCENT, SOFT, DARK = "#1a66c2", "#b9c9da", "#1b2733"
+BLUE, ORANGE, GREY = "#2f6fb0", "#d9822b", "#8a94a0"
+_MOST_POINTS = 1_500  # dots in one SVG; more only make the page heavy
 
 
-@contextmanager
-def _figure(width: float = 5.6, height: float = 3.6) -> Iterator[tuple[Any, Any, list[str]]]:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    style = {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "svg.fonttype": "none",
-        "axes.edgecolor": "#8a97a3",
-    }
-    with plt.rc_context(style):
-        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
-        out: list[str] = []
-        try:
-            yield figure, axes, out
-            buffer = io.StringIO()
-            figure.savefig(buffer, format="svg", metadata={"Date": None})
-            text = buffer.getvalue()
-            out.append(text[text.index("<svg") :])
-        finally:
-            plt.close(figure)
+def plain(text: object, most: int = 28) -> str:
+    """Short, on one line, and without a dollar sign that would start a formula."""
+    line = " ".join(str(text).split()).replace("$", r"\$")
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
-def plots_for(findings: Findings, importance: list[Importance]) -> list[tuple[str, str]]:
-    """(title, SVG) of every plot that fits the task."""
-    wanted: list[tuple[str, Callable[[Findings], str]]] = [("Score over trials", score_over_trials)]
-    if not findings.model.classes:
-        wanted += [("Predicted and true", predicted_true), ("Residuals", residuals)]
-    else:
-        wanted.append(("Confusion matrix", confusion))
-        if len(findings.model.classes) == 2:
-            wanted += [("ROC curve", roc), ("Calibration", calibration)]
-    made = [(title, draw(findings)) for title, draw in wanted]
-    return (
-        [*made, ("What the model looks at", importance_bars(importance, findings.job.metric))] if importance else made
-    )
+def draw(paint: Callable[[Any], None], width: float = 5.6, height: float = 3.4, label: str = "") -> str:
+    """An SVG element: `paint` gets the axes."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "kubeautoml", "font.size": 9, "font.family": "sans-serif"}
+    ):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+        paint(axes)
+        out = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
+    return _inline(out.getvalue(), label)
 
 
-def score_over_trials(findings: Findings) -> str:
-    complete = sorted(
-        (t for t in findings.finished if t.state.name == "COMPLETE" and t.values), key=lambda t: t.datetime_complete
-    )
-    values = np.array([t.values[0] for t in complete])
-    best = list(values[:1])
-    for value in values[1:]:
-        best.append(value if is_better(findings.job.metric, value, best[-1]) else best[-1])
-    with _figure() as (_, axes, out):
-        axes.plot(range(1, len(values) + 1), values, "o", color=SOFT, markersize=4, label="trial")
-        axes.step(range(1, len(values) + 1), best, where="post", color=ACCENT, label="best so far")
-        # one hopeless trial must not flatten all others
-        low, high = np.quantile(values, [0.15, 1.0] if values[-1] >= values[0] else [0.0, 0.85])
-        low, high = (values.min(), values.max()) if len(values) < 5 else (low, high)
-        room = max(high - low, 1e-9) * 0.15
-        axes.set_ylim(low - room, high + room)
+def _inline(svg: str, label: str) -> str:
+    """Only the element, scaled by the page, with ids that cannot meet those of another plot."""
+    from html import escape
+
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    prefix = re.sub(r"[^a-z]", "", label.lower())
+    svg = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
+    svg = re.sub(r'xlink:href="#([^"]+)"', rf'xlink:href="#{prefix}-\1"', svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+
+
+def progress(values: Sequence[tuple[int, str, float]], metric: str, maximize: bool) -> str:
+    """Each trial's score, and the best so far. values: (number, family, value), by number."""
+
+    def paint(axes: Any) -> None:
+        numbers = np.array([v[0] for v in values])
+        scores = np.array([v[2] for v in values])
+        for family in sorted({v[1] for v in values}):
+            of = np.array([v[1] == family for v in values])
+            axes.scatter(numbers[of], scores[of], s=16, label=plain(family), alpha=0.85)
+        best = np.maximum.accumulate(scores) if maximize else np.minimum.accumulate(scores)
+        axes.step(numbers, best, where="post", color=GREY, linewidth=1.2, label="best so far")
+        axes.set_ylim(*_focus(scores, maximize))
+        axes.set_xlabel("trial")
+        axes.set_ylabel(f"{metric} (cross-validated)")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlabel("completed trials, in order of completion")
-        axes.set_ylabel(f"{findings.job.metric} (cross-validated)")
-        axes.legend(frameon=False)
-    return out[0]
+        axes.legend(fontsize=7.5, frameon=False, loc="lower right" if maximize else "upper right")
+
+    return draw(paint, width=7.2, label="Score over trials")
 
 
-def confusion(findings: Findings) -> str:
-    classes = list(findings.model.classes)[:20]
-    predicted = findings.prediction.argmax(axis=1)
-    table = np.zeros((len(classes), len(classes)), dtype=int)
-    for true, guess in zip(findings.data.holdout.y, predicted, strict=True):
-        if true < len(classes) and guess < len(classes):
-            table[true, guess] += 1
-    size = max(3.2, 0.5 * len(classes) + 2)
-    with _figure(size + 0.6, size) as (_, axes, out):
-        axes.imshow(table / np.maximum(table.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
-        for (i, j), count in np.ndenumerate(table):
-            share = count / max(1, table[i].sum())
-            axes.text(j, i, str(count), ha="center", va="center", color="white" if share > 0.6 else DARK)
-        names = [c if len(c) <= 14 else f"{c[:13]}…" for c in classes]
+def _focus(scores: np.ndarray, maximize: bool) -> tuple[float, float]:
+    """Limits that show the good trials, not one terrible one."""
+    good = np.sort(scores if maximize else -scores)[::-1]
+    best, usual = good[0], good[int(len(good) * 0.9) - 1] if len(good) > 9 else good[-1]
+    low = max(good[-1], best - 3 * (best - usual)) if best > usual else good[-1]
+    pad = 0.06 * (best - low) or 0.01 * abs(best) or 0.01
+    return (low - pad, best + pad) if maximize else (-best - pad, -low + pad)
+
+
+def importance(names: Sequence[str], means: Sequence[float], spreads: Sequence[float], metric: str) -> str:
+    """The columns that matter most, at most 20."""
+
+    def paint(axes: Any) -> None:
+        shown = min(len(names), 20)
+        places = np.arange(shown)[::-1]
+        axes.barh(places, means[:shown], xerr=spreads[:shown], color=BLUE, error_kw={"elinewidth": 0.8, "ecolor": GREY})
+        axes.set_yticks(places, [plain(n) for n in names[:shown]])
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        axes.set_xlabel(f"{metric} lost when the column is shuffled")
+
+    return draw(paint, width=7.2, height=1.0 + 0.26 * min(len(names), 20), label="Permutation importance")
+
+
+def confusion(table: np.ndarray, classes: Sequence[str]) -> str:
+    """Counts, truth by row, shaded by share of the row."""
+
+    def paint(axes: Any) -> None:
+        share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        names = [plain(c, 14) for c in classes]
         axes.set_xticks(
-            range(len(classes)),
-            names,
-            rotation=45 if len(classes) > 4 else 0,
-            ha="right" if len(classes) > 4 else "center",
+            range(len(names)), names, rotation=45 if len(names) > 4 else 0, ha="right" if len(names) > 4 else "center"
         )
-        axes.set_yticks(range(len(classes)), names)
+        axes.set_yticks(range(len(names)), names)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-    return out[0]
+        if len(names) <= 12:
+            for i, j in np.ndindex(table.shape):
+                color = "white" if share[i, j] > 0.55 else "#223"
+                axes.text(j, i, f"{table[i, j]:g}", ha="center", va="center", color=color)
+
+    size = 3.2 + 0.25 * max(0, len(classes) - 3)
+    return draw(paint, width=min(size + 0.6, 7), height=min(size, 6.4), label="Confusion matrix")
 
 
-def _positive(findings: Findings) -> tuple[np.ndarray, np.ndarray, str]:
-    schema = findings.model.schema
-    positive = schema.positive_class or schema.classes[1]
-    column = schema.classes.index(positive)
-    return findings.data.holdout.y == column, findings.prediction[:, column], positive
+def roc(y: np.ndarray, prediction: np.ndarray, classes: Sequence[str], positive: int) -> str:
+    """True against false positive rate: of the positive class, or of each class against the rest."""
 
-
-def roc(findings: Findings) -> str:
-    from sklearn.metrics import roc_curve
-
-    hit, score, positive = _positive(findings)
-    false_rate, true_rate, _ = roc_curve(hit, score)
-    with _figure(4.2, 3.8) as (_, axes, out):
-        axes.plot([0, 1], [0, 1], "--", color=SOFT)
-        axes.plot(false_rate, true_rate, color=ACCENT)
+    def paint(axes: Any) -> None:
+        for k in [positive] if len(classes) == 2 else range(min(len(classes), 8)):
+            hit = y == k
+            if not hit.any() or hit.all():
+                continue
+            order = np.argsort(-prediction[:, k], kind="stable")
+            true = np.concatenate(([0], np.cumsum(hit[order]))) / hit.sum()
+            false = np.concatenate(([0], np.cumsum(~hit[order]))) / (~hit).sum()
+            step = max(1, len(true) // _MOST_POINTS)
+            axes.plot(
+                np.append(false[::step], 1), np.append(true[::step], 1), linewidth=1.4, label=plain(classes[k], 18)
+            )
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
         axes.set_xlabel("false positive rate")
-        axes.set_ylabel(f"true positive rate of '{positive}'")
-        axes.set_title(f"area {findings.metrics.get('RocAuc', float('nan')):.4f}", fontsize=9)
-    return out[0]
+        axes.set_ylabel("true positive rate")
+        axes.set_aspect("equal")
+        axes.legend(fontsize=8, frameon=False, loc="lower right")
+
+    return draw(paint, width=3.9, height=3.6, label="ROC curve")
 
 
-def calibration(findings: Findings) -> str:
-    hit, score, positive = _positive(findings)
-    edges = np.unique(np.quantile(score, np.linspace(0, 1, 11)))
-    bins = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, max(0, len(edges) - 2))
-    points = [
-        (score[bins == b].mean(), hit[bins == b].mean()) for b in range(max(1, len(edges) - 1)) if (bins == b).any()
-    ]
-    with _figure(4.2, 3.8) as (_, axes, out):
-        axes.plot([0, 1], [0, 1], "--", color=SOFT)
-        axes.plot(*zip(*points, strict=True), "o-", color=ACCENT, markersize=4)
-        axes.set_xlabel(f"predicted probability of '{positive}'")
-        axes.set_ylabel("observed share")
-    return out[0]
+def calibration(y: np.ndarray, prediction: np.ndarray, classes: Sequence[str], positive: int) -> str:
+    """What happened against what was predicted, in ten bins of equal count."""
+
+    def paint(axes: Any) -> None:
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
+        for k in [positive] if len(classes) == 2 else range(min(len(classes), 8)):
+            order = np.argsort(prediction[:, k], kind="stable")
+            bins = [b for b in np.array_split(order, 10) if len(b)]
+            said = [prediction[b, k].mean() for b in bins]
+            happened = [(y[b] == k).mean() for b in bins]
+            axes.plot(said, happened, marker="o", markersize=3.5, linewidth=1.2, label=plain(classes[k], 18))
+        axes.set_xlabel("predicted probability")
+        axes.set_ylabel("share that was so")
+        axes.set_aspect("equal")
+        axes.legend(fontsize=8, frameon=False, loc="upper left")
+
+    return draw(paint, width=3.9, height=3.6, label="Calibration")
 
 
-def _sample(findings: Findings) -> tuple[np.ndarray, np.ndarray]:
-    true, guess = findings.data.holdout.y, findings.prediction[:, 0]
-    step = max(1, len(true) // MAX_POINTS)
-    return true[::step], guess[::step]
+def predicted_and_true(y: np.ndarray, predicted: np.ndarray, target: str) -> str:
+    """Each hold-out row; on the line it is exact."""
+
+    def paint(axes: Any) -> None:
+        some = _some(len(y))
+        axes.scatter(predicted[some], y[some], s=9, alpha=0.55, color=BLUE, linewidths=0)
+        ends = [min(y.min(), predicted.min()), max(y.max(), predicted.max())]
+        axes.plot(ends, ends, color=GREY, linewidth=0.8, linestyle="--")
+        axes.set_xlabel(f"predicted {plain(target, 20)}")
+        axes.set_ylabel(f"true {plain(target, 20)}")
+
+    return draw(paint, width=4.0, height=3.6, label="Predicted and true")
 
 
-def predicted_true(findings: Findings) -> str:
-    true, guess = _sample(findings)
-    with _figure(4.4, 4.0) as (_, axes, out):
-        ends = [min(true.min(), guess.min()), max(true.max(), guess.max())]
-        axes.plot(ends, ends, "--", color=SOFT)
-        axes.plot(true, guess, "o", color=ACCENT, markersize=3, alpha=0.5)
-        axes.set_xlabel(f"true {findings.model.schema.target}")
-        axes.set_ylabel("predicted")
-    return out[0]
+def residuals(y: np.ndarray, predicted: np.ndarray) -> str:
+    """How far off, and how often."""
+
+    def paint(axes: Any) -> None:
+        off = predicted - y
+        axes.hist(off, bins=min(40, max(8, int(np.sqrt(len(off)) * 1.5))), color=BLUE)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        axes.set_xlabel("predicted minus true")
+        axes.set_ylabel("rows")
+
+    return draw(paint, width=4.0, height=3.6, label="Residuals")
 
 
-def residuals(findings: Findings) -> str:
-    true, guess = _sample(findings)
-    with _figure(4.4, 4.0) as (_, axes, out):
-        axes.axhline(0, color=SOFT, linestyle="--")
-        axes.plot(guess, true - guess, "o", color=ACCENT, markersize=3, alpha=0.5)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true minus predicted")
-    return out[0]
-
-
-def importance_bars(importance: list[Importance], metric: str) -> str:
-    shown = importance[:20][::-1]
-    with _figure(5.6, 0.28 * len(shown) + 1.2) as (_, axes, out):
-        names = [i.column if len(i.column) <= 28 else f"{i.column[:27]}…" for i in shown]
-        axes.barh(
-            names, [i.mean for i in shown], xerr=[i.spread for i in shown], color=ACCENT, ecolor="#8a97a3", height=0.65
-        )
-        axes.set_xlabel(f"{metric} lost when the column is shuffled")
-    return out[0]
+def _some(n: int) -> np.ndarray:
+    if n <= _MOST_POINTS:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(0).choice(n, _MOST_POINTS, replace=False))
