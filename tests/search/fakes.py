@@ -65,7 +65,7 @@ class FakeFamily:
     interpretable: bool = False
     search_space: Space = field(default_factory=lambda: SPACE)
     entries: tuple[tuple[int, Parameters], ...] = PORTFOLIO
-    on_fit: OnFit = lambda parameters, context: None  # noqa: E731
+    on_fit: OnFit = lambda parameters, context: None
 
     def fits(self, shape: DataShape) -> bool:
         return True

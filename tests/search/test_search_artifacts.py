@@ -101,7 +101,7 @@ def test_a_damaged_record_is_refused(store, paths, text):
     """The message names the object."""
     store.write(paths.trial(7, RECORD), text)
 
-    with pytest.raises(BundleError, match="trial.json"):
+    with pytest.raises(BundleError, match=r"trial\.json"):
         read_record(store, paths, 7)
 
 
@@ -113,7 +113,7 @@ def test_arrays_are_read_without_pickle_and_only_as_float32_matrices(store, path
         np.save(buffer, array, allow_pickle=True)
         store.write(paths.trial(7, OOF), buffer.getvalue())
 
-        with pytest.raises(BundleError, match="oof.npy"):
+        with pytest.raises(BundleError, match=r"oof\.npy"):
             read_predictions(store, paths, 7)
 
 

@@ -1,0 +1,283 @@
+"""A worker's loop on a journal: what is told, what is stored, and what happens when things go wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from optuna.trial import TrialState
+
+from kubeautoml.api.errors import StudyError
+from kubeautoml.api.trials import RetireTrial, StudyAttr, StudyOrders
+from kubeautoml.study import carry_out_orders, load_summary, set_study_attr, study_attr
+from kubeautoml_trainer.artifacts import read_predictions, read_record
+from kubeautoml_trainer.models.base import FitTimeout
+from kubeautoml_trainer.models.space import Float
+from kubeautoml_trainer.search.budget import Stop
+from kubeautoml_trainer.search.loop import persistently
+from kubeautoml_trainer.search.signals import Terminated
+from search import fakes
+from search.fakes import FakeFamily, make_context, make_limits, make_loop, open_job_study
+
+FOLDS = 3
+
+
+def states(study) -> list[str]:
+    return [t.state.name for t in study.get_trials(deepcopy=False)]
+
+
+def test_a_worker_runs_until_max_trials_and_stores_what_it_tells(tmp_path):
+    """Every completed trial has a record with the told value, and predictions for every training row."""
+    context = make_context(tmp_path, pruner={"type": "None"})
+    study = open_job_study(context, make_limits(max_trials=4))
+    loop = make_loop(context, (FakeFamily(),), study)
+
+    assert loop.run() is Stop.MAX_TRIALS
+
+    trials = study.get_trials(deepcopy=False)
+    assert [t.user_attrs.get("portfolio") for t in trials] == [0, 1, None, None]
+    for trial in trials:
+        record = read_record(loop.store, context.job.paths, trial.number)
+        found = read_predictions(loop.store, context.job.paths, trial.number)
+        assert (record.value, record.family, record.attempt, record.folds) == (trial.value, "Fake", 1, FOLDS)
+        assert len(record.fold_values) == FOLDS
+        assert np.isfinite(found.oof).all() and len(found.oof) == len(loop.data.train)
+        assert len(found.holdout) == len(loop.data.holdout)
+        # the pooled metric, not the mean of the folds
+        assert trial.value == pytest.approx(float(np.sqrt(np.mean((found.oof[:, 0] - loop.data.train.y) ** 2))))
+    assert read_record(loop.store, context.job.paths, 1).parameters == {"rate": 0.5, "size": 3, "hidden": 7}
+
+
+def test_one_worker_with_one_seed_finds_the_same_leaderboard_again(tmp_path):
+    """Whatever the pod is called."""
+    found = []
+    for pod in ("first", "second"):
+        context = make_context(tmp_path / pod, pod)
+        study = open_job_study(context, make_limits(max_trials=25))
+        make_loop(context, (FakeFamily(), FakeFamily(name="Other", entries=())), study).run()
+        found.append([(t.state, t.value, t.params) for t in study.get_trials(deepcopy=False)])
+
+    assert found[0] == found[1]
+
+
+def test_a_failing_fit_fails_its_trial_and_never_the_worker(tmp_path):
+    """The reason is one line in the trial; too many of them end the search."""
+
+    def on_fit(parameters, context):
+        raise MemoryError("no room\nfor a tree")
+
+    context = make_context(tmp_path)
+    study = open_job_study(context, make_limits(max_failed_trials=2))
+
+    assert make_loop(context, (FakeFamily(on_fit=on_fit),), study).run() is Stop.FAILED_TRIALS
+
+    trials = study.get_trials(deepcopy=False)
+    assert states(study) == ["FAIL", "FAIL"]
+    assert trials[0].user_attrs["error"] == "MemoryError: no room for a tree"
+
+
+def test_a_fit_without_time_and_a_prediction_that_is_no_number_are_not_kept(tmp_path):
+    """The first is cut (time is to blame), the second fails (the model is)."""
+    seen = []
+
+    def on_fit(parameters, context):
+        seen.append(parameters)
+        if len(seen) == 1:
+            raise FitTimeout("no time for one round")
+
+    family = FakeFamily(on_fit=on_fit, entries=((0, {"rate": 0.1}), (1, {"rate": math.nan})))
+    context = make_context(tmp_path, pruner={"type": "None"})
+    study = open_job_study(context, make_limits(max_trials=2))
+
+    make_loop(context, (family,), study).run()
+
+    assert states(study) == ["PRUNED", "FAIL"]
+    assert study.trials[1].user_attrs["error"].startswith("ArithmeticError: Rmse of the predictions is not a number")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [({"stop": True}, Stop.STOPPED), ({"search_deadline": 1.0}, Stop.DEADLINE)],
+)
+def test_a_stop_between_two_folds_cuts_the_trial(tmp_path, change, why):
+    """The worker looks at the limits within a trial, too."""
+    context = make_context(tmp_path)
+    study = open_job_study(context, make_limits())
+
+    def on_fit(parameters, _):
+        set_study_attr(study, StudyAttr.LIMITS, make_limits(**change))
+        loop._limits = (-math.inf, None)
+
+    loop = make_loop(context, (FakeFamily(on_fit=on_fit),), study)
+
+    assert loop.run() is why
+    assert states(study) == ["PRUNED"]
+
+
+def test_a_retired_trial_is_left_alone_and_the_next_one_is_its_second_attempt(tmp_path):
+    """The worker's late result is refused; the same parameters run again, once."""
+    context = make_context(tmp_path, pruner={"type": "None"})
+    study = open_job_study(context, make_limits(max_trials=3))
+    fits = []
+
+    def on_fit(parameters, fit):
+        fits.append((dict(parameters), fit.seed))
+        if len(fits) == FOLDS:
+            order = RetireTrial(0, 1, "Preempted", requeue=True)
+            carry_out_orders(study._storage, context.job.study_name, StudyOrders(retire=(order,)))
+
+    loop = make_loop(context, (FakeFamily(on_fit=on_fit),), study)
+    loop.run()
+
+    trials = study.get_trials(deepcopy=False)
+    assert states(study) == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert fits[:FOLDS] == fits[FOLDS : 2 * FOLDS]
+    assert (trials[1].user_attrs["attempt"], trials[1].user_attrs["retry_of"]) == (2, 0)
+    assert read_record(loop.store, context.job.paths, 1).attempt == 2
+    assert [t.user_attrs.get("portfolio") for t in trials] == [0, 0, 1, None]
+    assert load_summary(study._storage, context.job.study_name).spent == 3
+
+
+def test_a_grid_ends_when_it_is_exhausted(tmp_path):
+    """Each point once; then the study says so."""
+    family = FakeFamily(search_space={"rate": Float(0.1, 0.9)})
+    context = make_context(tmp_path, sampler={"type": "Grid"})
+    study = open_job_study(context, make_limits(max_trials=100))
+
+    assert make_loop(context, (family,), study).run() is None
+
+    assert sorted(t.params["Fake.rate"] for t in study.trials) == pytest.approx([0.1, 0.5, 0.9])
+    assert study_attr(study, StudyAttr.SEARCH) == {"exhausted": True}
+
+
+def test_workers_side_by_side_share_the_portfolio_without_doubles(tmp_path):
+    """Four workers, four views of one journal: every entry once, and at most three trials too many."""
+    entries = tuple((i, {"rate": round(0.01 * (i + 1), 2)}) for i in range(12))
+    context = make_context(tmp_path, pruner={"type": "None"})
+    open_job_study(context, make_limits(max_trials=20))
+
+    def work(pod: str) -> None:
+        make_loop(make_context(tmp_path, pod, pruner={"type": "None"}), (FakeFamily(entries=entries),)).run()
+
+    threads = [threading.Thread(target=work, args=(f"pod-{i}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    trials = open_job_study(context).get_trials(deepcopy=False)
+    portfolio = sorted(t.user_attrs["portfolio"] for t in trials if "portfolio" in t.user_attrs)
+    assert portfolio == list(range(12))
+    assert all(t.state is TrialState.COMPLETE for t in trials)
+    assert 20 <= len(trials) <= 23
+    sampled = [json.dumps(t.params) for t in trials if "portfolio" not in t.user_attrs]
+    assert len(set(sampled)) == len(sampled)
+
+
+def start_worker(folder: Path, pod: str, seconds_per_fit: float) -> subprocess.Popen[str]:
+    """A worker process; returns when its first fit has begun."""
+    tests = str(Path(fakes.__file__).parent.parent)
+    command = [sys.executable, fakes.__file__, str(folder), pod, str(seconds_per_fit)]
+    env = {**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "fit\n"
+    return process
+
+
+def test_a_killed_workers_trial_is_run_again_and_nothing_is_lost_or_doubled(tmp_path):
+    """kill -9; the operator retires the trial; another worker runs attempt 2 with the same parameters."""
+    context = make_context(tmp_path)
+    study = open_job_study(context, make_limits(max_trials=3))
+    worker = start_worker(tmp_path, "pod-1", 60.0)
+    worker.kill()
+    worker.wait()
+    [lost] = load_summary(study._storage, context.job.study_name).running_trials
+    assert (lost.number, lost.pod_uid) == (0, "pod-1-uid")
+
+    order = RetireTrial(0, 1, "Preempted", requeue=True)
+    carry_out_orders(study._storage, context.job.study_name, StudyOrders(retire=(order,)))
+    make_loop(make_context(tmp_path, "pod-2"), (FakeFamily(),)).run()
+
+    trials = study.get_trials(deepcopy=False)
+    assert states(study) == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert trials[1].params == trials[0].params == {"family": "Fake", "Fake.rate": 0.1}
+    assert trials[1].user_attrs["attempt"] == 2
+    assert [t.user_attrs.get("portfolio") for t in trials] == [0, 0, 1, None]
+    assert load_summary(study._storage, context.job.study_name).preempted == 1
+
+
+def test_sigterm_hands_the_running_trial_back(tmp_path):
+    """The worker leaves at once with 143; the trial is marked preempted, so that it is queued again."""
+    context = make_context(tmp_path)
+    study = open_job_study(context, make_limits())
+    worker = start_worker(tmp_path, "pod-1", 60.0)
+    began = time.monotonic()
+    worker.send_signal(signal.SIGTERM)
+
+    assert worker.wait() == 143
+
+    assert time.monotonic() - began < 10
+    summary = load_summary(study._storage, context.job.study_name)
+    assert (summary.preempted, summary.running, summary.failed) == (1, 0, 0)
+
+
+def test_sigterm_while_a_result_is_being_stored_keeps_the_result(tmp_path, monkeypatch):
+    """The trial is complete and nothing of it is preempted; then the worker leaves."""
+    context = make_context(tmp_path)
+    study = open_job_study(context, make_limits())
+    loop = make_loop(context, (FakeFamily(),), study)
+    write = type(loop.store).write
+
+    def interrupted(self, uri: str, data: bytes) -> None:
+        loop.guard.on_signal(signal.SIGTERM, None)
+        write(self, uri, data)
+
+    monkeypatch.setattr(type(loop.store), "write", interrupted)
+    with pytest.raises(Terminated):
+        loop.run()
+
+    assert states(study) == ["COMPLETE"]
+    assert "preempted" not in study.trials[0].user_attrs
+    assert read_record(loop.store, context.job.paths, 0).number == 0
+
+
+def test_an_outage_is_waited_for_with_growing_pauses():
+    """A finished trial is told as soon as the study answers again."""
+    answers = [ConnectionError("away"), OSError("away"), "told"]
+    pauses: list[float] = []
+
+    def act() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    assert persistently(act, sleep=pauses.append) == "told"
+    assert pauses == [0.2, 0.4]
+
+
+def test_a_study_that_stays_away_ends_the_worker_in_one_line():
+    """After the time allowed; a mistake of ours is not repeated at all."""
+
+    def away() -> None:
+        raise ConnectionError("refused")
+
+    def mistaken() -> None:
+        raise TypeError("no")
+
+    with pytest.raises(StudyError, match="did not answer for 0 s: ConnectionError: refused"):
+        persistently(away, seconds=0)
+    with pytest.raises(TypeError):
+        persistently(mistaken)
+    with pytest.raises(Terminated):
+        persistently(away, abandon=lambda: True)
