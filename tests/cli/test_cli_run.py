@@ -6,12 +6,12 @@ import json
 import re
 import signal
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from cli.runs import Ended, Place, children_of, end_of, is_alive, make_rows, wait_until
+from kubeautoml.cli.main import main
 
 pytestmark = pytest.mark.slow
 
@@ -66,30 +66,29 @@ def test_a_finished_job_is_not_run_again(finished: tuple[Place, Ended]):
     assert again.seconds < 5
 
 
-def test_serve_answers_until_ctrl_c(finished: tuple[Place, Ended]):
+def test_serve_answers_until_ctrl_c(finished: tuple[Place, Ended], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """`--serve` on a finished job serves its model without a search; Ctrl-C ends it with exit code 0."""
     place, first = finished
-    lines: list[str] = []
+    rows = tmp_path / "rows.json"
+    make_rows(2).drop(columns="bought").to_json(rows, orient="records")
     process = place.start("--serve", "--port", "0")
+    lines = [""]
     assert process.stderr is not None
-    while not any("serving at" in line for line in lines):
+    while "serving at" not in lines[-1]:
         lines.append(process.stderr.readline())
         assert lines[-1], f"it ended without serving: {lines}"
     (url,) = re.findall(r"http://[0-9.:]+", lines[-1])
-    body = json.dumps(json.loads(make_rows(2).drop(columns="bought").to_json(orient="records"))).encode()
 
-    request = urllib.request.Request(f"{url}/v1/predict", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as response:
-        answer = json.load(response)
+    assert main(["predict", "shop", "-i", str(rows), "--url", url]) == 0
     started = children_of(process.pid)
     process.send_signal(signal.SIGINT)
     ended = end_of(process, 20)
 
-    assert len(answer["predictions"]) == 2
+    assert [p["bought"] in ("no", "yes") for p in json.loads(capsys.readouterr().out)["predictions"]] == [True, True]
     assert ended.code == 0, ended.err
+    assert started
     assert [p for p in started if is_alive(p)] == []
     assert place.completed().keys() == {0, 1, 2}
-    assert "completed trials)" not in "".join(lines)
     assert first.job["status"]["model"]["sha256"] == place.status()["model"]["sha256"]
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kubeautoml.api.errors import UsageError
+from kubeautoml.api.errors import ClusterError
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cli.manifests import to_json, to_yaml
@@ -54,7 +54,7 @@ def get_job(args: argparse.Namespace, cluster: KubeCluster) -> Manifest:
     """The job called args.name.
 
     Raises:
-        UsageError: there is none; names the nearest one.
+        ClusterError: there is none; names the nearest one.
     """
     namespace = namespace_of(args, cluster)
     found = wait_for(cluster.get(Ref("AutoMLJob", namespace, args.name)))
@@ -65,7 +65,7 @@ def get_job(args: argparse.Namespace, cluster: KubeCluster) -> Manifest:
     names = [m["metadata"]["name"] for m in wait_for(cluster.list("AutoMLJob", namespace))]
     near = process.extractOne(args.name, names, score_cutoff=60)
     hint = f"did you mean '{near[0]}'?" if near else f"jobs there: {', '.join(sorted(names)) or 'none'}"
-    raise UsageError(f"AutoMLJob '{args.name}' is not in namespace '{namespace}'; {hint}")
+    raise ClusterError(f"AutoMLJob '{args.name}' is not in namespace '{namespace}'; {hint}", reason="NotFound")
 
 
 def as_job(manifest: Manifest) -> AutoMLJob:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
 
+from kubeautoml.api.job import AutoMLJob
 from kubeautoml.cli.connection import add_connection, add_output, as_job, connect, namespace_of, print_objects, wait_for
 from kubeautoml.cli.view import age, metric_of, short_number, state
 
@@ -27,23 +29,32 @@ def main(argv: list[str]) -> int:
         print_objects(objects, args.output, as_list=True)
         return 0
     if not objects:
-        print("No AutoMLJobs found" + ("." if namespace is None else f" in namespace {namespace}."))
+        where = "" if namespace is None else f" in namespace {namespace}"
+        print(f"No AutoMLJobs found{where}.", file=sys.stderr)
         return 0
+    jobs = [as_job(o) for o in objects]
+    table = jobs_table(jobs, wide=args.output == "wide", with_namespace=namespace is None)
+    Console(width=500).print(table)
+    return 0
+
+
+def jobs_table(jobs: list[AutoMLJob], *, wide: bool, with_namespace: bool) -> Table:
+    """One line a job."""
     now = datetime.now(UTC)
     table = Table(box=None, pad_edge=False, header_style="")
-    columns = ["NAME", "STATE", "TRIALS", "BEST", "PROGRESS", "URL", "AGE"]
-    columns = (["NAMESPACE"] if namespace is None else []) + columns
-    columns += ["METRIC", "FAMILY", "MODEL"] if args.output == "wide" else []
-    for name in columns:
+    names = ["NAMESPACE"] * with_namespace + ["NAME", "STATE", "TRIALS", "BEST", "PROGRESS", "URL", "AGE"]
+    for name in names + ["METRIC", "FAMILY", "MODEL"] * wide:
         table.add_column(name, no_wrap=True)
-    for manifest in objects:
-        job = as_job(manifest)
-        s = job.status
-        row = [job.metadata.namespace] if namespace is None else []
-        row += [job.metadata.name, state(job), str(s.trials.total), short_number(s.best.value if s.best else None)]
-        row += [f"{s.progress_percentage}%", (s.serving.url if s.serving else None) or "", age(job, now)]
-        if args.output == "wide":
-            row += [metric_of(job), s.best.family if s.best else "", s.model.name if s.model else ""]
-        table.add_row(*row)
-    Console(width=200, soft_wrap=True).print(table)
-    return 0
+    for job in jobs:
+        table.add_row(*_row(job, now, wide=wide, with_namespace=with_namespace))
+    return table
+
+
+def _row(job: AutoMLJob, now: datetime, *, wide: bool, with_namespace: bool) -> list[str]:
+    status, best = job.status, job.status.best
+    row = [job.metadata.namespace] * with_namespace
+    row += [job.metadata.name, state(job), str(status.trials.total), short_number(best.value if best else None)]
+    row += [f"{status.progress_percentage}%", (status.serving.url if status.serving else None) or "", age(job, now)]
+    if wide:
+        row += [metric_of(job), best.family if best else "", status.model.name if status.model else ""]
+    return row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kubeautoml.api.errors import UsageError
+from kubeautoml.api.errors import ObjectNotFound
 from kubeautoml.cli.connection import add_connection, as_job, connect, get_job
 from kubeautoml.storage import open_store
 
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     job = as_job(get_job(args, connect(args)))
     uri = job.status.artifacts.report_uri if job.status.artifacts else None
     if uri is None:
-        raise UsageError(f"AutoMLJob '{args.name}' has no report yet; it is written when the search has ended")
+        raise ObjectNotFound(f"AutoMLJob '{args.name}' has no report yet; it is written when the search has ended")
     target = Path(args.output_file or f"{args.name}-report.html")
     open_store(uri).download(uri, target)
     print(f"{target} written from {uri}")

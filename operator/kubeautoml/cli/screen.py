@@ -70,9 +70,21 @@ class Screen:
             self.say(f"error: {reason}: {message}")
             return
         self._console.print(leaderboard_table(job))
-        metrics = ", ".join(f"{k} {short_number(v, 4)}" for k, v in job.status.model.metrics.items())
-        self.say(f"hold-out: {metrics}")
-        self.say(f"model:    {job.status.model.uri}")
+        self.say(f"hold-out: {_metrics(job, job.status.model.metrics)}")
+        self.say(f"model:    {_place(job.status.model.uri)}")
         if job.status.artifacts and job.status.artifacts.report_uri:
-            self.say(f"report:   {job.status.artifacts.report_uri}")
-        self.say(f"next:     kubeautoml serve --model {job.status.model.uri}")
+            self.say(f"report:   {_place(job.status.artifacts.report_uri)}")
+        self.say(f"next:     kubeautoml serve --model {_place(job.status.model.uri)}")
+
+
+def _metrics(job: AutoMLJob, metrics: dict[str, str]) -> str:
+    """All of them, the objective's first."""
+    ordered = sorted(metrics.items(), key=lambda item: item[0] != metric_of(job))
+    return ", ".join(f"{name} {short_number(value, 4)}" for name, value in ordered)
+
+
+def _place(uri: str) -> str:
+    """A path from here where the URI is a file below this folder: shorter to read, and what commands take as well."""
+    path = Path(uri.removeprefix("file://"))
+    here = Path.cwd()
+    return str(path.relative_to(here)) if uri.startswith("file://") and path.is_relative_to(here) else uri

@@ -1,0 +1,340 @@
+"""The daily verbs against a real API server: list, status, leaderboard, logs, report, suspend, resume, predict."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubeautoml.cli.main import main
+from real.controlplane import ControlPlane
+from real.kubelet import Kubelet
+
+pytestmark = pytest.mark.controlplane
+
+JOBS = "/apis/kubeautoml.dev/v1alpha1/namespaces/{}/automljobs"
+WHEN = "2026-01-05T12:00:00Z"
+
+
+def conditions(**states: str) -> list[dict[str, Any]]:
+    """Conditions by type, each "Status Reason"."""
+    given = {kind: state.split() for kind, state in states.items()}
+    return [
+        {"type": k, "status": s, "reason": r, "message": f"about {k}", "lastTransitionTime": WHEN}
+        for k, (s, r) in given.items()
+    ]
+
+
+def searching() -> dict[str, Any]:
+    """The status of a job in the middle of its search."""
+    best = {"trial": 4, "value": "0.8123", "family": "LightGBM", "parameters": {"LightGBM.num_leaves": "31"}}
+    return {
+        "observedGeneration": 1,
+        "conditions": conditions(Accepted="True SpecValid", Succeeded="Unknown Searching"),
+        "startTime": WHEN,
+        "progressPercentage": 40,
+        "trials": {"total": 6, "running": 1, "completed": 5},
+        "best": best,
+        "leaderboard": [best, {"trial": 1, "value": "0.79", "family": "Linear", "durationSeconds": 2}],
+    }
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    """The status of a job whose model is stored in a folder and served."""
+    uri = f"file://{folder}"
+    return searching() | {
+        "conditions": conditions(Accepted="True SpecValid", Succeeded="True ModelTrained", Ready="True Serving"),
+        "completionTime": WHEN,
+        "progressPercentage": 100,
+        "artifacts": {"rootUri": uri, "modelUri": f"{uri}/model", "reportUri": f"{uri}/report.html"},
+        "model": {"name": "churn-abc12-v1", "version": "v1", "uri": f"{uri}/model", "sha256": "0" * 64},
+        "serving": {"url": "http://churn-server.team.svc.cluster.local", "readyReplicas": 1, "modelVersion": "v1"},
+    }
+
+
+class Cluster:
+    """One namespace of the API server, with the command bound to it."""
+
+    def __init__(self, plane: ControlPlane, namespace: str, capsys: pytest.CaptureFixture[str]) -> None:
+        self.admin, self.namespace, self._capsys = plane.admin, namespace, capsys
+        self.flags = ["--kubeconfig", str(plane.kubeconfig), "-n", namespace]
+
+    def create(self, name: str, status: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+        body = {
+            "apiVersion": "kubeautoml.dev/v1alpha1",
+            "kind": "AutoMLJob",
+            "metadata": {"name": name},
+            "spec": {
+                "task": {"type": "TabularClassification", "target": "churned"},
+                "dataset": {"train": {"uri": "s3://lake/churn.csv"}},
+                "output": {"uri": "s3://models"},
+                **spec,
+            },
+        }
+        created = self.admin.post(JOBS.format(self.namespace), body)
+        if status is not None:
+            self.admin.patch(f"{JOBS.format(self.namespace)}/{name}/status", {"status": status})
+        return created
+
+    def job(self, name: str) -> dict[str, Any]:
+        return self.admin.get(f"{JOBS.format(self.namespace)}/{name}")
+
+    def call(self, verb: str, *words: str) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of a verb."""
+        code = main([verb, *words, *self.flags])
+        printed = self._capsys.readouterr()
+        return code, printed.out, printed.err
+
+    def out(self, verb: str, *words: str) -> str:
+        """What a verb that succeeds prints; it must say nothing on stderr."""
+        code, out, err = self.call(verb, *words)
+        assert (code, err) == (0, "")
+        return out
+
+
+@pytest.fixture
+def cluster(control_plane: ControlPlane, namespace: str, capsys: pytest.CaptureFixture[str]) -> Cluster:
+    return Cluster(control_plane, namespace, capsys)
+
+
+def cells(table: str) -> list[list[str]]:
+    """The words of every line."""
+    return [line.split() for line in table.splitlines()]
+
+
+def test_list_shows_each_job_on_one_line(cluster: Cluster, tmp_path: Path):
+    """State, trials, best score, progress, URL and age; a job nobody has looked at yet is Pending."""
+    cluster.create("new")
+    cluster.create("busy", searching())
+    cluster.create("done", finished(tmp_path))
+
+    header, *rows = cells(cluster.out("list"))
+
+    assert header == ["NAME", "STATE", "TRIALS", "BEST", "PROGRESS", "URL", "AGE"]
+    assert [r[:-1] for r in rows] == [
+        ["busy", "Searching", "6", "0.8123", "40%"],
+        ["done", "Serving", "6", "0.8123", "100%", "http://churn-server.team.svc.cluster.local"],
+        ["new", "Pending", "0", "0%"],
+    ]
+    assert all(r[-1].endswith("s") for r in rows)
+
+
+def test_list_in_other_formats(cluster: Cluster, tmp_path: Path):
+    """wide adds columns; json, yaml and name are kubectl's; -A adds the namespace."""
+    cluster.create("done", finished(tmp_path))
+
+    header, row = cells(cluster.out("list", "-o", "wide"))
+    assert header[-3:] == ["METRIC", "FAMILY", "MODEL"]
+    assert row[-3:] == ["RocAuc", "LightGBM", "churn-abc12-v1"]
+    listed = json.loads(cluster.out("list", "-o", "json"))
+    assert (listed["kind"], [o["metadata"]["name"] for o in listed["items"]]) == ("List", ["done"])
+    assert yaml.safe_load(cluster.out("list", "-o", "yaml")) == listed
+    assert cluster.out("list", "-o", "name") == "automljob.kubeautoml.dev/done\n"
+    assert [cluster.namespace, "done"] in [r[:2] for r in cells(cluster.out("list", "-A"))]
+
+
+def test_an_empty_namespace_is_said_as_kubectl_does(cluster: Cluster):
+    """On stderr, with exit 0; in JSON it is an empty list."""
+    assert cluster.call("list") == (0, "", f"No AutoMLJobs found in namespace {cluster.namespace}.\n")
+    assert json.loads(cluster.out("list", "-o", "json"))["items"] == []
+
+
+def test_status_shows_conditions_and_where_everything_is(cluster: Cluster, tmp_path: Path):
+    """One screen: progress, leaderboard, conditions, model, endpoint, report; -o json is the object."""
+    cluster.create("churn", finished(tmp_path))
+
+    text = cluster.out("status", "churn")
+
+    assert f"{cluster.namespace}/churn" in text
+    for words in ("Accepted", "SpecValid", "about Succeeded", "LightGBM"):
+        assert words in text
+    assert f"Model:    file://{tmp_path}/model\n" in text
+    assert "Endpoint: http://churn-server.team.svc.cluster.local\n" in text
+    assert f"Report:   file://{tmp_path}/report.html\n" in text
+    assert json.loads(cluster.out("status", "churn", "-o", "json"))["status"] == cluster.job("churn")["status"]
+
+
+def test_leaderboard_ranks_the_trials(cluster: Cluster):
+    """Best first, with parameters; JSON holds the same rows; without a trial it says so."""
+    cluster.create("busy", searching())
+    cluster.create("new")
+
+    assert cells(cluster.out("leaderboard", "busy")) == [
+        ["RANK", "TRIAL", "FAMILY", "ROCAUC", "TIME", "PARAMETERS"],
+        ["1", "4", "LightGBM", "0.8123", "num_leaves=31"],
+        ["2", "1", "Linear", "0.79", "2s"],
+    ]
+    assert json.loads(cluster.out("leaderboard", "busy", "-o", "json"))[0]["family"] == "LightGBM"
+    assert cluster.out("leaderboard", "new") == "AutoMLJob new has no completed trial yet\n"
+
+
+def test_suspend_and_resume_change_one_field(cluster: Cluster):
+    """spec.suspend is patched, nothing else; a second time says that nothing changed."""
+    before = cluster.create("churn")["spec"]
+
+    assert cluster.out("suspend", "churn") == "automljob.kubeautoml.dev/churn suspended\n"
+    assert cluster.job("churn")["spec"] == {**before, "suspend": True}
+    assert cluster.out("suspend", "churn") == "automljob.kubeautoml.dev/churn suspended (no change)\n"
+    assert cluster.out("resume", "churn") == "automljob.kubeautoml.dev/churn resumed\n"
+    assert cluster.job("churn")["spec"] == {**before, "suspend": False}
+    assert cluster.out("resume", "churn") == "automljob.kubeautoml.dev/churn resumed (no change)\n"
+
+
+def test_report_is_fetched_from_storage(cluster: Cluster, tmp_path: Path):
+    """The file is written beside the caller; a job without one says when it comes."""
+    (tmp_path / "report.html").write_text("<h1>churn</h1>")
+    cluster.create("churn", finished(tmp_path))
+    cluster.create("busy", searching())
+    target = tmp_path / "here.html"
+
+    said = cluster.out("report", "churn", "-O", str(target))
+
+    assert said == f"{target} written from file://{tmp_path}/report.html\n"
+    assert target.read_text() == "<h1>churn</h1>"
+    assert cluster.call("report", "busy") == (
+        1,
+        "",
+        "error: AutoMLJob 'busy' has no report yet; it is written when the search has ended\n",
+    )
+
+
+@pytest.mark.parametrize("verb", ["status", "leaderboard", "logs", "report", "suspend", "resume"])
+def test_an_unknown_job_gets_the_nearest_name(verb: str, cluster: Cluster):
+    """Exit 1, as kubectl has it for what is not found, and one line."""
+    cluster.create("churn")
+
+    code, out, err = cluster.call(verb, "chrun")
+
+    assert (code, out) == (1, "")
+    assert err == f"error: AutoMLJob 'chrun' is not in namespace '{cluster.namespace}'; did you mean 'churn'?\n"
+
+
+def test_logs_come_from_all_pods_of_the_job(cluster: Cluster, kubelet: Kubelet):
+    """Each line carries its pod; --tail and -c choose; --follow ends with the pods."""
+    job = cluster.create("churn")
+    assert cluster.call("logs", "churn")[0] == 1
+    for component, words in (("worker", ["one", "two"]), ("finalizer", ["three"])):
+        labels = {"kubeautoml.dev/job-uid": job["metadata"]["uid"], "kubeautoml.dev/component": component}
+        program = "; ".join(f"print('{w}', flush=True)" for w in words)
+        container = {"name": "c", "image": "none", "command": [sys.executable, "-c", program]}
+        pod = {
+            "metadata": {"name": f"churn-{component}", "labels": labels},
+            "spec": {"restartPolicy": "Never", "containers": [container]},
+        }
+        cluster.admin.post(f"/api/v1/namespaces/{cluster.namespace}/pods", pod)
+
+    followed = cluster.out("logs", "churn", "--follow")
+
+    lines = ["[churn-worker] one", "[churn-worker] two"]
+    assert sorted(followed.splitlines()) == ["[churn-finalizer] three", *lines]
+    assert cluster.out("logs", "churn", "-c", "worker").splitlines() == lines
+    assert cluster.out("logs", "churn", "-c", "worker", "--tail", "1").splitlines() == lines[1:]
+
+
+@pytest.fixture
+def endpoint() -> Iterator[tuple[str, list[Any]]]:
+    """An HTTP server that remembers what it was sent: its URL and the bodies."""
+    seen: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append((self.path, body))
+            refused = "wrong" in body["instances"][0]
+            self.send_response(422 if refused else 200)
+            self.end_headers()
+            self.wfile.write(b'{"error": "column age"}' if refused else b'{"predictions": [1]}')
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+            return
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", seen
+    server.shutdown()
+    server.server_close()
+
+
+def test_predict_sends_rows_to_an_endpoint(cluster: Cluster, endpoint: tuple[str, list[Any]], tmp_path: Path):
+    """A record, a list and JSON lines mean the same; a refusal and a dead endpoint are one line, exit 1."""
+    url, seen = endpoint
+    rows = tmp_path / "rows.json"
+    for text in ('{"age": 1}', '[{"age": 1}]', '{"age": 1}\n', '{"instances": [{"age": 1}]}'):
+        rows.write_text(text)
+        assert cluster.out("predict", "churn", "-i", str(rows), "--url", url) == '{"predictions": [1]}\n'
+    assert seen == [("/v1/predict", {"instances": [{"age": 1}]})] * 4
+
+    rows.write_text('{"wrong": 1}')
+    assert cluster.call("predict", "churn", "-i", str(rows), "--url", url) == (
+        1,
+        "",
+        f'error: {url}/v1/predict answered 422: {{"error": "column age"}}\n',
+    )
+    code, _, err = cluster.call("predict", "churn", "-i", str(rows), "--url", "http://127.0.0.1:9")
+    assert code == 1
+    assert err.startswith("error: nothing answers at http://127.0.0.1:9/v1/predict: ")
+    rows.write_text("age,1")
+    code, _, err = cluster.call("predict", "churn", "-i", str(rows), "--url", url)
+    assert (code, err[:40]) == (2, f"error: {rows} must hold JSON records"[:40])
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (lambda c: c["clusters"][0]["cluster"].update(server="https://127.0.0.1:9"), "https://127.0.0.1:9"),
+        (lambda c: c["users"][0]["user"].update(token="wrong"), "Unauthorized"),
+        (lambda c: c.update({"current-context": "nowhere"}), "nowhere"),
+    ],
+    ids=["no server", "wrong token", "no such context"],
+)
+def test_a_cluster_that_cannot_be_used_is_one_line(
+    break_it: Callable[[dict[str, Any]], None],
+    said: str,
+    control_plane: ControlPlane,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Exit 1 with what was tried."""
+    config = json.loads(control_plane.kubeconfig.read_text())
+    break_it(config)
+    file = tmp_path / "kubeconfig"
+    file.write_text(json.dumps(config))
+
+    assert main(["list", "--kubeconfig", str(file)]) == 1
+
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert said in printed.err
+    assert printed.err.count("\n") == 1
+
+
+def test_kubectl_finds_the_command_on_the_path(cluster: Cluster, control_plane: ControlPlane):
+    """`kubectl automl list` is the same program, with the kubeconfig from the environment."""
+    cluster.create("churn")
+    programs = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "KUBECONFIG": str(control_plane.kubeconfig),
+    }
+
+    done = subprocess.run(
+        ["kubectl", "automl", "list", "-n", cluster.namespace, "-o", "name"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "automljob.kubeautoml.dev/churn\n", "")
