@@ -1,8 +1,11 @@
-"""Prometheus metrics of one model server."""
+"""Prometheus metrics of one model server, and the middleware that takes them."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -12,6 +15,7 @@ class ServerMetrics:
 
     def __init__(self, model: str, version: str, sha256: str) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.requests = Counter(
             "kubeautoml_server_requests_total",
             "Requests by endpoint and status.",
@@ -26,7 +30,7 @@ class ServerMetrics:
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
-        self.unseen = Counter(
+        self.ignored = Counter(
             "kubeautoml_server_ignored_columns_total",
             "Columns in requests that the model does not know.",
             registry=self.registry,
@@ -38,3 +42,31 @@ class ServerMetrics:
             registry=self.registry,
         )
         info.labels(model, version, sha256).set(1)
+
+
+class Measured:
+    """ASGI middleware: counts every request and its seconds, also those that end in an error."""
+
+    def __init__(self, app: ASGIApp, metrics: ServerMetrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        code, started = 500, time.perf_counter()
+
+        async def note(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note)
+        finally:
+            # the route's pattern, not the path: a caller must not be able to make up label values
+            endpoint = getattr(scope.get("route"), "path", "other")
+            self.metrics.requests.labels(endpoint, str(code)).inc()
+            self.metrics.seconds.labels(endpoint).observe(time.perf_counter() - started)

@@ -8,6 +8,17 @@ from kubeautoml.api.job import ColumnType
 from kubeautoml_trainer.data.base import Column, Schema
 from kubeautoml_trainer.serve.rows import DATATYPES, example_record
 
+ERROR: dict[str, Any] = {
+    "description": "What is wrong, in one sentence.",
+    "content": {
+        "application/json": {
+            "schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+            "example": {"error": "column 'age' must be a number, got 'old' in row 0"},
+        }
+    },
+}
+"""The answer to every refused request."""
+
 _JSON_TYPES: dict[ColumnType, str] = {ColumnType.NUMBER: "number", ColumnType.BOOLEAN: "boolean"}
 
 
@@ -27,13 +38,15 @@ def records_body(schema: Schema) -> dict[str, Any]:
     """OpenAPI of POST /v1/predict."""
     record = {
         "type": "object",
+        "required": [c.name for c in schema.features],
         "properties": {
             c.name: {"type": [_JSON_TYPES.get(c.type, "string"), "null"], "description": describe(c)}
             for c in schema.features
         },
     }
-    instances = {"type": "object", "properties": {"instances": {"type": "array", "items": record}}}
-    body = {"oneOf": [record, {"type": "array", "items": record}, instances]}
+    records = {"type": "array", "minItems": 1, "items": record}
+    instances = {"type": "object", "required": ["instances"], "properties": {"instances": records}}
+    body = {"anyOf": [instances, records, record]}
     return _json_body(body, {"instances": [example_record(schema)]})
 
 

@@ -8,11 +8,18 @@ from functools import cache
 from pathlib import Path
 from string import Template
 from typing import Any
+from urllib.parse import quote
 
 from kubeautoml.api.job import ColumnType
 from kubeautoml_trainer.data.base import Column, Schema
 from kubeautoml_trainer.serve.openapi import describe
 from kubeautoml_trainer.serve.rows import example_value
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'"
+)
+"""The page may talk to its own server and to nobody else."""
 
 MAX_CHOICES = 50
 """Categories with more levels get a text field; a longer menu is no help."""
@@ -26,7 +33,9 @@ def page(name: str, version: str, schema: Schema, card: dict[str, Any]) -> str:
         "metrics": card.get("metrics") or {},
         "columns": [_column_facts(c) for c in schema.features],
     }
-    return _template().substitute(name=html.escape(name), version=html.escape(version), facts=_script_json(facts))
+    return _template().substitute(
+        name=html.escape(name), version=html.escape(version), path=quote(name, safe=""), facts=_script_json(facts)
+    )
 
 
 @cache

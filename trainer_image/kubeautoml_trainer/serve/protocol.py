@@ -43,13 +43,27 @@ def wanted_outputs(body: dict[str, Any], schema: Schema) -> list[str]:
     """
     known = [o["name"] for o in output_metadata(schema)]
     asked = body.get("outputs")
-    if not asked:
+    if asked is None or asked == []:
         return known
+    if not isinstance(asked, list):
+        raise PredictionError('outputs must be a list such as [{"name": "' + known[0] + '"}]')
     names = [o.get("name") if isinstance(o, dict) else o for o in asked]
     for name in names:
         if name not in known:
             raise PredictionError(f"output {name!r} is not one of this model's outputs: {', '.join(known)}")
     return [str(n) for n in names]
+
+
+def request_id(body: dict[str, Any]) -> str | None:
+    """The identifier that the answer must repeat.
+
+    Raises:
+        PredictionError: it is no text.
+    """
+    found = body.get("id")
+    if found is not None and not isinstance(found, str):
+        raise PredictionError(f"id must be text, got {found!r}")
+    return found
 
 
 def infer_response(

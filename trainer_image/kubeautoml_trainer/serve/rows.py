@@ -78,13 +78,16 @@ def _tensor_values(tensor: Any) -> tuple[str, list[Any]]:
     if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
         raise PredictionError('every input must be an object with "name", "shape", "datatype" and "data"')
     name = tensor["name"]
+    parameters = tensor.get("parameters")
+    if isinstance(parameters, dict) and "binary_data_size" in parameters:
+        raise PredictionError(f"input '{name}': binary tensor data is not supported; send data as JSON")
     for key in ("shape", "datatype", "data"):
         if key not in tensor:
             raise PredictionError(f"input '{name}' must have '{key}'")
     shape, datatype = tensor["shape"], tensor["datatype"]
     if datatype not in KNOWN_DATATYPES:
         raise PredictionError(f"input '{name}': datatype must be one of {', '.join(KNOWN_DATATYPES)}, got {datatype!r}")
-    if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape) or not 1 <= len(shape) <= 2:
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape) or not 1 <= len(shape) <= 2:
         raise PredictionError(f"input '{name}': shape must be [rows] or [rows, 1], got {shape}")
     if len(shape) == 2 and shape[1] != 1:
         raise PredictionError(f"input '{name}': shape must be [rows] or [rows, 1] (one tensor a column), got {shape}")
@@ -93,7 +96,32 @@ def _tensor_values(tensor: Any) -> tuple[str, list[Any]]:
     values = [v[0] if isinstance(v, list) and len(v) == 1 else v for v in tensor["data"]]
     if len(values) != shape[0]:
         raise PredictionError(f"input '{name}': shape {shape} needs {shape[0]} values in data, got {len(values)}")
+    _check_values(name, datatype, values)
     return name, values
+
+
+def _check_values(name: str, datatype: str, values: list[Any]) -> None:
+    """Values must be what their datatype says; null is missing in all of them. BYTES is text, yet 7 is taken for "7"."""
+    allowed = _allowed(datatype)
+    if set(map(type, values)) <= allowed:
+        return
+    row, value = next((i, v) for i, v in enumerate(values) if type(v) not in allowed)
+    wanted = "whole numbers" if int in allowed and float not in allowed else _WANTED.get(datatype, "numbers")
+    raise PredictionError(
+        f"input '{name}': datatype {datatype} needs {wanted} or null, got {str(value)[:80]!r} in row {row}"
+    )
+
+
+_WANTED = {"BOOL": "true, false", "BYTES": "text"}
+
+
+def _allowed(datatype: str) -> set[type]:
+    missing = type(None)
+    if datatype == "BOOL":
+        return {bool, missing}
+    if datatype == "BYTES":
+        return {str, int, float, bool, missing}
+    return {int, float, missing} if datatype.startswith("FP") else {int, missing}
 
 
 def _check_rows(rows: int) -> None:
