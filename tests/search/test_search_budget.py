@@ -95,10 +95,10 @@ def test_only_families_whose_trials_end_in_time_are_sampled():
 
 
 def test_all_fits_of_a_trial_end_before_the_deadline():
-    """Each gets its share of the time left, a first trial twice as much, and none more than there is."""
+    """Each gets its share of a part of the time left, a first trial of all of it, and none more than there is."""
     usual = {"is_first": False, "is_cold": False}
     assert fit_seconds(40.5, 8, is_first=True, is_cold=False) == 5.0
-    assert fit_seconds(40.5, 8, **usual) == 2.5
+    assert fit_seconds(40.5, 8, **usual) == 1.25
     assert fit_seconds(2.5, 8, **usual) == 0.25
     assert fit_seconds(0.1, 1, **usual) == 0.0
     assert fit_seconds(None, 8, **usual) == float("inf")

@@ -69,6 +69,24 @@ def test_the_first_trial_of_a_family_comes_through_however_bad():
     assert run_trial(make_study(6), "B", 9.0) == FOLDS
 
 
+@pytest.mark.parametrize("kind", [PrunerType.WILCOXON, PrunerType.MEDIAN])
+def test_a_trial_is_compared_with_its_own_family_only(kind):
+    """Worse than all of A, but as good as the others of B."""
+    study = make_study(6, kind)
+    for _ in range(6):
+        run_trial(study, "B", 9.0)
+
+    assert run_trial(study, "B", 8.9) == FOLDS
+    assert run_trial(study, "B", 12.0) < FOLDS
+
+
+def test_hyperband_runs_over_folds():
+    """Some of many trials that get worse and worse are stopped."""
+    study = make_study(6, PrunerType.HYPERBAND)
+
+    assert min(run_trial(study, "A", 2.0 + i) for i in range(12)) < FOLDS
+
+
 def test_the_portfolio_is_spared_until_five_trials_are_complete():
     """Before, there is nothing fair to compare it with."""
     assert run_trial(make_study(4), "A", 9.0, portfolio=3) == FOLDS

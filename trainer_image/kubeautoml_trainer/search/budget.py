@@ -19,8 +19,11 @@ STORE_SECONDS = 0.5
 LEAST_FIT_SECONDS = 1.0
 """A fit gets this long, if there is as much: below it most models are worth nothing; a guess."""
 
-TRIAL_SHARE = 0.5
-"""No trial may take more than this share of the time left, once there is a first model."""
+TRIAL_SHARE = 0.25
+"""No trial may take more than this share of the time left, once there is a first model.
+
+Measured on Titanic: with a half, one trial of 24 s came out no better than its neighbours of 2 s.
+"""
 
 
 COLD_SHARE = 0.25
