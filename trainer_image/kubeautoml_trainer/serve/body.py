@@ -63,7 +63,7 @@ def parse_json(body: bytes) -> Any:
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise PredictionError(f"the body must be JSON: {error}") from error
-    except UnicodeError as error:
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise PredictionError(f"the body must be text in UTF-8: {error.reason}") from error
     except RecursionError as error:
         raise PredictionError("the body must be JSON of at most a few levels, got one nested far deeper") from error
