@@ -40,7 +40,7 @@ log = logging.getLogger("kubeautoml.finalize")
 
 MARGIN_SECONDS = 4.0
 """Kept between the end of explaining and the job's deadline, for writing; measured on two cores, with the disk busy."""
-EXPLAIN_SECONDS = 10.0
+EXPLAIN_SECONDS = 5.0
 """For explanations, at most; a guess at what is worth waiting for."""
 SELECT_SECONDS = 60.0
 RECORDS_READ = 1_000

@@ -37,7 +37,7 @@ from kubeautoml_trainer.tasks.base import Task
 
 TOLERANCE = 1e-5
 """How far, absolutely and relatively, a loaded member may be from its stored predictions."""
-_CALLS, _CALLS_SECONDS = 200, 2.0
+_CALLS, _CALLS_SECONDS = 100, 2.0
 _CANDIDATE_CALLS, _CANDIDATE_SECONDS = 20, 1.0
 
 

@@ -34,6 +34,7 @@ def draw(paint: Callable[[Any], None], width: float = 5.6, height: float = 3.4, 
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(label, loc="left", fontsize=9.5, color="#445")
         paint(axes)
         out = io.StringIO()
         FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
@@ -114,8 +115,8 @@ def confusion(table: np.ndarray, classes: Sequence[str]) -> str:
                 color = "white" if share[i, j] > 0.55 else "#223"
                 axes.text(j, i, f"{table[i, j]:g}", ha="center", va="center", color=color)
 
-    size = 3.2 + 0.25 * max(0, len(classes) - 3)
-    return draw(paint, width=min(size + 0.6, 7), height=min(size, 6.4), label="Confusion matrix")
+    size = 3.1 + 0.25 * max(0, len(classes) - 3)
+    return draw(paint, width=min(size + 0.4, 7), height=min(size, 6.4), label="Confusion matrix")
 
 
 def roc(y: np.ndarray, prediction: np.ndarray, classes: Sequence[str], positive: int) -> str:
@@ -131,7 +132,10 @@ def roc(y: np.ndarray, prediction: np.ndarray, classes: Sequence[str], positive:
             false = np.concatenate(([0], np.cumsum(~hit[order]))) / (~hit).sum()
             step = max(1, len(true) // _MOST_POINTS)
             axes.plot(
-                np.append(false[::step], 1), np.append(true[::step], 1), linewidth=1.4, label=plain(classes[k], 18)
+                np.append(false[::step], 1),
+                np.append(true[::step], 1),
+                linewidth=1.4,
+                label="class " + plain(classes[k], 18),
             )
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
         axes.set_xlabel("false positive rate")
@@ -139,7 +143,7 @@ def roc(y: np.ndarray, prediction: np.ndarray, classes: Sequence[str], positive:
         axes.set_aspect("equal")
         axes.legend(fontsize=8, frameon=False, loc="lower right")
 
-    return draw(paint, width=3.9, height=3.6, label="ROC curve")
+    return draw(paint, width=3.5, height=3.5, label="ROC curve")
 
 
 def calibration(y: np.ndarray, prediction: np.ndarray, classes: Sequence[str], positive: int) -> str:
@@ -152,13 +156,13 @@ def calibration(y: np.ndarray, prediction: np.ndarray, classes: Sequence[str], p
             bins = [b for b in np.array_split(order, 10) if len(b)]
             said = [prediction[b, k].mean() for b in bins]
             happened = [(y[b] == k).mean() for b in bins]
-            axes.plot(said, happened, marker="o", markersize=3.5, linewidth=1.2, label=plain(classes[k], 18))
+            axes.plot(said, happened, marker="o", markersize=3.5, linewidth=1.2, label="class " + plain(classes[k], 18))
         axes.set_xlabel("predicted probability")
         axes.set_ylabel("share that was so")
         axes.set_aspect("equal")
         axes.legend(fontsize=8, frameon=False, loc="upper left")
 
-    return draw(paint, width=3.9, height=3.6, label="Calibration")
+    return draw(paint, width=3.5, height=3.5, label="Calibration")
 
 
 def predicted_and_true(y: np.ndarray, predicted: np.ndarray, target: str) -> str:

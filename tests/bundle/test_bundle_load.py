@@ -1,0 +1,254 @@
+"""A bundle: what goes in comes out, and what is not exactly what was written is refused with the file's name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kubeautoml_trainer
+from bundle.bundle_factories import boston, make_bundle, prepared, titanic
+from kubeautoml.api.errors import BundleError, PredictionError
+from kubeautoml.storage import open_store, upload_folder
+from kubeautoml_trainer.bundle import bundle_size, load_bundle
+from kubeautoml_trainer.bundle.manifest import digest
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A good bundle that nobody changes, its digest, and the pipelines in it."""
+    folder = tmp_path_factory.mktemp("bundles") / "model"
+    sha256, pipelines = make_bundle(folder)
+    return folder, sha256, pipelines
+
+
+@pytest.fixture
+def copy(original, tmp_path):
+    """A copy to damage."""
+    return Path(shutil.copytree(original[0], tmp_path / "model"))
+
+
+def test_a_loaded_model_predicts_the_weighted_mean_of_its_members(original):
+    """Of each member the mean over folds; from raw text as from typed rows."""
+    folder, _, pipelines = original
+    typed = prepared().holdout.frame
+
+    model = load_bundle(folder)
+
+    expected = np.mean([np.mean([p.predict(typed) for p in folds], axis=0) for folds in pipelines.values()], axis=0)
+    np.testing.assert_allclose(model.predict_rows(typed), expected, atol=1e-6)
+    assert model.classes == ("0", "1")
+
+
+@pytest.mark.parametrize("target", ["survived", "MEDV"])
+def test_a_model_answers_in_labels_probabilities_and_frames(tmp_path, target):
+    """All forms come from the same prediction."""
+    data = prepared(target)
+    make_bundle(tmp_path / "model", data, ("Linear",))
+    raw = (titanic() if target == "survived" else boston()).iloc[10:30]
+
+    model = kubeautoml_trainer.load_model(tmp_path / "model")
+    frame = model.predict_frame(raw)
+
+    assert list(frame.index) == list(raw.index)
+    assert list(frame[target]) == list(model.predict(raw))
+    if target == "survived":
+        assert list(frame.columns) == ["survived", "survived_0", "survived_1"]
+        proba = model.predict_proba(raw)
+        assert proba.dtype == np.float32
+        np.testing.assert_allclose(proba.sum(axis=1), 1, atol=1e-6)
+        assert list(model.predict(raw)) == [model.classes[k] for k in proba.argmax(axis=1)]
+    else:
+        assert list(frame.columns) == ["MEDV"]
+        with pytest.raises(PredictionError, match="'MEDV' is a number and has no classes; use predict"):
+            model.predict_proba(raw)
+
+
+def test_column_order_extra_columns_and_the_target_do_not_matter(original):
+    """Columns are found by name."""
+    model = load_bundle(original[0])
+    raw = titanic().iloc[:20]
+    shuffled = raw[list(raw.columns)[::-1]].assign(extra=1)
+
+    assert (model.raw_prediction(raw) == model.raw_prediction(shuffled.drop(columns="survived"))).all()
+
+
+def test_a_missing_column_is_named(original):
+    """In the words of the data layer."""
+    with pytest.raises(PredictionError, match="column 'age' must be given"):
+        load_bundle(original[0]).predict(titanic().drop(columns="age"))
+
+
+def test_no_rows_give_no_predictions(original):
+    """An empty frame is not an error."""
+    assert load_bundle(original[0]).predict_proba(titanic().iloc[:0]).shape == (0, 2)
+
+
+def test_the_same_members_give_the_same_digest(original, tmp_path):
+    """Nothing in a bundle depends on when or where it was written."""
+    again, _ = make_bundle(tmp_path / "elsewhere")
+
+    assert again == original[1] == digest((tmp_path / "elsewhere" / "bundle.json").read_bytes())
+
+
+def test_the_digest_is_checked_when_it_is_given(original):
+    """A model that is not the one asked for is refused."""
+    folder, sha256, _ = original
+
+    assert load_bundle(folder, sha256=sha256).sha256 == sha256
+    with pytest.raises(BundleError, match=f"must have sha256 {'0' * 64}, got {sha256}"):
+        load_bundle(folder, sha256="0" * 64)
+
+
+def test_a_bundle_holds_no_pickle(original):
+    """No file starts or ends as a pickle does, or is named like one."""
+    for path in original[0].rglob("*"):
+        if path.is_file():
+            assert path.suffix in (".json", ".txt", ".safetensors", ".cbm"), path
+            assert path.read_bytes()[:1] != b"\x80", path
+
+
+def edit(folder: Path, change) -> None:
+    body = json.loads((folder / "bundle.json").read_text())
+    change(body)
+    (folder / "bundle.json").write_text(json.dumps(body))
+
+
+def rename_file(body, new):
+    body["files"][new] = body["files"].pop("members/0/0/pipeline.json")
+
+
+DAMAGE = {
+    "changed": (lambda f: (f / "members/0/1/lightgbm.txt").write_text("tree"), "members/0/1/lightgbm.txt was changed"),
+    "cut off": (
+        lambda f: (f / "card.json").write_bytes((f / "card.json").read_bytes()[:-1]),
+        "card.json was changed or cut off",
+    ),
+    "missing": (lambda f: (f / "members/1/0/features.json").unlink(), "members/1/0/features.json is missing"),
+    "extra": (lambda f: (f / "members/0/extra.pkl").write_bytes(b"x"), "members/0/extra.pkl is not listed"),
+    "hidden": (lambda f: (f / ".hidden").write_bytes(b"x"), ".hidden is not listed"),
+    "no index": (lambda f: (f / "bundle.json").unlink(), "holds no bundle.json, so it is no model"),
+    "index not JSON": (lambda f: (f / "bundle.json").write_text("{"), "bundle.json is not JSON"),
+    "newer format": (lambda f: edit(f, lambda b: b.update(format=2)), "format must be 1, got 2"),
+    "no format": (lambda f: edit(f, lambda b: b.pop("format")), "format must be 1, got None"),
+    "unknown field": (lambda f: edit(f, lambda b: b.update(surprise=1)), "surprise"),
+    "no members": (lambda f: edit(f, lambda b: b.update(members=[])), "members"),
+    "climbing name": (lambda f: edit(f, lambda b: rename_file(b, "../../etc/passwd")), "'../../etc/passwd' must be"),
+    "absolute name": (lambda f: edit(f, lambda b: rename_file(b, "/etc/passwd")), "'/etc/passwd' must be"),
+    "sly name": (lambda f: edit(f, lambda b: rename_file(b, "members/0/0/../x")), "'members/0/0/../x' must be"),
+    "backslash": (lambda f: edit(f, lambda b: rename_file(b, "members/0/0\\x")), "must be card.json or members"),
+    "fewer folds": (lambda f: edit(f, lambda b: b["members"][0].update(folds=1)), "do not agree about members/0/1"),
+    "link": (
+        lambda f: ((f / "card.json").unlink(), (f / "card.json").symlink_to("/etc/hostname")),
+        "card.json must be a plain file",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_bundle_is_refused(copy, kind):
+    """The message names the file or field."""
+    damage, words = DAMAGE[kind]
+    damage(copy)
+
+    with pytest.raises(BundleError) as error:
+        load_bundle(copy)
+
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("uri", ["/no/such/folder", "file:///no/such/folder"])
+def test_a_folder_that_is_not_there_is_no_model(uri):
+    """Not a stack trace."""
+    with pytest.raises(BundleError, match=r"holds no bundle\.json"):
+        load_bundle(uri)
+
+
+def test_an_unknown_scheme_is_refused():
+    """Says what is possible."""
+    with pytest.raises(BundleError, match="a folder, a file:// or an s3:// URI, got ftp://host/model"):
+        load_bundle("ftp://host/model")
+
+
+def test_a_path_with_spaces_and_percent_signs_loads_as_a_uri(original, tmp_path):
+    """A percent sign in a URI is written %25."""
+    shutil.copytree(original[0], tmp_path / "my 100% model")
+
+    assert load_bundle(f"file://{tmp_path}/my 100%25 model").sha256 == original[1]
+
+
+def test_size_counts_all_files(original):
+    """bundle.json included."""
+    files = [p for p in original[0].rglob("*") if p.is_file()]
+
+    assert bundle_size(original[0]) == sum(p.stat().st_size for p in files) > 1000
+
+
+def imported_after(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint(' '.join(m for m in sys.modules if '.' not in m))"
+    return set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+def test_loading_imports_only_what_the_members_need(original):
+    """No optimiser, no torch, no plots; and of the boosters only those that are in it."""
+    code = f"from kubeautoml_trainer import load_model\nload_model({str(original[0])!r})"
+
+    loaded = imported_after(code)
+
+    assert "lightgbm" in loaded
+    assert not loaded & {"optuna", "torch", "catboost", "matplotlib", "boto3", "kopf", "kubernetes"}
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    """`kubeautoml_trainer` alone costs nothing."""
+    assert not imported_after("import kubeautoml_trainer") & {"numpy", "pandas", "sklearn", "pydantic"}
+
+
+@pytest.fixture
+def in_bucket(original, s3_bucket, s3_credentials, tmp_path, monkeypatch):
+    """The good bundle in a bucket, credentials for it, and an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    uri = f"{s3_bucket}team/model"
+    upload_folder(open_store(uri, s3_credentials), original[0], uri)
+    return uri, s3_credentials
+
+
+@pytest.mark.s3
+def test_a_bundle_in_a_bucket_is_downloaded_once(in_bucket, original, tmp_path, monkeypatch):
+    """The second time it comes from the cache, which is named by its digest; a damaged cache is fetched again."""
+    uri, keys = in_bucket
+    cached = tmp_path / "cache" / "kubeautoml" / "bundles" / original[1]
+
+    first = load_bundle(uri, keys, original[1])
+    (cached / "card.json").write_text("{}")
+    again = load_bundle(uri + "/", keys)
+
+    raw = titanic().iloc[:5]
+    assert (first.raw_prediction(raw) == again.raw_prediction(raw)).all()
+    assert again.card["name"] == "passengers"
+    assert [p.name for p in cached.parent.iterdir()] == [original[1]]
+
+
+@pytest.mark.s3
+def test_a_bundle_in_a_bucket_is_as_strict_as_one_on_disk(in_bucket):
+    """Missing and extra objects, and no bundle at all."""
+    uri, keys = in_bucket
+    store = open_store(uri, keys)
+    store.write(f"{uri}/members/0/0/extra.txt", b"x")
+    with pytest.raises(BundleError, match=r"members/0/0/extra.txt is not listed"):
+        load_bundle(uri, keys)
+
+    store.delete(f"{uri}/members/0/0/extra.txt")
+    store.delete(f"{uri}/members/0/0/pipeline.json")
+    with pytest.raises(BundleError, match=r"members/0/0/pipeline.json is missing"):
+        load_bundle(uri, keys)
+
+    with pytest.raises(BundleError, match=r"holds no bundle.json"):
+        load_bundle(f"{uri}/nothing", keys)
