@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from kubeautoml.api.job import ColumnType
@@ -23,15 +24,26 @@ _JSON_TYPES: dict[ColumnType, str] = {ColumnType.NUMBER: "number", ColumnType.BO
 
 
 def describe(column: Column) -> str:
-    """What the training rows showed of a column, in a few words."""
-    if column.type is ColumnType.NUMBER and column.low is not None and column.high is not None:
-        return f"number, {column.low:g} to {column.high:g} in training"
-    if column.type is ColumnType.DATETIME:
-        return "date or time, ISO 8601"
-    if column.levels:
-        shown = ", ".join(column.levels[:8])
-        return f"{column.type.value.lower()}: {shown}" + (", ..." if len(column.levels) > 8 else "")
-    return column.type.value.lower()
+    """A column's type and what the training rows showed of it, in a few words."""
+    shown = seen(column)
+    if column.type is ColumnType.NUMBER or column.type is ColumnType.DATETIME:
+        kind = "number" if column.type is ColumnType.NUMBER else "date or time, ISO 8601"
+        return f"{kind}, {shown} in training" if shown else kind
+    return f"{column.type.value.lower()}: {shown}" if shown else column.type.value.lower()
+
+
+def seen(column: Column) -> str:
+    """The range or the levels of the training rows; empty where there is neither."""
+    if column.type in (ColumnType.NUMBER, ColumnType.DATETIME):
+        if column.low is None or column.high is None:
+            return ""
+        write = _day if column.type is ColumnType.DATETIME else "{:g}".format
+        return f"{write(column.low)} to {write(column.high)}"
+    return ", ".join(column.levels[:8]) + (", ..." if len(column.levels) > 8 else "")
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
 def records_body(schema: Schema) -> dict[str, Any]:

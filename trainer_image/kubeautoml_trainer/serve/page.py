@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from kubeautoml.api.job import ColumnType
 from kubeautoml_trainer.data.base import Column, Schema
-from kubeautoml_trainer.serve.openapi import describe
+from kubeautoml_trainer.serve.openapi import seen
 from kubeautoml_trainer.serve.rows import example_value
 
 CONTENT_SECURITY_POLICY = (
@@ -49,7 +49,7 @@ def _column_facts(column: Column) -> dict[str, Any]:
     return {
         "name": column.name,
         "type": column.type.value,
-        "about": describe(column),
+        "about": seen(column),
         "input": "choice" if has_menu else kinds.get(column.type, "text"),
         "choices": list(column.levels) if has_menu else [],
         "example": example_value(column),
