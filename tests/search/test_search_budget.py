@@ -96,8 +96,8 @@ def test_only_families_whose_trials_end_in_time_are_sampled():
 
 def test_all_fits_of_a_trial_end_before_the_deadline():
     """Each gets its share of a part of the time left, a first trial of all of it, and none more than there is."""
-    usual = {"is_first": False, "is_cold": False}
-    assert fit_seconds(40.5, 8, is_first=True, is_cold=False) == 5.0
+    usual = {"takes_all": False, "is_cold": False}
+    assert fit_seconds(40.5, 8, takes_all=True, is_cold=False) == 5.0
     assert fit_seconds(40.5, 8, **usual) == 1.25
     assert fit_seconds(2.5, 8, **usual) == 0.25
     assert fit_seconds(0.1, 1, **usual) == 0.0
@@ -106,4 +106,4 @@ def test_all_fits_of_a_trial_end_before_the_deadline():
 
 def test_a_familys_first_fit_in_a_process_may_pay_for_its_libraries():
     """Importing torch alone takes longer than a fold may."""
-    assert fit_seconds(40.5, 8, is_first=False, is_cold=True) == 10.0
+    assert fit_seconds(40.5, 8, takes_all=False, is_cold=True) == 10.0

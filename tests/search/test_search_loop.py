@@ -91,7 +91,7 @@ def test_a_fit_without_time_and_a_prediction_that_is_no_number_are_not_kept(tmp_
 
     def on_fit(parameters, context):
         seen.append(parameters)
-        if len(seen) == 1:
+        if parameters["rate"] == 0.1:
             raise FitTimeout("no time for one round")
 
     family = FakeFamily(on_fit=on_fit, entries=((0, {"rate": 0.1}), (1, {"rate": math.nan})))
@@ -102,6 +102,26 @@ def test_a_fit_without_time_and_a_prediction_that_is_no_number_are_not_kept(tmp_
 
     assert states(study) == ["PRUNED", "FAIL"]
     assert study.trials[1].user_attrs["error"].startswith("ArithmeticError: Rmse of the predictions is not a number")
+
+
+def test_a_fit_whose_share_was_too_short_gets_what_can_be_spared(tmp_path):
+    """Once: then the trial is complete, though it took more than its share."""
+    deadlines = []
+
+    def on_fit(parameters, context):
+        deadlines.append(context.deadline - time.monotonic())
+        if context.deadline - time.monotonic() < 20:
+            raise FitTimeout("too short")
+
+    context = make_context(tmp_path, pruner={"type": "None"})
+    study = open_job_study(context, make_limits(max_trials=2, search_deadline=time.time() + 100))
+    loop = make_loop(context, (FakeFamily(on_fit=on_fit),), study)
+    loop.run()
+
+    assert states(study) == ["COMPLETE", "COMPLETE"]
+    usual, spared = deadlines[FOLDS : FOLDS + 2]
+    assert usual == pytest.approx(100 / FOLDS / 4, rel=0.1)
+    assert spared == pytest.approx(100 / FOLDS, rel=0.1)
 
 
 @pytest.mark.parametrize(

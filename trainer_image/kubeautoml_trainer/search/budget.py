@@ -114,16 +114,16 @@ def families_in_time(families: Iterable[str], seen: Tally, left: float | None) -
     return [f for f in families if left is None or seen.seconds.get(f, 0.0) < left - STORE_SECONDS]
 
 
-def fit_seconds(left: float | None, folds_left: int, *, is_first: bool, is_cold: bool) -> float:
+def fit_seconds(left: float | None, folds_left: int, *, takes_all: bool, is_cold: bool) -> float:
     """Longest time of one fit, so that the trial ends in time and no one trial can eat the budget.
 
-    is_first: the study has no model yet; its trial may use all the time: any model is better than none.
+    takes_all: the trial may use all the time, such as the study's first one: any model is better than none.
     is_cold: the family's first fit in this process, which pays for importing its libraries (torch: 2 to 8 s).
     """
     if left is None:
         return float("inf")
     usable = max(0.0, left - STORE_SECONDS)
     share = usable / max(1, folds_left)
-    if is_first:
+    if takes_all:
         return share
     return max(TRIAL_SHARE * share, min(share, LEAST_FIT_SECONDS), COLD_SHARE * usable if is_cold else 0.0)

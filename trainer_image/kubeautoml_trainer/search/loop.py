@@ -128,11 +128,12 @@ class SearchLoop:
         entry = self._persistently(lambda: suggest(trial, self.plan, fixed))
         origin = origin_of(self.study, latest)
 
-        def fit_deadline(folds_left: int) -> float:
+        def fit_deadline(folds_left: int, is_short: bool) -> float:
             is_cold = entry.family not in self._warm
             self._warm.add(entry.family)
             left = _left(self._read_limits())
-            return time.monotonic() + fit_seconds(left, folds_left, is_first=is_first, is_cold=is_cold)
+            takes_all = is_first or is_short
+            return time.monotonic() + fit_seconds(left, folds_left, takes_all=takes_all, is_cold=is_cold)
 
         run = TrialRun(
             data=self.data,

@@ -10,7 +10,7 @@ import numpy as np
 
 from kubeautoml_trainer.artifacts import Predictions, TrialRecord, pack_pipelines
 from kubeautoml_trainer.data.base import PreparedData, Rows
-from kubeautoml_trainer.models.base import Family, FitContext, Pipeline
+from kubeautoml_trainer.models.base import Family, FitContext, FitTimeout, Pipeline
 from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.tasks.base import Task
 
@@ -37,7 +37,8 @@ class TrialRun:
     """What a trial needs besides its pipeline.
 
     after_fold: called with (fold, its score) after each fold; raises `TrialCut` to end the trial.
-    fit_deadline: called with the number of folds left; `time.monotonic()` by which the next fit must return.
+    fit_deadline: called with the number of folds left, and whether the usual time was too short; gives the `time.monotonic()` by
+        which the next fit must return.
     """
 
     data: PreparedData
@@ -46,7 +47,7 @@ class TrialRun:
     threads: int
     seed: int
     after_fold: Callable[[int, float], None]
-    fit_deadline: Callable[[int], float]
+    fit_deadline: Callable[[int, bool], float]
 
 
 def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: TrialRun) -> Outcome:
@@ -65,9 +66,8 @@ def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: Tria
     folds = range(data.profile.folds)
     for fold in folds:
         train, valid, where = fold_rows(data, fold)
-        context = FitContext(run.task, run.metric, run.seed + fold, run.threads, run.fit_deadline(len(folds) - fold))
         began = time.perf_counter()
-        pipeline = family.fit(train, valid, data.schema, entry.parameters, context)
+        pipeline = _fit(family, train, valid, entry, run, fold)
         fit_seconds += time.perf_counter() - began
         pipeline.set_threads(run.threads)
         oof[where] = pipeline.predict(valid.frame)
@@ -97,6 +97,23 @@ def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: Tria
         best_iterations=[p.best_iteration for p in pipelines],
     )
     return Outcome(record, Predictions(oof, holdout), models)
+
+
+def _fit(family: Family, train: Rows, valid: Rows, entry: Entry, run: TrialRun, fold: int) -> Pipeline:
+    """Fit one fold; where its share of the time was too short for anything, once more with all that can be spared.
+
+    On a busy machine the usual share may not even hold the features, and the folds done would be lost.
+    """
+
+    def attempt(is_short: bool) -> Pipeline:
+        deadline = run.fit_deadline(run.data.profile.folds - fold, is_short)
+        context = FitContext(run.task, run.metric, run.seed + fold, run.threads, deadline)
+        return family.fit(train, valid, run.data.schema, entry.parameters, context)
+
+    try:
+        return attempt(False)
+    except FitTimeout:
+        return attempt(True)
 
 
 def fold_rows(data: PreparedData, fold: int) -> tuple[Rows, Rows, np.ndarray]:
