@@ -193,3 +193,17 @@ def test_two_commands_do_not_work_on_one_job(tmp_path: Path):
     assert second.err == (
         f"error: another kubeautoml run works on this job in {place.workdir}; wait for it, or use another --workdir\n"
     )
+
+
+def test_ctrl_c_before_any_trial_says_that_there_is_no_model(tmp_path: Path):
+    """Exit 1 with what to do, instead of advice about budgets."""
+    place = searching(tmp_path)
+    process = place.start()
+    wait_until(place.status, "the first status", process)
+    process.send_signal(signal.SIGINT)
+    ended = end_of(process, 30)
+
+    assert ended.code == 1
+    assert ended.last_line == (
+        "error: NoTrialCompleted: the search was interrupted before any trial completed; start it again to go on"
+    )

@@ -59,8 +59,11 @@ def state(job: AutoMLJob) -> str:
 
 
 def short_number(value: str | None, digits: int = 5) -> str:
-    """A decimal string with so many significant digits."""
-    return "" if value is None else f"{float(value):.{digits}g}"
+    """A decimal string with so many significant digits, written out where that is shorter to read."""
+    if value is None:
+        return ""
+    text = f"{float(value):.{digits}g}"
+    return f"{float(text):.0f}" if "e+" in text and abs(float(text)) < 1e9 else text
 
 
 def leaderboard_table(job: AutoMLJob) -> Table:

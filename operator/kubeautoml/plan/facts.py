@@ -112,6 +112,9 @@ def no_trial(scene: Scene, ended_by: BudgetEnd) -> Failure:
         limit = scene.job.spec.budget.max_failed_trials
         message = f"{study.failed} trials failed and none completed (spec.budget.maxFailedTrials is {limit}){why}"
         return Failure("search", Reason.TOO_MANY_FAILED_TRIALS, message)
+    if ended_by is BudgetEnd.INTERRUPTED:
+        message = "the search was interrupted before any trial completed; start it again to go on"
+        return Failure("search", Reason.NO_TRIAL_COMPLETED, message)
     # the pods themselves are gone by now, but what they waited for has been said
     held_up = find_condition(scene.job.status.conditions, C.STALLED)
     if study.data is None and held_up is not None and held_up.status is ConditionStatus.TRUE:
