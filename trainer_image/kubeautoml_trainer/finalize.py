@@ -330,20 +330,25 @@ def leaderboard(work: Work, built: Built) -> list[Ranked]:
 
 
 def upload_bundle(work: Work, built: Built) -> None:
-    """Store the bundle, `bundle.json` last: a reader finds a whole model or none."""
+    """Store the bundle, `bundle.json` last: a reader finds a whole model or none.
+
+    Files of this very model are never deleted, so that a second finalizer, which writes the same bytes, does no harm.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
-    from kubeautoml_trainer.bundle.manifest import BUNDLE
+    from kubeautoml_trainer.bundle.manifest import BUNDLE, digest
 
-    target = work.context.job.paths.model
-    files = [p.relative_to(built.folder).as_posix() for p in built.folder.rglob("*") if p.is_file()]
-    work.store.delete(f"{target}/{BUNDLE}")
-    work.store.delete(f"{target}/")  # what an earlier attempt left would be strangers in this bundle
+    store, target = work.store, work.context.job.paths.model
+    index = f"{target}/{BUNDLE}"
+    if store.exists(index) and digest(store.read(index)) != built.model.sha256:
+        store.delete(index)
+    files = {f"{target}/{p.relative_to(built.folder).as_posix()}": p for p in built.folder.rglob("*") if p.is_file()}
     with ThreadPoolExecutor(8) as pool:
-        list(
-            pool.map(lambda f: work.store.upload(built.folder / f, f"{target}/{f}"), [f for f in files if f != BUNDLE])
-        )
-    work.store.upload(built.folder / BUNDLE, f"{target}/{BUNDLE}")
+        list(pool.map(lambda uri: store.upload(files[uri], uri), [uri for uri in files if uri != index]))
+    for stored in store.find(f"{target}/", hidden=True):
+        if stored.uri not in files:  # left by an attempt that chose otherwise; a bundle holds no strangers
+            store.delete(stored.uri)
+    store.upload(files[index], index)
 
 
 def report(work: Work, built: Built, facts: Facts) -> None:

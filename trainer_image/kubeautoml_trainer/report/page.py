@@ -32,7 +32,7 @@ p{margin:6px 0;max-width:75ch}.soft{color:var(--soft)}code{font-size:12.5px;over
 th,td{padding:5px 12px 5px 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
 th{color:var(--soft);font-weight:600;white-space:nowrap}td.n,th.n{text-align:right;white-space:nowrap}
 td.p{max-width:430px;font-size:12px;overflow-wrap:anywhere;color:var(--soft)}tr.in td{background:#eef5fc}
-.plots{display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start}.plots svg,.wide svg{max-width:100%;height:auto}
+.plots{display:flex;flex-wrap:wrap;gap:12px;align-items:flex-start}.plots svg,.wide svg{max-width:100%;height:auto}
 ul{margin:6px 0;padding-left:20px}footer{margin-top:40px;color:var(--soft);font-size:13px}
 """
 
@@ -274,10 +274,10 @@ def _columns(facts: ReportFacts) -> str:
 
 
 def _n(value: float | None) -> str:
-    """Four digits that matter; thousands with commas."""
+    """Four digits that matter; whole numbers with commas from a thousand on."""
     if value is None or value != value:
         return "–"
-    if abs(value) >= 10_000:
+    if abs(value) >= 1_000:
         return f"{value:,.0f}"
     return (
         f"{value:.4g}" if abs(value) >= 1 or value == 0 else f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.2e}"

@@ -116,7 +116,7 @@ def confusion(table: np.ndarray, classes: Sequence[str]) -> str:
                 axes.text(j, i, f"{table[i, j]:g}", ha="center", va="center", color=color)
 
     size = 3.1 + 0.25 * max(0, len(classes) - 3)
-    return draw(paint, width=min(size + 0.4, 7), height=min(size, 6.4), label="Confusion matrix")
+    return draw(paint, width=min(size + 0.3, 7), height=min(size, 6.4), label="Confusion matrix")
 
 
 def roc(y: np.ndarray, prediction: np.ndarray, classes: Sequence[str], positive: int) -> str:
@@ -135,15 +135,15 @@ def roc(y: np.ndarray, prediction: np.ndarray, classes: Sequence[str], positive:
                 np.append(false[::step], 1),
                 np.append(true[::step], 1),
                 linewidth=1.4,
-                label="class " + plain(classes[k], 18),
+                label=plain(classes[k], 18),
             )
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle="--")
         axes.set_xlabel("false positive rate")
         axes.set_ylabel("true positive rate")
         axes.set_aspect("equal")
-        axes.legend(fontsize=8, frameon=False, loc="lower right")
+        axes.legend(fontsize=8, frameon=False, loc="lower right", title="class", title_fontsize=8)
 
-    return draw(paint, width=3.5, height=3.5, label="ROC curve")
+    return draw(paint, width=3.4, height=3.5, label="ROC curve")
 
 
 def calibration(y: np.ndarray, prediction: np.ndarray, classes: Sequence[str], positive: int) -> str:
@@ -156,13 +156,13 @@ def calibration(y: np.ndarray, prediction: np.ndarray, classes: Sequence[str], p
             bins = [b for b in np.array_split(order, 10) if len(b)]
             said = [prediction[b, k].mean() for b in bins]
             happened = [(y[b] == k).mean() for b in bins]
-            axes.plot(said, happened, marker="o", markersize=3.5, linewidth=1.2, label="class " + plain(classes[k], 18))
+            axes.plot(said, happened, marker="o", markersize=3.5, linewidth=1.2, label=plain(classes[k], 18))
         axes.set_xlabel("predicted probability")
         axes.set_ylabel("share that was so")
         axes.set_aspect("equal")
-        axes.legend(fontsize=8, frameon=False, loc="upper left")
+        axes.legend(fontsize=8, frameon=False, loc="upper left", title="class", title_fontsize=8)
 
-    return draw(paint, width=3.5, height=3.5, label="Calibration")
+    return draw(paint, width=3.4, height=3.5, label="Calibration")
 
 
 def predicted_and_true(y: np.ndarray, predicted: np.ndarray, target: str) -> str:
