@@ -15,7 +15,7 @@ from serve.bundles import Trained, train_every_type
 from serve.conftest import Train
 from serve.running import running
 
-CLIENTS, REQUESTS = 8, 400
+CLIENTS, REQUESTS = 8, 240
 
 
 @pytest.mark.parametrize("family", [f.name for f in FAMILIES])

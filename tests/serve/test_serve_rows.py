@@ -30,16 +30,33 @@ def tensor(name: str = "age", shape: Any = (2,), datatype: str = "INT64", data: 
 
 @pytest.mark.parametrize("body", [{"age": 42}, [{"age": 42}], {"instances": [{"age": 42}]}])
 def test_one_record_a_list_and_instances_mean_the_same(body: Any):
-    """The three plain forms give the same frame, with the values as they came."""
-    frame = frame_from_records(body)
+    """The three plain forms give the same frame."""
+    frame = frame_from_records(body, SCHEMA)
 
     assert frame.to_dict("records") == [{"age": 42}]
-    assert type(frame["age"].iloc[0]) is int
+
+
+def test_values_stay_as_they_came_but_plain_numbers_in_a_number_column():
+    """Those become floats, which is faster and means the same; nothing else is touched before the schema sees it."""
+    record = {"age": 42, "plan": 7, "active": 1, "new": True}
+
+    frame = frame_from_records([record, {**record, "plan": "007"}], SCHEMA)
+
+    assert frame["age"].dtype == "float64"
+    assert frame.drop(columns="age").to_dict("list") == {"plan": [7, "007"], "active": [1, 1], "new": [True, True]}
+    assert [type(v) for v in frame.iloc[0, 1:]] == [int, int, bool]
+
+
+def test_a_number_column_with_anything_else_in_it_is_left_for_the_schema():
+    """Text and booleans are not numbers to us; the schema says what to do with them."""
+    frame = frame_from_records([{"age": 1}, {"age": True}, {"age": "2"}, {"age": [3]}], SCHEMA)
+
+    assert frame["age"].tolist() == [1, True, "2", [3]]
 
 
 def test_a_key_that_a_record_lacks_is_missing():
     """Records need not have the same keys."""
-    frame = frame_from_records([{"age": 1, "plan": "pro"}, {"age": 2}])
+    frame = frame_from_records([{"age": 1, "plan": "pro"}, {"age": 2}], SCHEMA)
 
     assert frame["plan"].isna().tolist() == [False, True]
 
@@ -56,7 +73,7 @@ def test_a_key_that_a_record_lacks_is_missing():
 def test_bodies_that_are_no_records_are_refused_in_one_sentence(body: Any, message: str):
     """Every refusal says what a body must be and what came."""
     with pytest.raises(PredictionError) as refused:
-        frame_from_records(body)
+        frame_from_records(body, SCHEMA)
 
     assert str(refused.value) == message
 

@@ -33,7 +33,7 @@ class Answers:
 
     def records(self, body: bytes) -> bytes:
         """POST /v1/predict."""
-        predictions = self._predict(frame_from_records(parse_json(body)))
+        predictions = self._predict(frame_from_records(parse_json(body), self.model.schema))
         rows = protocol.record_predictions(predictions, self.model.schema)
         return _json({"model_name": self.name, "model_version": self.version, "predictions": rows})
 

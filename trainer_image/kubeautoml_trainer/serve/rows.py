@@ -6,8 +6,10 @@ training goes through as well.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from kubeautoml.api.errors import PredictionError
@@ -31,7 +33,7 @@ KNOWN_DATATYPES = (
 )  # fmt: skip
 
 
-def frame_from_records(body: Any) -> pd.DataFrame:
+def frame_from_records(body: Any, schema: Schema) -> pd.DataFrame:
     """One record, a list of records, or {"instances": [...]}: one row a record, a key that a record lacks is missing.
 
     Raises:
@@ -47,8 +49,27 @@ def frame_from_records(body: Any) -> pd.DataFrame:
         if not isinstance(record, dict):
             raise PredictionError(f'record {i} must be an object such as {{"age": 42}}, got {_kind(record)}')
     _check_rows(len(records))
-    # dtype object: 1 stays 1, true stays true, "007" stays text; types are the schema's business
-    return pd.DataFrame(records, dtype=object)
+    names = dict.fromkeys(chain.from_iterable(records))
+    return _frame({name: [r.get(name) for r in records] for name in names}, len(records), schema)
+
+
+def _frame(columns: dict[str, list[Any]], rows: int, schema: Schema) -> pd.DataFrame:
+    """Columns as they came: 1 stays 1, true stays true, "007" stays text; types are the schema's business.
+
+    Only plain numbers in a column of numbers become floats here, which means the same: measured on 30 columns, typing one row
+    of objects took four fifths of the whole prediction.
+    """
+    numbers = {c.name for c in schema.features if c.type is ColumnType.NUMBER}
+    made = {
+        name: np.array(values, dtype=np.float64)
+        if name in numbers and set(map(type, values)) <= _PLAIN
+        else pd.Series(values, dtype=object)
+        for name, values in columns.items()
+    }
+    return pd.DataFrame(made, index=pd.RangeIndex(rows))
+
+
+_PLAIN = {int, float, type(None)}
 
 
 def frame_from_tensors(body: Any, schema: Schema) -> pd.DataFrame:
@@ -70,8 +91,9 @@ def frame_from_tensors(body: Any, schema: Schema) -> pd.DataFrame:
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise PredictionError(f"all inputs must have the same number of rows, got {lengths}")
-    _check_rows(next(iter(lengths.values())))
-    return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in columns.items()})
+    rows = next(iter(lengths.values()))
+    _check_rows(rows)
+    return _frame(columns, rows, schema)
 
 
 def _tensor_values(tensor: Any) -> tuple[str, list[Any]]:
