@@ -107,8 +107,8 @@ def make_pod_job(folder: Path, **search: Any) -> PodJob:
     )
 
 
-def make_context(folder: Path, pod: str = "pod-1", **search: Any) -> PodContext:
-    url = f"journal://{folder}/study.log"
+def make_context(folder: Path, pod: str = "pod-1", study_url: str | None = None, **search: Any) -> PodContext:
+    url = study_url or f"journal://{folder}/study.log"
     return PodContext(make_pod_job(folder, **search), url, pod, f"{pod}-uid", folder / "scratch", threads=1)
 
 

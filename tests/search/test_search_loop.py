@@ -8,8 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -179,22 +179,19 @@ def test_a_grid_ends_when_it_is_exhausted(tmp_path):
     assert study_attr(study, StudyAttr.SEARCH) == {"exhausted": True}
 
 
-def test_workers_side_by_side_share_the_portfolio_without_doubles(tmp_path):
-    """Four workers, four views of one journal: every entry once, and at most three trials too many."""
+@pytest.mark.parametrize("kind", ["journal", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def test_workers_side_by_side_share_the_portfolio_without_doubles(tmp_path, kind, request):
+    """Four workers, four connections to one study: every entry once, and at most three trials too many."""
+    url = request.getfixturevalue("postgres_url") if kind == "postgresql" else None
     entries = tuple((i, {"rate": round(0.01 * (i + 1), 2)}) for i in range(12))
-    context = make_context(tmp_path, pruner={"type": "None"})
-    open_job_study(context, make_limits(max_trials=20))
+    contexts = [make_context(tmp_path, f"pod-{i}", url, pruner={"type": "None"}) for i in range(4)]
+    study = open_job_study(contexts[0], make_limits(max_trials=20))
+    loops = [make_loop(context, (FakeFamily(entries=entries),)) for context in contexts]
 
-    def work(pod: str) -> None:
-        make_loop(make_context(tmp_path, pod, pruner={"type": "None"}), (FakeFamily(entries=entries),)).run()
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda loop: loop.run(), loops)) == [Stop.MAX_TRIALS] * 4
 
-    threads = [threading.Thread(target=work, args=(f"pod-{i}",)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    trials = open_job_study(context).get_trials(deepcopy=False)
+    trials = study.get_trials(deepcopy=False)
     portfolio = sorted(t.user_attrs["portfolio"] for t in trials if "portfolio" in t.user_attrs)
     assert portfolio == list(range(12))
     assert all(t.state is TrialState.COMPLETE for t in trials)

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kubeautoml.api.job import SamplerType
 from kubeautoml.api.trials import TrialAttr
 from kubeautoml_trainer.models.space import Choice
-from kubeautoml_trainer.search.by_family import ByFamilySampler, cma_es, gaussian_process
+from kubeautoml_trainer.search.by_family import ByFamilySampler, cma_es, gaussian_process, tree_parzen
 from kubeautoml_trainer.search.evolution import EvolutionarySampler
 from kubeautoml_trainer.search.plan import SearchPlan
 from kubeautoml_trainer.search.space import FAMILY
@@ -33,9 +33,12 @@ GP_MAX_DIMENSIONS = 20
 """Above these, Auto takes TPE: a Gaussian process costs the cube of the trials (Optuna's own AutoSampler has this limit)."""
 
 STARTUP = 16
-"""Completed trials before an optimiser takes over from chance. Twice the workers is advised for TPE; their number may change
+"""Trials before an optimiser takes over from chance. Twice the workers is advised for TPE; their number may change
 while the job runs, and samplers of different workers must not differ, so this is for eight.
 """
+
+FAMILY_STARTUP = 5
+"""Trials of a family, with all its parameters, before TPE takes over in it from chance; a guess."""
 
 Maker = Callable[[int, int], BaseSampler]
 """(seed, trial number) -> sampler."""
@@ -52,12 +55,12 @@ def make_sampler(kind: SamplerType, plan: SearchPlan) -> Maker:
     def make(seed: int, number: int) -> BaseSampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return _MAKERS[_auto(plan, number) if kind is SamplerType.AUTO else kind](plan, seed)
+            return _MAKERS[auto(plan, number) if kind is SamplerType.AUTO else kind](plan, seed)
 
     return make
 
 
-def _auto(plan: SearchPlan, number: int) -> SamplerType:
+def auto(plan: SearchPlan, number: int) -> SamplerType:
     """A Gaussian process for one small flat numeric space, TPE for everything conditional."""
     spaces = [plan.spaces[family] for family in plan.searchable]
     if len(spaces) != 1 or number >= GP_MAX_TRIALS or len(spaces[0]) > GP_MAX_DIMENSIONS:
@@ -67,16 +70,21 @@ def _auto(plan: SearchPlan, number: int) -> SamplerType:
 
 
 def _tpe(plan: SearchPlan, seed: int) -> BaseSampler:
-    return TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=seed)
+    return ByFamilySampler(plan, tree_parzen(seed, FAMILY_STARTUP), _one_by_one(seed), only_numbers=False)
 
 
 def _gp(plan: SearchPlan, seed: int) -> BaseSampler:
-    other = _tpe(plan, seed)
+    other = _one_by_one(seed)
     return ByFamilySampler(plan, gaussian_process(seed, STARTUP, other), other, only_numbers=False)
 
 
 def _cma_es(plan: SearchPlan, seed: int) -> BaseSampler:
-    return ByFamilySampler(plan, cma_es(seed, STARTUP), _tpe(plan, seed), only_numbers=True)
+    return ByFamilySampler(plan, cma_es(seed, STARTUP), _one_by_one(seed), only_numbers=True)
+
+
+def _one_by_one(seed: int) -> BaseSampler:
+    """TPE for one parameter at a time: the family, and what is conditional."""
+    return TPESampler(constant_liar=True, n_startup_trials=STARTUP, seed=seed)
 
 
 def _random(plan: SearchPlan, seed: int) -> BaseSampler:
