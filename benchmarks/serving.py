@@ -1,4 +1,5 @@
-"""What serving costs: p50 and p99 of one row over loopback, rows per second in batches, each against the model in-process.
+"""What serving costs: p50 and p99 of one row over loopback, rows per second in batches, each against the model in-process
+on the frame that the server makes of the request.
 
 python benchmarks/serving.py     # a small ensemble (Linear, LightGBM, CatBoost, two folds each) on scikit-learn's breast cancer
 """
@@ -17,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from kubeautoml_trainer.serve.rows import frame_from_records
 from serve.bundles import Trained, real_table, train
 from serve.running import Running, running
 
@@ -43,7 +44,7 @@ def main() -> int:
 def single(trained: Trained, server: Running) -> None:
     """One row a request, over a connection that stays open."""
     records = trained.records
-    frames = [pd.DataFrame([r], dtype=object) for r in records]
+    frames = [frame_from_records(r, trained.schema) for r in records]
     bodies = [json.dumps(r).encode() for r in records]
     connection = Connection(server)
     inside = seconds(SINGLE, lambda i: trained.model.predict_frame(frames[i % len(frames)]))
@@ -75,7 +76,7 @@ def _print_parallel(server: Running, bodies: list[bytes]) -> None:
 def batches(trained: Trained, server: Running) -> None:
     """Many rows a request."""
     records = (trained.records * (BATCH_ROWS // len(trained.records) + 1))[:BATCH_ROWS]
-    frame, body = pd.DataFrame(records, dtype=object), json.dumps(records).encode()
+    frame, body = frame_from_records(records, trained.schema), json.dumps(records).encode()
     connection = Connection(server)
     inside = BATCH_ROWS / np.median(seconds(BATCHES, lambda _: trained.model.predict_frame(frame)))
     served = BATCH_ROWS / np.median(seconds(BATCHES, lambda _: connection.post("/v1/predict", body)))
