@@ -7,7 +7,10 @@ import re
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from cli.runs import Ended, Place, children_of, end_of, is_alive, make_rows, wait_until
@@ -15,7 +18,7 @@ from kubeautoml.cli.main import main
 
 pytestmark = pytest.mark.slow
 
-MANY = {"budget": {"maxTrials": 8, "maxDurationSeconds": 90}, "search": {"families": {"include": ["LightGBM"]}}}
+MANY = {"budget": {"maxTrials": 6, "maxDurationSeconds": 90}, "search": {"families": {"include": ["LightGBM"]}}}
 """Trials that take about half a second each, so that there is a middle."""
 
 
@@ -30,7 +33,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Ended]:
 def searching(folder: Path) -> Place:
     """A job of several trials on enough rows for them to take a moment."""
     place = Place(folder)
-    place.write(make_rows(3000), **MANY)
+    place.write(make_rows(2000), **MANY)
     return place
 
 
@@ -92,6 +95,42 @@ def test_serve_answers_until_ctrl_c(finished: tuple[Place, Ended], tmp_path: Pat
     assert first.job["status"]["model"]["sha256"] == place.status()["model"]["sha256"]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: rows[rows.columns[::-1]].assign(extra=1), None),
+        (lambda rows: rows.assign(city="Paris"), None),
+        (lambda rows: rows.drop(columns="age"), "column 'age' must be given"),
+        (lambda rows: rows.assign(age="old"), "column 'age' must be a number, got 'old' in row 0"),
+        (lambda rows: rows.head(0), "has a header and no rows"),
+    ],
+    ids=["other order and more", "unseen category", "missing column", "wrong value", "no row"],
+)
+def test_predict_takes_or_refuses_rows(
+    change: Any, said: str | None, finished: tuple[Place, Ended], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Other columns than at training: what can be used is used; what cannot is one line that names file and column."""
+    rows, output = tmp_path / "rows.csv", tmp_path / "out.csv"
+    change(make_rows(10).drop(columns="bought")).to_csv(rows, index=False)
+    model = finished[1].job["status"]["model"]["uri"]
+
+    code = main(["predict", "--model", model, "--input", str(rows), "--output", str(output)])
+
+    error = capsys.readouterr().err
+    if said is None:
+        assert code == 0, error
+        predicted = pd.read_csv(output)
+        assert list(predicted.columns) == ["bought", "bought_no", "bought_yes"]
+        assert np.allclose(predicted["bought_no"] + predicted["bought_yes"], 1)
+        assert error == f"10 predictions of 'bought' written to {output}\n"
+    else:
+        assert code == 1
+        assert error.startswith(f"error: file://{rows}")
+        assert said in error
+        assert error.count("\n") == 1
+        assert not output.exists()
+
+
 def test_a_larger_budget_goes_on_with_the_study(finished: tuple[Place, Ended]):
     """Trials of the finished run stay as they are, and only the difference is run."""
     place, _ = finished
@@ -119,7 +158,7 @@ def test_ctrl_c_leaves_the_best_model_so_far_and_the_same_command_goes_on(tmp_pa
     assert "stopping: the best model so far is being made; Ctrl-C again leaves at once" in stopped.err
     assert stopped.job["status"]["budgetUsed"]["endedBy"] == "Interrupted"
     assert (Path(stopped.job["status"]["model"]["uri"].removeprefix("file://")) / "bundle.json").exists()
-    assert 2 <= len(before) < 8
+    assert 2 <= len(before) < 6
 
     ended = place.run("-o", "json")
 
@@ -149,16 +188,16 @@ def test_a_killed_run_leaves_no_process_and_the_same_command_goes_on(tmp_path: P
 
     assert ended.code == 0, ended.err
     assert {n: place.completed()[n] for n in before} == before
-    assert ended.job["status"]["trials"]["completed"] == 8
+    assert ended.job["status"]["trials"]["completed"] == 6
     check_every_entry_ran_once(place)
 
 
 def check_every_entry_ran_once(place: Place) -> None:
-    """Eight trials count; each entry of the portfolio was begun once, and once more for a preempted trial."""
+    """Six trials count; each entry of the portfolio was begun once, and once more for a preempted trial."""
     trials = place.trials()
     counted = [t for t in trials if t.state.name == "COMPLETE"]
     entries = [t.user_attrs["portfolio"] for t in counted if "portfolio" in t.user_attrs]
-    assert len(counted) == 8
+    assert len(counted) == 6
     assert len(entries) == len(set(entries))
     assert [t.number for t in trials if t.state.name in ("RUNNING", "WAITING")] == []
 
