@@ -272,7 +272,7 @@ def test_a_run_that_cannot_be_says_why_within_seconds(break_it: Any, said: str, 
     assert ended.out == ""
     assert ended.last_line.startswith(said.format(data=place.data, folder=place.folder)), ended.err
     assert "Traceback" not in ended.err
-    assert ended.seconds < 12, "about 4 s on an idle machine"
+    assert ended.seconds < 20, "about 3 s on an idle machine"
 
 
 def test_a_failed_run_prints_the_object_too_and_can_be_mended(tmp_path: Path):

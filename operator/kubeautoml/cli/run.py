@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
         return 130
     if args.output:
         sys.stdout.write(to_json(job.to_manifest()) + "\n" if args.output == "json" else to_yaml(job.to_manifest()))
-    return 0 if _succeeded(job) else 1
+    return 0 if _succeeded(job) and (not args.serve or _is_ready(job)) else 1
 
 
 def _is_valid(manifest: Manifest, profile: AutoMLProfile | None, file: str) -> bool:
@@ -78,7 +78,15 @@ def _is_valid(manifest: Manifest, profile: AutoMLProfile | None, file: str) -> b
 
 
 def _succeeded(job: AutoMLJob) -> bool:
-    condition = find_condition(job.status.conditions, "Succeeded")
+    return _is_true(job, "Succeeded")
+
+
+def _is_ready(job: AutoMLJob) -> bool:
+    return _is_true(job, "Ready")
+
+
+def _is_true(job: AutoMLJob, kind: str) -> bool:
+    condition = find_condition(job.status.conditions, kind)
     return condition is not None and condition.status is ConditionStatus.TRUE
 
 
@@ -110,8 +118,8 @@ class LocalRun:
 
     async def _search(self, earlier: AutoMLJob | None, *, reopen: bool) -> AutoMLJob | None:
         studies = Studies()
-        # A pod's log is read by people: keep progress bars and colours of libraries out of it.
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        # a pod's log is read in an editor: keep colours of libraries out of it
+        environment = {**os.environ, "NO_COLOR": "1"}
         try:
             if reopen:
                 await self._reopen(studies, earlier)
@@ -141,8 +149,10 @@ class LocalRun:
             with self._screen:
                 job = await running
             self._screen.ended(job)
-            if serve and _succeeded(job):
+            if serve and _is_ready(job):
                 await self._serve(cluster, job)
+            elif serve and _succeeded(job):
+                self._screen.not_served(job)
             return job
         except asyncio.CancelledError:
             if self._stops < 2:

@@ -59,6 +59,11 @@ class Screen:
         self.say("this job is finished already; raise its budget or change the manifest to search on")
         self.ended(job)
 
+    def not_served(self, job: AutoMLJob) -> None:
+        """There is a model, and no endpoint."""
+        ready = find_condition(job.status.conditions, "Ready")
+        self.say(f"error: {ready.reason}: {ready.message}" if ready else "error: the model is not served")
+
     def ended(self, job: AutoMLJob) -> None:
         """The outcome, and what to do with it."""
         succeeded = find_condition(job.status.conditions, "Succeeded")
