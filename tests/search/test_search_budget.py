@@ -32,7 +32,9 @@ def make_trial(number: int, state: TrialState, value: float | None = None, secon
 
 
 def make_tally(**changes: Any) -> Tally:
-    return Tally(**{"waiting": 0, "spent": 1, "failed": 0, "best": 0.5, "since_best": 0, "seconds": {}, **changes})
+    return Tally(
+        **{"waiting": 0, "spent": 1, "failed": 0, "best": 0.5, "since_best": 0, "seconds": {}, "bests": {}, **changes}
+    )
 
 
 def test_preempted_trials_are_not_spent_and_not_failed():
@@ -48,7 +50,7 @@ def test_preempted_trials_are_not_spent_and_not_failed():
 
     seen = tally(trials, "RocAuc")
 
-    assert seen == Tally(waiting=1, spent=4, failed=1, best=0.9, since_best=1, seconds={"A": 4.0})
+    assert seen == Tally(waiting=1, spent=4, failed=1, best=0.9, since_best=1, seconds={"A": 4.0}, bests={"A": 0.9})
 
 
 @pytest.mark.parametrize(
@@ -87,11 +89,24 @@ def test_the_first_limit_reached_ends_the_search(limits, seen, why):
 
 
 def test_only_families_whose_trials_end_in_time_are_sampled():
-    """One that never ran gets the chance; without a deadline all do."""
-    seen = make_tally(seconds={"Fast": 1.0, "Slow": 9.0})
+    """One that never ran gets the chance; without a deadline, or with enough time, all do."""
+    families = ("Good", "Slow", "New")
+    seen = make_tally(seconds={"Good": 1.0, "Slow": 9.0}, bests={"Good": 0.9, "Slow": 0.8})
 
-    assert families_in_time(("Fast", "Slow", "New"), seen, left=5.0) == ["Fast", "New"]
-    assert families_in_time(("Fast", "Slow", "New"), seen, left=None) == ["Fast", "Slow", "New"]
+    assert families_in_time(families, seen, "RocAuc", left=5.0) == ["Good", "New"]
+    assert families_in_time(families, seen, "RocAuc", left=50.0) == ["Good", "Slow", "New"]
+    assert families_in_time(families, seen, "RocAuc", left=None) == ["Good", "Slow", "New"]
+
+
+@pytest.mark.parametrize("metric", ["RocAuc", "Rmse"])
+def test_the_last_seconds_do_not_go_into_cheap_families_without_a_chance(metric):
+    """When only the worse half fits, nothing is worth starting."""
+    sign = 1 if metric == "RocAuc" else -1
+    bests = {"Strong": 0.9 * sign, "Good": 0.8 * sign, "Cheap": 0.5 * sign}
+    seen = make_tally(seconds={"Strong": 9.0, "Good": 3.0, "Cheap": 0.1}, bests=bests)
+
+    assert families_in_time(tuple(bests), seen, metric, left=5.0) == ["Good"]
+    assert families_in_time(tuple(bests), seen, metric, left=2.0) == []
 
 
 def test_all_fits_of_a_trial_end_before_the_deadline():

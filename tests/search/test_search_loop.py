@@ -143,6 +143,24 @@ def test_a_stop_between_two_folds_cuts_the_trial(tmp_path, change, why):
     assert states(study) == ["PRUNED"]
 
 
+def test_a_worker_leaves_when_nothing_worthwhile_fits_the_time_left(tmp_path):
+    """The strong family takes longer than there is, and the cheap one has no chance: no trial of it fills the time."""
+
+    def slow(parameters, context):
+        time.sleep(0.5)
+
+    strong = FakeFamily(name="Strong", entries=((0, {"rate": 0.5}),), on_fit=slow)
+    cheap = FakeFamily(name="Cheap", entries=((1, {"rate": 0.01}),))
+    context = make_context(tmp_path, pruner={"type": "None"})
+    study = open_job_study(context)
+    loop = make_loop(context, (strong, cheap), study)
+    set_study_attr(study, StudyAttr.LIMITS, make_limits(search_deadline=time.time() + 3.0))
+
+    assert loop.run() is Stop.DEADLINE
+
+    assert [t.params["family"] for t in study.trials] == ["Strong", "Cheap"]
+
+
 def test_a_retired_trial_is_left_alone_and_the_next_one_is_its_second_attempt(tmp_path):
     """The worker's late result is refused; the same parameters run again, once."""
     context = make_context(tmp_path, pruner={"type": "None"})

@@ -81,7 +81,10 @@ class SearchLoop:
             if self._is_exhausted(trials, seen):
                 self._persistently(lambda: set_study_attr(self.study, StudyAttr.SEARCH, {"exhausted": True}))
                 return None
-            self._sampler.allow(families_in_time(self.plan.searchable, seen, _left(limits)))
+            families = families_in_time(self.plan.searchable, seen, metric, _left(limits))
+            if self.plan.searchable and not families and not seen.waiting:
+                return Stop.DEADLINE
+            self._sampler.allow(families)
             self._run_one(is_first=seen.best is None)
 
     def _is_exhausted(self, trials: list[FrozenTrial], seen: Tally) -> bool:
