@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from types import TracebackType
 from typing import Self
 
@@ -75,7 +76,8 @@ class Screen:
             self.say(f"error: {reason}: {message}")
             return
         self._console.print(leaderboard_table(job))
-        self.say(f"hold-out: {_metrics(job, job.status.model.metrics)}")
+        metrics = _metrics(job, job.status.model.metrics)
+        self.say(fill(metrics, self._console.width, initial_indent="hold-out: ", subsequent_indent=" " * 10))
         self.say(f"model:    {_place(job.status.model.uri)}")
         if job.status.artifacts and job.status.artifacts.report_uri:
             self.say(f"report:   {_place(job.status.artifacts.report_uri)}")
