@@ -31,6 +31,8 @@ class Column:
     example: str | None = None
     missing_words: tuple[str, ...] = ()
     """Number: lower-case words that the training rows held in place of numbers, such as "unknown"; they mean missing."""
+    day_first: bool = False
+    """Datetime: 03/04/2020 is the third of April."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,12 @@ from kubeautoml_trainer.data.values import (
     FALSE_WORDS,
     TRUE_WORDS,
     has_leading_zero,
+    is_compact_date,
+    is_day_first,
     is_missing,
+    is_nested,
+    is_textual,
+    plain,
     to_booleans,
     to_numbers,
     to_seconds,
@@ -29,6 +34,7 @@ MAX_LEVELS = 1000
 
 MAX_WORDS_SHARE = 0.02
 MAX_WORDS = 5
+MAX_WORDS_ASKED = 50
 """A column of numbers may hold so few values that are words ("unknown", "> 100") and stay one; a guess that keeps
 measurement columns usable without turning codes into numbers."""
 
@@ -38,6 +44,7 @@ TEXT_WORDS = 4.0
 _IDENTIFIER_NAME = re.compile(
     r"(^|[_\s.-])(id|uuid|guid|key|index|rowid|row_?number|no|nr)$|^(unnamed: 0|index|rownames)$", re.I
 )
+_DATE_NAME = re.compile(r"(^|[_\s.-])(date|day|datum|yyyymmdd|dt)([_\s.-]|$)|[a-z]Date$", re.I)
 _CAMEL_IDENTIFIER = re.compile(r"[a-z](Id|ID|Uuid|UUID|Key)$")
 _UUID = re.compile(r"^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$", re.I)
 _DATE = re.compile(
@@ -54,14 +61,37 @@ class Inferred:
     warnings: tuple[str, ...] = ()
 
 
-def infer_column(name: str, raw: pd.Series, override: ColumnType | None = None) -> Inferred:
+def infer_column(
+    name: str, raw: pd.Series, override: ColumnType | None = None, train: np.ndarray | None = None
+) -> Inferred:
     """The column as these values show it.
 
+    `train`: bool (n,), the rows that may be described; the type alone is told from all rows, so that a hold-out row can
+    never fail for a type that the training rows happened to show.
+
     Raises:
-        DataError: the override does not fit the values.
+        DataError: the values are no scalars, or the override does not fit them.
     """
-    kind, words, warnings = (override, (), []) if override else _kind_of(name, raw)
-    column = Column(name=name, type=kind, missing_words=words, missing_fraction=float(is_missing(raw).mean()))
+    nested = is_nested(raw)
+    if nested.any():
+        row = int(np.flatnonzero(nested)[0])
+        raise DataError(
+            f"column '{name}' must hold one value a row, got {_shown(raw.iloc[row])} in row {row}; flatten it, "
+            "or name it in spec.dataset.columns.ignore",
+            reason=Reason.INVALID_DATA,
+        )
+    raw = plain(raw)
+    kind, words, warnings = _overridden(name, raw, override) if override else _kind_of(name, raw)
+    day_first = kind is ColumnType.DATETIME and is_textual(raw) and is_day_first(raw[~is_missing(raw)])
+    if train is not None:
+        raw = raw[train]
+    column = Column(
+        name=name,
+        type=kind,
+        missing_words=words,
+        missing_fraction=float(is_missing(raw).mean()),
+        day_first=day_first,
+    )
     describe = {
         ColumnType.NUMBER: _describe_number,
         ColumnType.BOOLEAN: _describe_boolean,
@@ -71,11 +101,35 @@ def infer_column(name: str, raw: pd.Series, override: ColumnType | None = None) 
     return Inferred(column, (*warnings, *more))
 
 
+def _overridden(name: str, raw: pd.Series, kind: ColumnType) -> tuple[ColumnType, tuple[str, ...], list[str]]:
+    """Words in a column that shall be numbers mean missing, unless they are most of it."""
+    if kind is not ColumnType.NUMBER:
+        return kind, (), []
+    parsed = to_numbers(raw)
+    words = _words(raw[parsed.bad], MAX_WORDS_ASKED)
+    if not words or len(words) > MAX_WORDS_ASKED or parsed.bad.mean() > 0.5:
+        return kind, (), []
+    return kind, words, [_told(name, parsed.bad, words)]
+
+
+def _words(texts: pd.Series, most: int) -> tuple[str, ...]:
+    """The words in place of numbers, one more than `most` when there are more."""
+    return tuple(sorted({str(v).strip().lower() for v in texts.unique()})[: most + 1])
+
+
+def _told(name: str, bad: np.ndarray, words: tuple[str, ...]) -> str:
+    shown = ", ".join(f"'{w[:40]}'" for w in words[:MAX_WORDS])
+    return f"column '{name}' is read as numbers; {int(bad.sum())} values that are words ({shown}) count as missing"
+
+
 def _kind_of(name: str, raw: pd.Series) -> tuple[ColumnType, tuple[str, ...], list[str]]:
     present = raw[~is_missing(raw)]
     if present.empty:
         return ColumnType.CONSTANT, (), [f"column '{name}' is empty"]
-    if pd.api.types.is_bool_dtype(raw.dtype):
+    if (
+        all(isinstance(v, bool | np.bool_) for v in present.head(1000))
+        and present.map(type).isin((bool, np.bool_)).all()
+    ):
         return _unless_constant(present, ColumnType.BOOLEAN), (), []
     if pd.api.types.is_datetime64_any_dtype(raw.dtype):
         return _unless_constant(present, ColumnType.DATETIME), (), []
@@ -96,6 +150,8 @@ def _kind_of_numbers(name: str, present: pd.Series) -> ColumnType:
     is_whole = bool(np.all(np.isfinite(values)) and np.all(values == np.floor(values)))
     if is_whole and unique == len(values) and len(values) >= 20 and _is_identifier_name(name):
         return ColumnType.IDENTIFIER
+    if is_whole and _DATE_NAME.search(name) and is_compact_date(values):
+        return ColumnType.DATETIME
     return ColumnType.NUMBER
 
 
@@ -114,7 +170,7 @@ def _kind_of_texts(name: str, present: pd.Series) -> tuple[ColumnType, tuple[str
         return ColumnType.CONSTANT, (), []
     if len(levels) <= 8 and lowered <= (TRUE_WORDS | FALSE_WORDS) and lowered & TRUE_WORDS and lowered & FALSE_WORDS:
         return ColumnType.BOOLEAN, (), []
-    if _are_dates(levels):
+    if are_dates(levels):
         return ColumnType.DATETIME, (), []
     return _kind_of_words(texts, levels), (), warnings
 
@@ -125,25 +181,24 @@ def _as_numbers(name: str, present: pd.Series) -> tuple[ColumnType | None, tuple
     good = ~np.isnan(parsed.values)
     if not good.any() or has_leading_zero(present[good].astype("str")):
         return None, (), []
-    words = sorted({str(v).strip().lower() for v in present[parsed.bad].unique()[: 10 * MAX_WORDS]})
+    words = _words(present[parsed.bad], MAX_WORDS)
     share = float(parsed.bad.mean())
     if share > MAX_WORDS_SHARE or len(words) > MAX_WORDS:
-        warning = f"column '{name}' mixes numbers and words ({share:.0%} words such as '{words[0]}'); it is read as a category"
+        warning = (
+            f"column '{name}' mixes numbers and words ({share:.0%} words such as '{words[0][:40]}'); it is read as a category; "
+            "set spec.dataset.columns.types if it holds numbers"
+        )
         return None, (), [warning] if share < 0.5 else []
     kind = _kind_of_numbers(name, pd.Series(parsed.values[good]))
-    count = int(parsed.bad.sum())
-    told = (
-        [f"column '{name}' is read as numbers; {count} values such as '{words[0]}' count as missing"] if words else []
-    )
-    return kind, tuple(words), told
+    return kind, words, [_told(name, parsed.bad, words)] if words else []
 
 
-def _are_dates(levels: np.ndarray) -> bool:
+def are_dates(levels: np.ndarray) -> bool:
+    """Whether all these texts are dates or times, by a sample and then by all."""
     sample = [str(v) for v in levels[:: max(1, len(levels) // 200)]]
     if not all(_DATE.match(v) for v in sample):
         return False
-    parsed = to_seconds(pd.Series(sample, dtype=object))
-    return float(parsed.bad.mean()) <= MAX_WORDS_SHARE
+    return not to_seconds(pd.Series(sample, dtype=object)).any_bad and not to_seconds(pd.Series(levels)).any_bad
 
 
 def _kind_of_words(texts: pd.Series, levels: np.ndarray) -> ColumnType:
@@ -187,13 +242,14 @@ def _describe_number(column: Column, raw: pd.Series) -> tuple[Column, list[str]]
 def _describe_boolean(column: Column, raw: pd.Series) -> tuple[Column, list[str]]:
     parsed = to_booleans(raw)
     _refuse_bad(column, raw, parsed.bad, "booleans (true/false, yes/no, 1/0)")
-    mean = float(np.nanmean(parsed.values)) if not np.isnan(parsed.values).all() else 0.0
+    known = parsed.values[~np.isnan(parsed.values)]
+    mean = float(known.mean()) if known.size else 0.0
     levels = ("true", "false") if mean >= 0.5 else ("false", "true")
     return _with(column, unique=2, mean=mean, levels=levels, example=levels[0]), []
 
 
 def _describe_datetime(column: Column, raw: pd.Series) -> tuple[Column, list[str]]:
-    parsed = to_seconds(raw)
+    parsed = to_seconds(raw, day_first=column.day_first)
     _refuse_bad(column, raw, parsed.bad, "dates or times such as 2024-01-31 or 2024-01-31T12:00:00Z")
     seconds = parsed.values[np.isfinite(parsed.values)]
     if seconds.size == 0:
@@ -207,12 +263,13 @@ def _describe_text(column: Column, raw: pd.Series) -> tuple[Column, list[str]]:
     parsed = to_texts(raw)
     _refuse_bad(column, raw, parsed.bad, "text")
     counts = pd.Series(parsed.values, dtype=object).value_counts()
+    example = next((v for v in parsed.values if v is not None), None)
+    if column.type is not ColumnType.CATEGORY:
+        return _with(column, unique=len(counts), example=example[:200] if example else None), []
     # a stable order among equally frequent levels
     ordered = sorted(counts.items(), key=lambda item: (-int(item[1]), str(item[0])))
-    is_category = column.type is ColumnType.CATEGORY
-    levels = tuple(str(v) for v, _ in ordered[:MAX_LEVELS]) if is_category else ()
-    example = str(ordered[0][0])[:200] if ordered else None
-    return _with(column, unique=len(ordered), levels=levels, example=example), []
+    levels = tuple(str(v) for v, _ in ordered[:MAX_LEVELS])
+    return _with(column, unique=len(counts), levels=levels, example=levels[0][:200] if levels else None), []
 
 
 def _refuse_bad(column: Column, raw: pd.Series, bad: np.ndarray, wanted: str) -> None:
@@ -229,6 +286,4 @@ def _shown(value: Any) -> str:
 
 
 def _with(column: Column, **changes: Any) -> Column:
-    from dataclasses import replace
-
     return replace(column, **changes)

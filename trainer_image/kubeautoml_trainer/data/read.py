@@ -12,7 +12,9 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +43,11 @@ SUFFIXES = {
 DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.decompress,
     ".bz2": bz2.decompress,
-    ".zst": lambda data: zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)).read(),
+    ".zst": lambda data: _unzstd(data),
 }
 DELIMITERS = ",;\t|"
 BLOCK_BYTES = 1 << 24
+SNIFF_BYTES, SNIFF_RECORDS = 1 << 16, 20
 
 
 def read_table(source: DataSource, credentials_dir: Path | None = None) -> pd.DataFrame:
@@ -62,14 +65,15 @@ def read_table(source: DataSource, credentials_dir: Path | None = None) -> pd.Da
         )
     frames: list[pd.DataFrame] = []
     for found in objects:
-        frame = read_bytes(store.read(found.uri), found.uri, source.format)
+        frame = _read(store.read(found.uri), found.uri, source.format)
         if frames:
             frame = _in_order(frame, frames[0], found, objects[0])
         frames.append(frame)
-    table = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
-    if table.empty:
-        raise DataError(f"{source.uri} holds no rows", reason=Reason.DATASET_EMPTY)
-    return table
+    # parallel writers leave parts without rows; only all of them together must hold some
+    filled = [f for f in frames if len(f)]
+    if not filled:
+        raise _no_rows(source.uri)
+    return filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
 
 
 def read_bytes(data: bytes, name: str, data_format: DataFormat = DataFormat.AUTO) -> pd.DataFrame:
@@ -78,6 +82,18 @@ def read_bytes(data: bytes, name: str, data_format: DataFormat = DataFormat.AUTO
     Raises:
         DataError: the file is empty or broken.
     """
+    frame = _read(data, name, data_format)
+    if not len(frame):
+        raise _no_rows(name)
+    return frame
+
+
+def _no_rows(name: str) -> DataError:
+    return DataError(f"{name} has a header and no rows", reason=Reason.DATASET_EMPTY)
+
+
+def _read(data: bytes, name: str, data_format: DataFormat) -> pd.DataFrame:
+    """One file's rows, which may be none."""
     stem, data = _decompressed(data, name)
     if not data.strip():
         raise DataError(f"{name} is empty", reason=Reason.DATASET_EMPTY)
@@ -88,9 +104,7 @@ def read_bytes(data: bytes, name: str, data_format: DataFormat = DataFormat.AUTO
         DataFormat.PARQUET: _read_parquet,
         DataFormat.JSON_LINES: _read_json_lines,
     }
-    frame = readers[kind](data, name)
-    _check_names([str(c) for c in frame.columns], name)
-    return frame
+    return readers[kind](data, name)
 
 
 def _format_of(stem: str, name: str) -> DataFormat:
@@ -117,6 +131,18 @@ def _decompressed(data: bytes, name: str) -> tuple[str, bytes]:
         ) from error
 
 
+def _unzstd(data: bytes) -> bytes:
+    """All frames, as parallel compressors write several; a frame that is cut off is an error, not an end."""
+    parts: list[bytes] = []
+    while data:
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        parts.append(frame.decompress(data))
+        if not frame.eof:
+            raise EOFError("the file ends too early")
+        data = frame.unused_data
+    return b"".join(parts)
+
+
 def _in_order(frame: pd.DataFrame, first: pd.DataFrame, found: StoredObject, first_found: StoredObject) -> pd.DataFrame:
     """The frame with the columns of the first file, in its order."""
     missing = [str(c) for c in first.columns if c not in frame.columns]
@@ -138,16 +164,14 @@ def _in_order(frame: pd.DataFrame, first: pd.DataFrame, found: StoredObject, fir
 
 
 def _check_names(names: list[str], file: str) -> None:
-    twice = sorted({n for n in names if names.count(n) > 1})
+    twice = sorted(n for n, count in Counter(names).items() if count > 1)
     if twice:
+        more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
         raise DataError(
-            f"{file}: column names must be different, {', '.join(repr(n) for n in twice[:5])} stands there more than once; rename one",
+            f"{file}: column names must be different, but more than one column is named "
+            f"{', '.join(repr(n) for n in twice[:5])}{more}; rename them",
             reason=Reason.DUPLICATE_COLUMNS,
         )
-    if any(not n.strip() for n in names):
-        where = next(i for i, n in enumerate(names) if not n.strip())
-        # an index that was written without a name, as data frames do
-        names[where] = f"unnamed: {where}"
 
 
 # CSV
@@ -155,27 +179,24 @@ def _check_names(names: list[str], file: str) -> None:
 
 def _read_csv(data: bytes, name: str, delimiter: str | None) -> pd.DataFrame:
     text = _as_utf8(data, name)
-    delimiter = delimiter or _delimiter(text)
-    header = _header(text, delimiter)
-    _check_names(list(header), name)
+    body = text.lstrip(b"\r\n")
+    skipped = text.count(b"\n", 0, len(text) - len(body))
+    delimiter = delimiter or _delimiter(body)
+    header = next(_records(body[:BLOCK_BYTES], delimiter))
+    names = [n if n.strip() else f"unnamed: {i}" for i, n in enumerate(header)]
+    _check_names(names, name)
     try:
-        table = _parse_csv(text, delimiter, header)
+        table = _parse_csv(body, delimiter, len(header))
     except pa.ArrowInvalid as error:
-        raise _csv_problem(text, delimiter, len(header), name, str(error)) from error
-    if table.num_rows == 0:
-        raise DataError(f"{name} has a header and no rows", reason=Reason.DATASET_EMPTY)
-    columns = {n: table.column(i).to_pandas(strings_to_categorical=False) for i, n in enumerate(_filled(header))}
-    return pd.DataFrame(columns)
+        raise _csv_problem(body, delimiter, len(header), name, skipped, str(error)) from error
+    _check_last_quote(table, body, name, skipped)
+    return pd.DataFrame({n: table.column(i).to_pandas() for i, n in enumerate(names)})
 
 
-def _filled(header: list[str]) -> list[str]:
-    return [n if n.strip() else f"unnamed: {i}" for i, n in enumerate(header)]
-
-
-def _parse_csv(text: bytes, delimiter: str, header: list[str]) -> pa.Table:
-    names = [str(i) for i in range(len(header))]
+def _parse_csv(text: bytes, delimiter: str, width: int) -> pa.Table:
+    names = [str(i) for i in range(width)]
     return pacsv.read_csv(
-        io.BytesIO(text),
+        pa.BufferReader(text),
         read_options=pacsv.ReadOptions(column_names=names, skip_rows_after_names=1, block_size=BLOCK_BYTES),
         parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=pacsv.ConvertOptions(
@@ -197,8 +218,10 @@ def _as_utf8(data: bytes, name: str) -> bytes:
         try:
             return data.decode("utf-16").encode()
         except UnicodeDecodeError as error:
-            raise DataError(f"{name} is no valid UTF-16: {error.reason}", reason=Reason.DATASET_UNREADABLE) from error
-    data = data.removeprefix(b"\xef\xbb\xbf")
+            raise DataError(
+                f"{name} begins as UTF-16 but byte {error.start} is not: {error.reason}; convert it to UTF-8",
+                reason=Reason.DATASET_UNREADABLE,
+            ) from error
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -208,37 +231,71 @@ def _as_utf8(data: bytes, name: str) -> bytes:
             "convert it, for example with: iconv -f latin1 -t utf-8",
             reason=Reason.DATASET_UNREADABLE,
         ) from error
-    if b"\0" in data[:BLOCK_BYTES]:
+    zero = data.find(b"\0")
+    if zero >= 0:
         raise DataError(
-            f"{name} is not text: it holds a zero byte; is the format right?", reason=Reason.DATASET_UNREADABLE
+            f"{name} must be text, but byte {zero} is zero; set the format, or convert UTF-16 to UTF-8",
+            reason=Reason.DATASET_UNREADABLE,
         )
-    return data
+    return data.removeprefix(b"\xef\xbb\xbf")
+
+
+def _records(text: bytes, delimiter: str) -> Iterator[list[str]]:
+    return csv.reader(io.StringIO(text.decode("utf-8", "ignore"), newline=""), delimiter=delimiter)
 
 
 def _delimiter(text: bytes) -> str:
-    """The delimiter that occurs most in the header."""
-    line = text.split(b"\n", 1)[0].decode()
-    return max(DELIMITERS, key=lambda d: (len(next(csv.reader([line], delimiter=d), [])), -DELIMITERS.index(d)))
+    """The delimiter that cuts the first records into the same number of fields, and into most."""
+
+    def fit(delimiter: str) -> tuple[bool, float, int, int]:
+        try:
+            widths = [len(r) for r in islice(_records(text[:SNIFF_BYTES], delimiter), SNIFF_RECORDS) if r]
+        except csv.Error:
+            return (False, 0.0, 0, 0)
+        return (widths[0] > 1, widths.count(widths[0]) / len(widths), widths[0], -DELIMITERS.index(delimiter))
+
+    return max(DELIMITERS, key=fit)
 
 
-def _header(text: bytes, delimiter: str) -> list[str]:
-    return next(csv.reader(io.StringIO(text[:BLOCK_BYTES].decode("utf-8", "ignore")), delimiter=delimiter))
+def _check_last_quote(table: pa.Table, text: bytes, name: str, skipped: int) -> None:
+    """Arrow takes a quote that is never closed for one that ends with the file, and swallows all lines between.
+
+    Raises:
+        DataError: the last value spans lines, and no quote ends it.
+    """
+    last = table.column(table.num_columns - 1)[-1].as_py() if table.num_rows else None
+    if last and "\n" in last and not text.rstrip().endswith(b'"'):
+        raise _open_quote(name, skipped + text.count(b"\n") - last.count("\n") + 1)
 
 
-def _csv_problem(text: bytes, delimiter: str, width: int, name: str, said: str) -> DataError:
+def _open_quote(name: str, line: int) -> DataError:
+    return DataError(
+        f"{name}: a quote that opens in line {line} is never closed; close it, or double it if it belongs to the value",
+        reason=Reason.DATASET_UNREADABLE,
+    )
+
+
+def _csv_problem(text: bytes, delimiter: str, width: int, name: str, skipped: int, said: str) -> DataError:
     """The first line that does not fit, found by a slower reader that counts lines."""
-    reader = csv.reader(io.StringIO(text.decode()), delimiter=delimiter)
+    reader = csv.reader(io.StringIO(text.decode(), newline=""), delimiter=delimiter)
+    line = skipped + 1
     try:
         for row in reader:
             if row and len(row) != width:
+                # a multi-line record is named by its first line
                 return DataError(
-                    f"{name}: every line must have {width} fields, as the header has; line {reader.line_num} has {len(row)}; "
-                    "quote values that hold the delimiter",
+                    f"{name}: every line must have {width} fields, as the header has, but line {line} has {len(row)}; "
+                    f"quote values that hold the delimiter '{_NAMED.get(delimiter, delimiter)}'",
                     reason=Reason.DATASET_UNREADABLE,
                 )
-    except csv.Error as error:
-        said = f"line {reader.line_num}: {error}"
+            line = skipped + reader.line_num + 1
+    except csv.Error:
+        # only a field without end grows beyond the reader's limit
+        return _open_quote(name, line)
     return DataError(f"{name} is no valid CSV: {said[:200]}", reason=Reason.DATASET_UNREADABLE)
+
+
+_NAMED = {"\t": "tab"}
 
 
 # Parquet, JSON lines
@@ -247,13 +304,11 @@ def _csv_problem(text: bytes, delimiter: str, width: int, name: str, said: str) 
 def _read_parquet(data: bytes, name: str) -> pd.DataFrame:
     try:
         table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise DataError(
-            f"{name} is no valid Parquet file: {str(error)[:200]}", reason=Reason.DATASET_UNREADABLE
+            f"{name} is no valid Parquet file: {str(error)[:200]}; write it again", reason=Reason.DATASET_UNREADABLE
         ) from error
     _check_names(list(table.column_names), name)
-    if table.num_rows == 0:
-        raise DataError(f"{name} has no rows", reason=Reason.DATASET_EMPTY)
     return table.to_pandas(ignore_metadata=True)
 
 
@@ -263,13 +318,32 @@ def _read_json_lines(data: bytes, name: str) -> pd.DataFrame:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{name}: line {number} is no JSON: {error}", reason=Reason.DATASET_UNREADABLE) from error
+            record = json.loads(line, object_pairs_hook=_once)
+        except _TwiceError as error:
+            raise DataError(
+                f"{name}: column names must be different, line {number} has {error} more than once; rename it",
+                reason=Reason.DUPLICATE_COLUMNS,
+            ) from error
+        except ValueError as error:
+            hint = "; a JSON list must be written as one object a line" * line.lstrip().startswith(b"[")
+            raise DataError(
+                f"{name}: line {number} is no JSON: {error}{hint}", reason=Reason.DATASET_UNREADABLE
+            ) from error
         if not isinstance(record, dict):
             raise DataError(
-                f'{name}: line {number} must be an object such as {{"age": 42}}, got {type(record).__name__}',
+                f'{name}: line {number} must be an object such as {{"age": 42}}, got a {type(record).__name__}',
                 reason=Reason.DATASET_UNREADABLE,
             )
         records.append(record)
     return pd.DataFrame(records).infer_objects()
+
+
+class _TwiceError(Exception):
+    """A JSON object names a field twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise _TwiceError(", ".join(repr(n) for n, count in Counter(n for n, _ in pairs).items() if count > 1))
+    return record

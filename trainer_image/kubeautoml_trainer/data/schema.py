@@ -26,16 +26,19 @@ _WANTED = {
 }
 
 
-def coerce(raw: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+def coerce(raw: pd.DataFrame, schema: Schema, *, infinite_is_missing: bool = False) -> pd.DataFrame:
     """Typed rows, as `data.base.Rows.frame` describes. Order does not matter, unknown columns are left out.
+
+    `infinite_is_missing`: for training files, whose infinities the profile warns of; a request is refused.
 
     Raises:
         PredictionError: columns that the model uses are missing, are there twice, or hold values of another kind.
     """
     check_columns(raw, schema)
+    places = {str(n): i for i, n in enumerate(raw.columns)}
     typed = {}
     for column in schema.features:
-        values = _typed(raw[column.name], column)
+        values = _typed(raw.iloc[:, places[column.name]], column, infinite_is_missing)
         # dtype object for text, or pandas would choose a string type of its own
         typed[column.name] = pd.Series(values, dtype=values.dtype, copy=False)
     return pd.DataFrame(typed, index=pd.RangeIndex(len(raw)), copy=False)
@@ -65,33 +68,34 @@ def unknown_columns(raw: pd.DataFrame, schema: Schema) -> list[str]:
     return [str(c) for c in raw.columns if str(c) not in known]
 
 
-def _typed(raw: pd.Series, column: Column) -> np.ndarray:
+def _typed(raw: pd.Series, column: Column, infinite_is_missing: bool) -> np.ndarray:
     parsers: dict[ColumnType, Callable[[pd.Series], Parsed]] = {
         ColumnType.NUMBER: lambda s: to_numbers(s, frozenset(column.missing_words)),
         ColumnType.BOOLEAN: to_booleans,
-        ColumnType.DATETIME: to_seconds,
+        ColumnType.DATETIME: lambda s: to_seconds(s, day_first=column.day_first),
         ColumnType.CATEGORY: to_texts,
         ColumnType.TEXT: to_texts,
     }
-    try:
-        parsed = parsers[column.type](raw)
-    except TypeError:  # lists or objects where pandas expects scalars
-        parsed = Parsed(np.empty(0), raw.map(lambda v: isinstance(v, list | dict)).to_numpy(dtype=bool))
+    parsed = parsers[column.type](raw)
     if parsed.any_bad:
         row = int(np.flatnonzero(parsed.bad)[0])
         value = repr(raw.iloc[row])[:80]
         raise PredictionError(f"column '{column.name}' must be {_WANTED[column.type]}, got {value} in row {row}")
     if column.type is ColumnType.NUMBER and np.isinf(parsed.values).any():
+        if infinite_is_missing:
+            return np.where(np.isinf(parsed.values), np.nan, parsed.values)
         row = int(np.flatnonzero(np.isinf(parsed.values))[0])
         raise PredictionError(
-            f"column '{column.name}' must be finite, got {parsed.values[row]} in row {row}; leave it out if unknown"
+            f"column '{column.name}' must be finite, got {parsed.values[row]} in row {row}; give null if it is unknown"
         )
     return parsed.values
 
 
 def schema_to_json(schema: Schema) -> str:
     """Text that `schema_from_json` reads."""
-    columns = [{k: v for k, v in asdict(c).items() if v not in (None, (), "")} for c in schema.columns]
+    columns = [
+        {k: v for k, v in asdict(c).items() if v not in (None, (), "") and v is not False} for c in schema.columns
+    ]
     body = {
         "format": FORMAT_VERSION,
         "target": schema.target,
@@ -114,6 +118,9 @@ def schema_from_json(text: str) -> Schema:
             raise BundleError(
                 f"schema format must be {FORMAT_VERSION}, got {body['format']}; use the version that wrote it"
             )
+        unknown = set(body) - {"format", "target", "classes", "positive_class", "columns"}
+        if unknown:
+            raise ValueError(f"unknown fields {sorted(unknown)}")
         return Schema(
             target=body["target"],
             columns=tuple(_column(c) for c in body["columns"]),

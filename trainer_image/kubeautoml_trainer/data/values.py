@@ -7,6 +7,7 @@ values, and which of the values could not be read; whether that is a warning or 
 from __future__ import annotations
 
 import datetime as dt
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +43,18 @@ class Parsed:
         return bool(self.bad.any())
 
 
+def plain(series: pd.Series) -> pd.Series:
+    """The same values in a simple dtype: a categorical as its values, a duration as seconds."""
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        return plain(series.astype(series.cat.categories.dtype))
+    if pd.api.types.is_timedelta64_dtype(series.dtype):
+        return series.dt.total_seconds()
+    return series
+
+
 def is_missing(series: pd.Series) -> np.ndarray:
     """bool (n,): None, NaN, NaT, and text without any character."""
+    series = plain(series)
     missing: np.ndarray = series.isna().to_numpy(dtype=bool, na_value=True)
     if pd.api.types.is_object_dtype(series.dtype):
         blank = series.map(lambda v: isinstance(v, str) and not v.strip())
@@ -61,13 +72,19 @@ def is_textual(series: pd.Series) -> bool:
 
 def to_numbers(series: pd.Series, words: frozenset[str] = frozenset()) -> Parsed:
     """Numbers; booleans are 0 and 1. `words`: further lower-case words that mean missing. Infinities stay."""
+    series = plain(series)
+    if pd.api.types.is_datetime64_any_dtype(series.dtype):
+        return Parsed(np.full(len(series), np.nan), series.notna().to_numpy())
     if pd.api.types.is_bool_dtype(series.dtype) or pd.api.types.is_numeric_dtype(series.dtype):
         values = series.to_numpy(dtype=np.float64, na_value=np.nan)
         return Parsed(values, np.zeros(len(series), dtype=bool))
     quick = _all_numbers(series)
     if quick is not None:
         return Parsed(quick, np.zeros(len(series), dtype=bool))
-    numbers = pd.to_numeric(series, errors="coerce")
+    if pd.api.types.is_object_dtype(series.dtype):
+        # a boolean among nulls is a number here, as a whole column of booleans is
+        series = _scalars(series.map(lambda v: float(v) if isinstance(v, bool | np.bool_) else v).astype(object))
+    numbers = pd.to_numeric(series.where(~_is_odd(series)), errors="coerce")
     values = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     suspects = np.flatnonzero(np.isnan(values))
     bad = np.zeros(len(series), dtype=bool)
@@ -90,15 +107,16 @@ def _all_numbers(series: pd.Series) -> np.ndarray | None:
 
 def has_leading_zero(texts: pd.Series) -> bool:
     """Whether a text is digits that begin with 0, as codes and telephone numbers do."""
-    found = pc.match_substring_regex(pa.array(texts, type=pa.large_string()), r"^\s*[+-]?0[0-9]+\s*$")
+    found = pc.match_substring_regex(pa.array(texts, type=pa.large_string()), r"^\s*0[0-9]+\s*$")
     return bool(pc.any(found).as_py())
 
 
 def to_booleans(series: pd.Series) -> Parsed:
     """0.0, 1.0 or NaN, from all usual spellings."""
+    series = plain(series)
     if pd.api.types.is_bool_dtype(series.dtype):
         return Parsed(series.to_numpy(dtype=np.float64, na_value=np.nan), np.zeros(len(series), dtype=bool))
-    codes, levels = pd.factorize(series.astype(object), use_na_sentinel=True)
+    codes, levels = pd.factorize(_scalars(series.astype(object)), use_na_sentinel=True)
     table = np.array([_boolean(v) for v in levels] + [np.nan])
     bad_levels = np.array(
         [np.isnan(_boolean(v)) and _text(v).strip().lower() not in MISSING_WORDS for v in levels] + [False]
@@ -111,37 +129,67 @@ def _boolean(value: Any) -> float:
     return 1.0 if word in TRUE_WORDS else 0.0 if word in FALSE_WORDS else np.nan
 
 
-def to_seconds(series: pd.Series) -> Parsed:
-    """Unix seconds of dates and times, UTC where no zone is given."""
+def to_seconds(series: pd.Series, *, day_first: bool = False) -> Parsed:
+    """Unix seconds of dates and times, UTC where no zone is given.
+
+    Numbers are compact dates where they read as one (20240131), else Unix seconds; each value by itself, so that a request
+    of one row reads as the training file did. `day_first`: 03/04/2020 is the third of April.
+    """
+    series = plain(series)
     if pd.api.types.is_datetime64_any_dtype(series.dtype):
         stamps = pd.to_datetime(series, utc=True)
-        return Parsed(_seconds(stamps), np.zeros(len(series), dtype=bool))
-    if pd.api.types.is_numeric_dtype(series.dtype):
-        # compact dates such as 20240131 only by an override; plain seconds otherwise
-        as_text = series.astype("Int64").astype("str") if _looks_compact(series) else None
-        if as_text is None:
-            return Parsed(series.to_numpy(dtype=np.float64, na_value=np.nan), np.zeros(len(series), dtype=bool))
-        series = as_text.where(series.notna())
-    codes, levels = pd.factorize(series.astype(object), use_na_sentinel=True)
-    texts = pd.Series([_date_text(v) for v in levels], dtype=object)
-    stamps = pd.to_datetime(texts, errors="coerce", utc=True, format="mixed")
-    seconds = np.append(_seconds(stamps), np.nan)
-    unread = np.array(
-        [
-            np.isnan(s) and _text(v).strip().lower() not in MISSING_WORDS
-            for s, v in zip(seconds[:-1], levels, strict=True)
-        ]
+        seconds = _seconds(stamps)
+        return Parsed(seconds, np.isnan(seconds) & stamps.notna().to_numpy())
+    codes, levels = pd.factorize(_scalars(series.astype(object)), use_na_sentinel=True)
+    texts = [v if isinstance(v, dt.date) else _text(v).strip() for v in levels]
+    stamps = pd.to_datetime(
+        pd.Series([_dated(t) for t in texts], dtype=object),
+        errors="coerce",
+        utc=True,
+        format="mixed",
+        dayfirst=day_first,
     )
-    return Parsed(seconds[codes], np.append(unread, False)[codes])
+    plain_seconds = np.array([_plain_seconds(t) for t in texts], dtype=np.float64)
+    seconds = np.where(np.isnan(plain_seconds), _seconds(stamps), plain_seconds)
+    unread = [
+        bool(np.isnan(s)) and (isinstance(t, dt.date) or t.lower() not in MISSING_WORDS)
+        for s, t in zip(seconds, texts, strict=True)
+    ]
+    return Parsed(np.append(seconds, np.nan)[codes], np.array([*unread, False])[codes])
 
 
-def _looks_compact(series: pd.Series) -> bool:
-    values = series.dropna().to_numpy(dtype=np.float64)
-    return bool(values.size) and bool(np.all((values >= MIN_YEAR * 10_000) & (values <= MAX_YEAR * 10_000 + 1231)))
+_NUMBER = re.compile(r"^[+-]?\d+(\.\d+)?$")
+_COMPACT = re.compile(r"^(1[6-9]|2[0-3])\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$")
 
 
-def _date_text(value: Any) -> Any:
-    return value if isinstance(value, dt.date | dt.datetime) else _text(value).strip()
+def _dated(text: str | dt.date) -> str | dt.date | None:
+    """What a date is read from; nothing where the text is a plain number."""
+    return None if isinstance(text, str) and _NUMBER.match(text) and not _COMPACT.match(text) else text
+
+
+def _plain_seconds(text: str | dt.date) -> float:
+    if not isinstance(text, str) or not _NUMBER.match(text) or _COMPACT.match(text):
+        return np.nan
+    seconds = float(text)
+    return seconds if _LOW_SECONDS <= seconds < _HIGH_SECONDS else np.nan
+
+
+def is_compact_date(values: np.ndarray) -> bool:
+    """Whether all these whole numbers read as dates such as 20240131."""
+    return values.size > 0 and all(_COMPACT.match(f"{v:.0f}") for v in np.unique(values)[:5000])
+
+
+_LOW_SECONDS = dt.datetime(MIN_YEAR, 1, 1, tzinfo=dt.UTC).timestamp()
+_HIGH_SECONDS = dt.datetime(MAX_YEAR + 1, 1, 1, tzinfo=dt.UTC).timestamp()
+
+
+def is_day_first(texts: pd.Series) -> bool:
+    """Whether dates like 13/04/2020 show that the day comes first; with points, as in 13.04.2020, it always does."""
+    found = texts.astype(str).str.extract(r"^\s*(\d{1,2})([-/.])(\d{1,2})[-/.]\d{2,4}").dropna()
+    if found.empty:
+        return False
+    day_shown = (found[0].astype(int) > 12).any() and not (found[2].astype(int) > 12).any()
+    return bool(day_shown or (found[1] == ".").all())
 
 
 def _seconds(stamps: pd.Series) -> np.ndarray:
@@ -151,8 +199,8 @@ def _seconds(stamps: pd.Series) -> np.ndarray:
 
 
 def to_texts(series: pd.Series) -> Parsed:
-    """str or None. 1.0 and 1 are both "1", so that a file and a request agree; lists and objects are bad."""
-    codes, levels = pd.factorize(_hashable(series), use_na_sentinel=True)
+    """str or None. 1, 1.0 and "1.0" are all "1", so that files and requests agree; lists and objects are bad."""
+    codes, levels = pd.factorize(_scalars(plain(series)), use_na_sentinel=True)
     texts = [_text(v) for v in levels]
     table = np.array([t if t.strip() else None for t in texts] + [None], dtype=object)
     bad = np.array([isinstance(v, _Unhashable) for v in levels] + [False], dtype=bool)
@@ -163,11 +211,34 @@ class _Unhashable:
     """Stands for a list or an object in a column of text."""
 
 
-def _hashable(series: pd.Series) -> pd.Series:
+_ODD = (list, dict, tuple, set, np.ndarray)
+
+
+def _scalars(series: pd.Series) -> pd.Series:
+    """Lists and objects by a stand-in, and booleans as text, because True == 1 would be one level."""
     if not pd.api.types.is_object_dtype(series.dtype):
         return series
-    odd = series.map(lambda v: isinstance(v, list | dict))
-    return series.where(~odd, _Unhashable()) if bool(odd.any()) else series
+    return series.map(_scalar).astype(object)
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    return _UNHASHABLE if isinstance(value, _ODD) else value
+
+
+_UNHASHABLE = _Unhashable()
+
+
+def _is_odd(series: pd.Series) -> np.ndarray:
+    if not pd.api.types.is_object_dtype(series.dtype):
+        return np.zeros(len(series), dtype=bool)
+    return np.fromiter((v is _UNHASHABLE for v in series), dtype=bool, count=len(series))
+
+
+def is_nested(series: pd.Series) -> np.ndarray:
+    """bool (n,): lists, objects and the like, which no column type can hold."""
+    return _is_odd(_scalars(plain(series)))
 
 
 def _text(value: Any) -> str:
@@ -176,11 +247,15 @@ def _text(value: Any) -> str:
     if isinstance(value, float | np.floating):
         number = float(value)
         return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
-    return str(value)
+    text = str(value)
+    return text.split(".")[0] if _WHOLE.match(text) else text
+
+
+_WHOLE = re.compile(r"^[+-]?[0-9]{1,15}\.0+$")
 
 
 def _means_missing(series: pd.Series, words: frozenset[str]) -> np.ndarray:
     """bool (n,): nothing, or a word for nothing."""
-    codes, levels = pd.factorize(_hashable(series), use_na_sentinel=True)
+    codes, levels = pd.factorize(series, use_na_sentinel=True)
     table = np.array([_text(v).strip().lower() in MISSING_WORDS | words for v in levels] + [True], dtype=bool)
     return np.asarray(table[codes])
