@@ -1,7 +1,7 @@
 """What every pod of a job does first: read the data, agree on the schema, the hold-out and the folds, and type the rows.
 
 All of it follows from the data, the manifest and the seed, so pods need not wait for each other: whoever is first stores profile
-and folds, the others compute the same and check it against what is stored.
+and folds, the others use those, after a look at whether they read the same data.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import DataError, ObjectNotFound, PredictionError
-from kubeautoml.api.job import ColumnType, DataSource
+from kubeautoml.api.job import DataSource
 from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.pod import PodContext, PodJob
 from kubeautoml.storage import ObjectStore, open_store
@@ -26,8 +26,8 @@ from kubeautoml_trainer.data.infer import infer_column
 from kubeautoml_trainer.data.read import read_table
 from kubeautoml_trainer.data.schema import coerce, schema_from_json, schema_to_json
 from kubeautoml_trainer.data.split import Assignment, assign, resolve
-from kubeautoml_trainer.data.target import Target, find_column, read_target
-from kubeautoml_trainer.data.values import is_textual, to_numbers, to_seconds, to_texts
+from kubeautoml_trainer.data.target import Target, find_column, read_target, to_labels
+from kubeautoml_trainer.data.values import is_day_first, is_missing, is_textual, plain, to_numbers, to_seconds, to_texts
 from kubeautoml_trainer.data.warn import data_warnings
 
 
@@ -44,22 +44,66 @@ def prepare(context: PodContext) -> PreparedData:
         test = read_table(job.dataset.test, context.test_credentials_dir) if job.dataset.test else None
     except ObjectNotFound as error:
         raise DataError(str(error), reason=Reason.DATASET_NOT_FOUND) from error
-    prepared, assignment = prepare_frames(raw, test, job)
     store = open_store(job.output.uri, context.output_credentials_dir)
-    _agree(store, job, prepared, assignment)
+    stored = _stored(store, job)
+    prepared, assignment = prepare_frames(raw, test, job, stored)
+    if stored is None:
+        _store(store, job, prepared.profile, assignment)
     return prepared
 
 
-def prepare_frames(raw: pd.DataFrame, test: pd.DataFrame | None, job: PodJob) -> tuple[PreparedData, Assignment]:
-    """The same from frames: no storage, so that tests and notebooks can call it."""
-    task = job.task
-    target = read_target(raw, task)
+def prepare_frames(
+    raw: pd.DataFrame, test: pd.DataFrame | None, job: PodJob, stored: tuple[Profile, Assignment] | None = None
+) -> tuple[PreparedData, Assignment]:
+    """The same from frames: no storage, so that tests and notebooks can call it.
+
+    Raises:
+        DataError: the data cannot be used, or is not what `stored` was made from.
+    """
+    sha256 = _digest(raw, test)
+    if stored is not None and stored[0].sha256 != sha256:
+        raise DataError(
+            f"the data at {job.dataset.train.uri} has changed since the job started; trials on different rows cannot be compared: "
+            "create a new job",
+            reason=Reason.INVALID_DATA,
+        )
+    target = read_target(raw, job.task)
     raw = _kept(raw, target.usable)
-    weight = _weights(raw, job)
-    schema, warnings = _schema(raw, target, job)
-    is_classes = task.type is TaskType.TABULAR_CLASSIFICATION
-    split = job.dataset.split
-    groups, time = _column(raw, split.group_column, "groupColumn"), _column(raw, split.time_column, "timeColumn")
+    groups = _groups(raw, job.dataset.split.group_column)
+    assignment = stored[1] if stored else _assignment(raw, test, target, groups, job)
+    keep = ~assignment.holdout
+    schema, warnings = (stored[0].schema, []) if stored else _schema(raw, target, job, keep)
+    rows = Rows(_typed(raw, schema, job.dataset.train), target.y, _weights(raw, job))
+    train = _part(rows, keep)
+    holdout = _part(rows, assignment.holdout) if test is None else _test_rows(test, schema, job)
+    fold = assignment.fold[keep]
+    profile = (
+        stored[0]
+        if stored
+        else Profile(
+            schema=schema,
+            rows=len(train),
+            holdout_rows=len(holdout),
+            folds=int(fold.max()) + 1,
+            sha256=sha256,
+            warnings=(
+                *target.warnings,
+                *warnings,
+                *_class_warnings(train, holdout, schema),
+                *data_warnings(raw, train, schema),
+            ),
+        )
+    )
+    return PreparedData(profile, train, fold, holdout, None if groups is None else groups[keep]), assignment
+
+
+def _assignment(
+    raw: pd.DataFrame, test: pd.DataFrame | None, target: Target, groups: np.ndarray | None, job: PodJob
+) -> Assignment:
+    split, is_classes = job.dataset.split, job.task.type is TaskType.TABULAR_CLASSIFICATION
+    time = None
+    if split.time_column is not None:
+        time = _time_order(find_column(split.time_column, raw, "spec.dataset.split.timeColumn"))
     kind = resolve(split.type, is_classes=is_classes, has_groups=groups is not None, has_time=time is not None)
     assignment = assign(
         target.y,
@@ -68,39 +112,49 @@ def prepare_frames(raw: pd.DataFrame, test: pd.DataFrame | None, job: PodJob) ->
         test_fraction=0.0 if test is not None else float(split.test_fraction),
         folds=split.folds,
         seed=job.search.seed,
-        groups=None if groups is None else to_texts(groups).values.astype(str),
-        time=None if time is None else _time_order(time),
+        groups=groups,
+        time=time,
     )
-    frame = _typed(raw, schema, job.dataset.train)
-    rows = Rows(frame, target.y, weight)
-    keep = ~assignment.holdout
-    train, fold = rows.take(keep), assignment.fold[keep]
-    holdout = rows.take(assignment.holdout) if test is None else _test_rows(test, schema, target, job)
-    holdout = replace(holdout, frame=holdout.frame.reset_index(drop=True))
-    train = replace(train, frame=train.frame.reset_index(drop=True))
-    profile = Profile(
-        schema=schema,
-        rows=len(train),
-        holdout_rows=len(holdout),
-        folds=int(fold.max()) + 1,
-        sha256=_digest(raw, test),
-        warnings=(*target.warnings, *warnings, *data_warnings(raw, train, schema)),
-    )
-    kept_groups = None if groups is None else to_texts(groups).values[keep]
-    return PreparedData(profile, train, fold, holdout, kept_groups), assignment
+    lost = sorted(set(range(len(target.classes))) - set(target.y[~assignment.holdout].tolist()))
+    if lost:
+        names = ", ".join(f"'{target.classes[c]}'" for c in lost[:5])
+        raise DataError(
+            f"spec.dataset.split: a {kind} split keeps all rows of class {names} for the hold-out, so they cannot be learned; "
+            "add rows, or choose another split.type",
+            reason=Reason.TOO_FEW_ROWS,
+        )
+    return assignment
+
+
+def _part(rows: Rows, where: np.ndarray) -> Rows:
+    """The rows where the mask is true, numbered from 0, their mean weight 1."""
+    part = rows.take(where)
+    weight = part.weight
+    if weight is not None and weight.sum() > 0:
+        weight = weight / weight.mean()
+    return replace(part, frame=part.frame.reset_index(drop=True), weight=weight)
+
+
+def _class_warnings(train: Rows, holdout: Rows, schema: Schema) -> list[str]:
+    absent = [c for i, c in enumerate(schema.classes) if not (holdout.y == i).any()]
+    if not absent:
+        return []
+    names = ", ".join(f"'{c}'" for c in absent[:5]) + (", ..." if len(absent) > 5 else "")
+    return [f"the hold-out has no row of class {names}; scores on it say nothing about them"]
 
 
 def _kept(raw: pd.DataFrame, usable: np.ndarray) -> pd.DataFrame:
     return raw if usable.all() else raw[usable].reset_index(drop=True)
 
 
-def _schema(raw: pd.DataFrame, target: Target, job: PodJob) -> tuple[Schema, list[str]]:
-    """Types of all columns that may be features, and what is worth a warning."""
+def _schema(raw: pd.DataFrame, target: Target, job: PodJob, train: np.ndarray) -> tuple[Schema, list[str]]:
+    """Types of all columns that may be features, described by their training rows, and what is worth a warning."""
     columns = job.dataset.columns
     for name in (*columns.types, *columns.ignore):
         find_column(name, raw, "spec.dataset.columns")
     left_out = {job.task.target, columns.weight, job.dataset.split.group_column, *columns.ignore}
-    found = [infer_column(str(n), raw[n], columns.types.get(str(n))) for n in raw.columns if n not in left_out]
+    names = [str(n) for n in raw.columns if n not in left_out]
+    found = [infer_column(n, raw[n], columns.types.get(n), train) for n in names]
     schema = Schema(
         target=job.task.target,
         columns=tuple(i.column for i in found),
@@ -118,45 +172,50 @@ def _schema(raw: pd.DataFrame, target: Target, job: PodJob) -> tuple[Schema, lis
 
 def _typed(raw: pd.DataFrame, schema: Schema, source: DataSource) -> pd.DataFrame:
     """Training rows by their own schema; infinities, which `infer` has warned of, become missing."""
-    numbers = [c.name for c in schema.features if c.type is ColumnType.NUMBER]
-    cleaned = {}
-    for name in numbers:
-        words = next(frozenset(c.missing_words) for c in schema.features if c.name == name)
-        values = to_numbers(raw[name], words).values
-        if np.isinf(values).any():
-            cleaned[name] = np.where(np.isinf(values), np.nan, values)
     try:
-        return coerce(raw.assign(**cleaned) if cleaned else raw, schema)
+        return coerce(raw, schema, infinite_is_missing=True)
     except PredictionError as error:
         raise DataError(f"{source.uri}: {error}", reason=Reason.INVALID_DATA) from error
 
 
-def _test_rows(test: pd.DataFrame, schema: Schema, target: Target, job: PodJob) -> Rows:
+def _test_rows(test: pd.DataFrame, schema: Schema, job: PodJob) -> Rows:
     """The rows of dataset.test, coded as the training rows are."""
     assert job.dataset.test is not None
-    raw = find_column(job.task.target, test, "spec.task.target (dataset.test)", Reason.TARGET_NOT_FOUND)
-    if target.classes:
-        texts = pd.Series(to_texts(raw).values, dtype=object)
-        known = texts.map({c: i for i, c in enumerate(target.classes)})
-        unknown = texts[known.isna() & texts.notna()]
-        if not unknown.empty:
-            raise DataError(
-                f"{job.dataset.test.uri}: class '{unknown.iloc[0]}' of '{job.task.target}' is not among the training rows",
-                reason=Reason.TARGET_UNUSABLE,
-            )
-        y = known.to_numpy(dtype=np.float64)
-    else:
-        y = to_numbers(raw).values
+    uri = job.dataset.test.uri
+    raw = find_column(schema.target, test, "spec.task.target (dataset.test)", Reason.TARGET_NOT_FOUND)
+    y = _test_classes(raw, schema, uri) if schema.classes else _test_numbers(raw, schema, uri)
     usable = np.isfinite(y)
     if not usable.any():
-        raise DataError(
-            f"{job.dataset.test.uri} has no row with a value of '{job.task.target}'", reason=Reason.DATASET_EMPTY
-        )
-    test = _kept(test, usable)
+        raise DataError(f"{uri} has no row with a value of '{schema.target}'", reason=Reason.DATASET_EMPTY)
+    kept = _kept(test, usable)
     y = y[usable]
-    return Rows(
-        _typed(test, schema, job.dataset.test), y.astype(np.int64) if target.classes else y, _weights(test, job)
-    )
+    frame = _typed(kept, schema, job.dataset.test)
+    return Rows(frame, y.astype(np.int64) if schema.classes else y, _weights(kept, job))
+
+
+def _test_classes(raw: pd.Series, schema: Schema, uri: str) -> np.ndarray:
+    labels = to_labels(raw)
+    known = labels.map({c: i for i, c in enumerate(schema.classes)})
+    unknown = labels[known.isna() & labels.notna()]
+    if not unknown.empty:
+        raise DataError(
+            f"{uri}: class '{unknown.iloc[0]}' of '{schema.target}' is not among the training rows, "
+            f"which have {', '.join(schema.classes[:20])}",
+            reason=Reason.TARGET_UNUSABLE,
+        )
+    return np.asarray(known.to_numpy(dtype=np.float64))
+
+
+def _test_numbers(raw: pd.Series, schema: Schema, uri: str) -> np.ndarray:
+    parsed = to_numbers(raw)
+    bad = parsed.bad | np.isinf(parsed.values)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise DataError(
+            f"{uri}: '{schema.target}' must hold finite numbers, got {str(raw.iloc[row])[:60]!r} in row {row}",
+            reason=Reason.TARGET_UNUSABLE,
+        )
+    return parsed.values
 
 
 def _weights(raw: pd.DataFrame, job: PodJob) -> np.ndarray | None:
@@ -171,20 +230,28 @@ def _weights(raw: pd.DataFrame, job: PodJob) -> np.ndarray | None:
     return np.asarray(parsed.values / parsed.values.mean())
 
 
-def _column(raw: pd.DataFrame, name: str | None, field: str) -> pd.Series | None:
-    return None if name is None else find_column(name, raw, f"spec.dataset.split.{field}")
+def _groups(raw: pd.DataFrame, name: str | None) -> np.ndarray | None:
+    """Groups as text; rows without one form a group of their own."""
+    if name is None:
+        return None
+    texts = to_texts(find_column(name, raw, "spec.dataset.split.groupColumn")).values
+    return np.array(["" if t is None else t for t in texts], dtype=object)
 
 
 def _time_order(time: pd.Series) -> np.ndarray:
     """Numbers that grow with time; unknown times come first."""
-    numbers = to_numbers(time)
-    values = to_seconds(time).values if is_textual(time) and numbers.any_bad else numbers.values
-    if np.isnan(values).all():
+    time = plain(time)
+    parsed = to_numbers(time)
+    if parsed.any_bad:
+        parsed = to_seconds(time, day_first=is_textual(time) and is_day_first(time[~is_missing(time)]))
+    if parsed.any_bad or np.isnan(parsed.values).all():
+        row = int(np.flatnonzero(parsed.bad)[0]) if parsed.any_bad else 0
         raise DataError(
-            f"spec.dataset.split.timeColumn: column '{time.name}' must hold dates or numbers",
+            f"spec.dataset.split.timeColumn: column '{time.name}' must hold dates or numbers, "
+            f"got {str(time.iloc[row])[:60]!r} in row {row}",
             reason=Reason.INVALID_DATA,
         )
-    return np.asarray(np.nan_to_num(values, nan=-np.inf))
+    return np.asarray(np.nan_to_num(parsed.values, nan=-np.inf, posinf=np.inf, neginf=-np.inf))
 
 
 def _digest(raw: pd.DataFrame, test: pd.DataFrame | None) -> str:
@@ -203,29 +270,24 @@ def _digest(raw: pd.DataFrame, test: pd.DataFrame | None) -> str:
     return digest.hexdigest()
 
 
-def _agree(store: ObjectStore, job: PodJob, prepared: PreparedData, assignment: Assignment) -> None:
-    """Store profile and folds, or check that those stored are ours.
+def _stored(store: ObjectStore, job: PodJob) -> tuple[Profile, Assignment] | None:
+    """What the first pod of this job stored; None when this is the first."""
+    if not store.exists(job.paths.profile):
+        return None
+    profile = profile_from_json(store.read(job.paths.profile).decode())
+    table = pd.read_parquet(io.BytesIO(store.read(job.paths.folds)))
+    holdout, fold = table["holdout"].to_numpy(dtype=bool), table["fold"].to_numpy(dtype=np.int16)
+    return profile, Assignment(holdout, fold)
 
-    Raises:
-        DataError: they are not: the data changed while the job runs.
-    """
-    paths, profile = job.paths, prepared.profile
-    if store.exists(paths.profile):
-        stored = profile_from_json(store.read(paths.profile).decode())
-        if stored.sha256 != profile.sha256:
-            raise DataError(
-                f"the data at {job.dataset.train.uri} has changed since the job started; trials on different rows cannot be compared: "
-                "create a new job",
-                reason=Reason.INVALID_DATA,
-            )
-        return
-    folds = pd.DataFrame(
-        {"row": np.arange(len(assignment.fold)), "fold": assignment.fold, "holdout": assignment.holdout}
-    )
+
+def _store(store: ObjectStore, job: PodJob, profile: Profile, assignment: Assignment) -> None:
+    """Folds first: where there is a profile, there are folds."""
+    rows = np.arange(len(assignment.fold))
+    folds = pd.DataFrame({"row": rows, "fold": assignment.fold, "holdout": assignment.holdout})
     buffer = io.BytesIO()
     folds.to_parquet(buffer, index=False)
-    store.write(paths.folds, buffer.getvalue())
-    store.write(paths.profile, profile_to_json(profile).encode())
+    store.write(job.paths.folds, buffer.getvalue())
+    store.write(job.paths.profile, profile_to_json(profile).encode())
 
 
 def profile_to_json(profile: Profile) -> str:

@@ -303,12 +303,13 @@ _NAMED = {"\t": "tab"}
 
 def _read_parquet(data: bytes, name: str) -> pd.DataFrame:
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data))
+        _check_names(list(file.schema_arrow.names), name)
+        table = file.read()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise DataError(
             f"{name} is no valid Parquet file: {str(error)[:200]}; write it again", reason=Reason.DATASET_UNREADABLE
         ) from error
-    _check_names(list(table.column_names), name)
     return table.to_pandas(ignore_metadata=True)
 
 
@@ -324,10 +325,11 @@ def _read_json_lines(data: bytes, name: str) -> pd.DataFrame:
                 f"{name}: column names must be different, line {number} has {error} more than once; rename it",
                 reason=Reason.DUPLICATE_COLUMNS,
             ) from error
-        except ValueError as error:
+        except json.JSONDecodeError as error:
             hint = "; a JSON list must be written as one object a line" * line.lstrip().startswith(b"[")
             raise DataError(
-                f"{name}: line {number} is no JSON: {error}{hint}", reason=Reason.DATASET_UNREADABLE
+                f"{name}: line {number} is no JSON: {error.msg} at character {error.colno}{hint}",
+                reason=Reason.DATASET_UNREADABLE,
             ) from error
         if not isinstance(record, dict):
             raise DataError(

@@ -12,7 +12,6 @@ from sklearn.model_selection import (
     ShuffleSplit,
     StratifiedGroupKFold,
     StratifiedKFold,
-    StratifiedShuffleSplit,
 )
 
 from kubeautoml.api.conditions import Reason
@@ -21,6 +20,10 @@ from kubeautoml.api.job import SplitType
 
 TRAIN_ONLY = -1
 """Fold of a row that is never validated, because nothing earlier could predict it."""
+
+GROUP_DRAWS = 20
+MAX_STRATIFIED_GROUPS = 10_000
+"""Balancing classes over whole groups looks at every group and fold in Python: seconds beyond this."""
 
 
 @dataclass(frozen=True)
@@ -104,36 +107,54 @@ def _holdout_rows(
     groups: np.ndarray | None,
     time: np.ndarray | None,
 ) -> np.ndarray:
-    x = np.zeros(len(y))
     if kind is SplitType.TIME:
         assert time is not None
         count = max(1, round(fraction * len(y)))
         return _by_time(time)[-count:]
     if kind is SplitType.GROUP:
         assert groups is not None
-        if len(np.unique(groups)) < 3:
-            raise _too_few_groups(groups, 3)
-        return np.asarray(next(GroupShuffleSplit(1, test_size=fraction, random_state=seed).split(x, y, groups))[1])
-    if kind is SplitType.STRATIFIED and is_classes and _can_stratify(y, fraction):
-        return np.asarray(next(StratifiedShuffleSplit(1, test_size=fraction, random_state=seed).split(x, y))[1])
-    return np.asarray(next(ShuffleSplit(1, test_size=fraction, random_state=seed).split(x))[1])
+        return _whole_groups(y, groups, is_classes, fraction, seed)
+    if kind is SplitType.STRATIFIED and is_classes:
+        return _of_each_class(y, fraction, seed)
+    return np.asarray(next(ShuffleSplit(1, test_size=fraction, random_state=seed).split(y))[1])
 
 
-def _can_stratify(y: np.ndarray, fraction: float) -> bool:
-    """Both sides must be able to hold a row of each class."""
-    classes, counts = np.unique(y, return_counts=True)
-    return bool(
-        counts.min() >= 2
-        and round(fraction * len(y)) >= len(classes)
-        and len(y) - round(fraction * len(y)) >= len(classes)
-    )
+def _of_each_class(y: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """The same share of each class, but two rows of each stay for training: folds need them more than the hold-out does."""
+    random = np.random.default_rng(seed)
+    counts = np.bincount(y)
+    shuffled = random.permutation(len(y))
+    by_class = shuffled[np.argsort(y[shuffled], kind="stable")]
+    place = np.empty(len(y), dtype=np.int64)
+    place[by_class] = np.arange(len(y)) - np.repeat(np.cumsum(counts) - counts, counts)
+    free = place < counts[y] - 2
+    turn = np.where(free, (place + random.random(len(counts))[y]) / counts[y], np.inf)
+    count = max(1, min(round(fraction * len(y)), int(free.sum())))
+    return np.argsort(turn, kind="stable")[:count]
+
+
+def _whole_groups(y: np.ndarray, groups: np.ndarray, is_classes: bool, fraction: float, seed: int) -> np.ndarray:
+    """Of some draws of groups the one nearest to the asked share of rows that leaves every class to learn from."""
+    if len(np.unique(groups)) < 3:
+        raise _too_few_groups(groups, 3)
+    classes = len(np.unique(y)) if is_classes else 0
+    draws = [
+        (train, test)
+        for train, test in GroupShuffleSplit(GROUP_DRAWS, test_size=fraction, random_state=seed).split(y, y, groups)
+    ]
+
+    def fault(draw: tuple[np.ndarray, np.ndarray]) -> tuple[bool, float]:
+        lacks_class = is_classes and len(np.unique(y[draw[0]])) < classes
+        return lacks_class, abs(len(draw[1]) / len(y) - fraction)
+
+    return np.asarray(min(draws, key=fault)[1])
 
 
 def _possible_folds(
     y: np.ndarray, wanted: int, kind: SplitType, is_classes: bool, groups: np.ndarray | None, *, explicit: bool
 ) -> int:
     if kind is SplitType.GROUP and groups is not None:
-        most, of = len(np.unique(groups)), f"groups of '{kind.value}' split"
+        most, of = len(np.unique(groups)), "groups"
     elif is_classes and kind is SplitType.STRATIFIED:
         most, of = int(np.unique(y, return_counts=True)[1].min()), "rows of the rarest class"
     else:
@@ -143,9 +164,6 @@ def _possible_folds(
             f"spec.dataset.split.folds must be at most the number of {of} that are left for training, {most}, got {wanted}",
             reason=Reason.TOO_FEW_ROWS,
         )
-    if most < 2:
-        # one row of a class is left after the hold-out: folds are still drawn, that class is just not in each
-        most = 2 if is_classes and kind is SplitType.STRATIFIED and len(y) >= 4 else most
     if most < 2:
         raise DataError(f"at least two {of} are needed for two folds, got {most}; add rows", reason=Reason.TOO_FEW_ROWS)
     return max(2, min(wanted, most))
@@ -167,23 +185,25 @@ def _folds(
         for number, part in enumerate(np.array_split(_by_time(time), count + 1)):
             fold[part] = number - 1
         return fold
-    x = np.zeros(len(y))
-    for number, (_, valid) in enumerate(_splitter(y, kind, is_classes, count, seed).split(x, y, groups)):
+    for number, (_, valid) in enumerate(_splits(y, kind, is_classes, count, seed, groups)):
         fold[valid] = number
     return fold
 
 
-def _splitter(
-    y: np.ndarray, kind: SplitType, is_classes: bool, count: int, seed: int
-) -> KFold | StratifiedKFold | GroupKFold | StratifiedGroupKFold:
+def _splits(
+    y: np.ndarray, kind: SplitType, is_classes: bool, count: int, seed: int, groups: np.ndarray | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    stratify = is_classes and np.unique(y, return_counts=True)[1].min() >= count
     if kind is SplitType.GROUP:
-        stratify = is_classes and np.unique(y, return_counts=True)[1].min() >= count
-        if stratify:
-            return StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-        return GroupKFold(count, shuffle=True, random_state=seed)
-    if kind is SplitType.STRATIFIED and is_classes and np.unique(y, return_counts=True)[1].min() >= count:
-        return StratifiedKFold(count, shuffle=True, random_state=seed)
-    return KFold(count, shuffle=True, random_state=seed)
+        if stratify and groups is not None and len(np.unique(groups)) <= MAX_STRATIFIED_GROUPS:
+            splits = list(StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(y, y, groups))
+            # balancing classes may leave a fold without rows where groups are few
+            if all(len(valid) for _, valid in splits):
+                return splits
+        return list(GroupKFold(count, shuffle=True, random_state=seed).split(y, y, groups))
+    if kind is SplitType.STRATIFIED and stratify:
+        return list(StratifiedKFold(count, shuffle=True, random_state=seed).split(y, y))
+    return list(KFold(count, shuffle=True, random_state=seed).split(y))
 
 
 def _by_time(time: np.ndarray) -> np.ndarray:

@@ -14,9 +14,11 @@ from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import DataError
 from kubeautoml.api.job import Task
 from kubeautoml.api.metrics import TaskType
-from kubeautoml_trainer.data.values import is_missing, to_numbers, to_seconds, to_texts
+from kubeautoml_trainer.data.values import is_missing, plain, to_numbers, to_seconds, to_texts
 
 MAX_CLASSES = 1000
+MANY_NUMBERS = 20
+"""From so many different numbers on, a target is more likely a quantity than a class; a guess."""
 MIN_ROWS = 10
 """Fewer rows cannot be split into a hold-out and folds that mean anything; a guess."""
 
@@ -59,8 +61,13 @@ def read_target(frame: pd.DataFrame, task: Task) -> Target:
     Raises:
         DataError: it cannot be learned; the message says what to do.
     """
-    raw = find_column(task.target, frame, "spec.task.target", Reason.TARGET_NOT_FOUND)
+    is_classes = task.type is TaskType.TABULAR_CLASSIFICATION
+    raw = plain(find_column(task.target, frame, "spec.task.target", Reason.TARGET_NOT_FOUND))
     missing = is_missing(raw)
+    if not is_classes and not missing.all():
+        # words for nothing, such as NA, are missing in a column of numbers; among classes they may be one
+        parsed = to_numbers(raw)
+        missing = np.isnan(parsed.values) & ~parsed.bad
     if missing.all():
         raise _unusable(task, "has no value in any row")
     warnings: tuple[str, ...] = ()
@@ -72,8 +79,7 @@ def read_target(frame: pd.DataFrame, task: Task) -> Target:
             f"the data must have at least {MIN_ROWS} rows with a value of '{task.target}', got {int(usable.sum())}",
             reason=Reason.TOO_FEW_ROWS,
         )
-    read = _classes if task.type is TaskType.TABULAR_CLASSIFICATION else _numbers
-    return read(raw, usable, task, warnings)
+    return (_classes if is_classes else _numbers)(raw, usable, task, warnings)
 
 
 def _unusable(task: Task, what: str) -> DataError:
@@ -92,9 +98,9 @@ def _numbers(raw: pd.Series, usable: np.ndarray, task: Task, warnings: tuple[str
             task,
             f"must hold numbers for TabularRegression, got {str(value)[:60]!r}; for classes use TabularClassification",
         )
-    if not np.isfinite(parsed.values).all():
-        bad = int((~np.isfinite(parsed.values)).sum())
-        raise _unusable(task, f"must hold finite numbers, {bad} values are infinite or not a number; remove those rows")
+    if np.isinf(parsed.values).any():
+        bad = int(np.isinf(parsed.values).sum())
+        raise _unusable(task, f"must hold finite numbers, {bad} values are infinite; remove those rows")
     if np.ptp(parsed.values) == 0:
         raise _unusable(task, f"has the same value, {parsed.values[0]:g}, in every row; there is nothing to learn")
     return Target(usable, parsed.values, warnings=warnings)
@@ -104,12 +110,16 @@ def _classes(raw: pd.Series, usable: np.ndarray, task: Task, warnings: tuple[str
     texts = to_texts(raw[usable])
     if texts.any_bad:
         raise _unusable(task, "must hold one value a row, got a list or an object")
-    labels = pd.Series(texts.values, dtype=object).astype(str).str.strip()
+    labels = to_labels(raw[usable])
     counts = labels.value_counts()
     if len(counts) == 1:
         raise _unusable(task, f"has the same value, '{counts.index[0]}', in every row; there is nothing to learn")
-    if len(counts) > MAX_CLASSES or (_is_fraction(raw[usable]) and len(counts) > 20):
+    numbers = to_numbers(raw[usable])
+    is_quantity = not numbers.any_bad and len(counts) > MANY_NUMBERS
+    if len(counts) > MAX_CLASSES or (is_quantity and _has_fractions(numbers.values)):
         raise _unusable(task, f"has {len(counts)} different values; for numbers use task type TabularRegression")
+    if not numbers.any_bad and np.isinf(numbers.values).any():
+        raise _unusable(task, "must hold classes, got infinite numbers; remove those rows")
     rare = sorted(str(c) for c in counts.index[counts == 1])
     if rare and _is_date(raw[usable]):
         raise _unusable(task, f"must hold classes, got dates{_first(raw[usable])}; turn them into classes or a number")
@@ -117,7 +127,8 @@ def _classes(raw: pd.Series, usable: np.ndarray, task: Task, warnings: tuple[str
         few = ", ".join(f"'{c}'" for c in rare[:5])
         raise _unusable(
             task,
-            f"must have at least two rows of each class, {few} ha{'s' if len(rare) == 1 else 've'} one; add rows or remove the class",
+            f"must have at least two rows of each class, {few} ha{'s' if len(rare) == 1 else 've'} one; add rows or remove the class"
+            + ", or use TabularRegression if these are quantities" * is_quantity,
         )
     classes = tuple(sorted((str(c) for c in counts.index), key=_class_order(counts.index)))
     codes = {c: i for i, c in enumerate(classes)}
@@ -136,10 +147,15 @@ def _first(raw: pd.Series) -> str:
     return f" such as {str(raw.iloc[0])[:40]!r}"
 
 
-def _is_fraction(raw: pd.Series) -> bool:
-    """Whether the values are numbers with decimals, as measured quantities are."""
-    parsed = to_numbers(raw)
-    return not parsed.any_bad and bool(np.any(parsed.values != np.floor(parsed.values)))
+def to_labels(raw: pd.Series) -> pd.Series:
+    """Class labels as text without blanks around them; None where missing. The same for training and test rows."""
+    codes, levels = pd.factorize(pd.Series(to_texts(raw).values, dtype=object), use_na_sentinel=True)
+    return pd.Series(np.array([*(str(v).strip() for v in levels), None], dtype=object)[codes], dtype=object)
+
+
+def _has_fractions(values: np.ndarray) -> bool:
+    known = values[np.isfinite(values)]
+    return bool(np.any(known != np.floor(known)))
 
 
 def _class_order(labels: pd.Index) -> Callable[[str], Any]:
@@ -151,12 +167,14 @@ def _class_order(labels: pd.Index) -> Callable[[str], Any]:
 def _positive(task: Task, classes: tuple[str, ...], counts: pd.Series) -> str | None:
     wanted = task.positive_class
     if wanted is not None:
-        if wanted not in classes:
+        # a file may hold True or 1.0 where the manifest says "true" or "1"
+        alike = [c for c in classes if c.lower() == wanted.strip().lower()]
+        if wanted not in classes and len(alike) != 1:
             raise DataError(
                 f"spec.task.positiveClass must be one of the classes {', '.join(classes[:20])}, got '{wanted}'",
                 reason=Reason.TARGET_UNUSABLE,
             )
-        return wanted
+        return wanted if wanted in classes else alike[0]
     if len(classes) != 2:
         return None
     named = [c for c in classes if c.lower() in POSITIVE_WORDS]

@@ -12,6 +12,10 @@ from kubeautoml_trainer.data.base import Rows, Schema
 GIVEAWAY_AUC = 0.995
 """A single column that ranks two classes this well is more likely a copy of the target than a discovery."""
 
+GIVEAWAY_CORRELATION = 0.9999
+MAX_TELLING_LEVELS = 20
+"""Beyond so many levels (or two a class), a category that tells the class is no surprise; a guess."""
+
 DUPLICATE_SHARE = 0.05
 MAX_ROWS = 100_000
 """Rows looked at; the checks are about shares."""
@@ -42,23 +46,31 @@ def _duplicates(raw: pd.DataFrame) -> list[str]:
 
 
 def _giveaways(train: Rows, schema: Schema) -> list[str]:
-    if len(schema.classes) not in (0, 2):
-        return []
     y = train.y[:MAX_ROWS]
-    warnings = []
-    for column in schema.features:
-        if column.type is not ColumnType.NUMBER:
-            continue
-        x = train.frame[column.name].to_numpy()[:MAX_ROWS]
-        known = np.isfinite(x)
-        if known.sum() < 20:
-            continue
-        strength = _auc(x[known], y[known]) if schema.classes else abs(_correlation(x[known], y[known]))
-        if strength >= (GIVEAWAY_AUC if schema.classes else 0.9999):
-            warnings.append(
-                f"column '{column.name}' alone predicts '{schema.target}'; make sure it is known at prediction time"
-            )
-    return warnings
+    return [
+        f"column '{column.name}' alone predicts '{schema.target}'; make sure it is known at prediction time"
+        for column in schema.features
+        if _gives_away(train.frame[column.name].to_numpy()[:MAX_ROWS], y, len(schema.classes))
+    ]
+
+
+def _gives_away(x: np.ndarray, y: np.ndarray, classes: int) -> bool:
+    known = np.isfinite(x) if x.dtype != object else np.array([v is not None for v in x])
+    x, y = x[known], y[known]
+    if len(y) < 20 or len(np.unique(y)) < 2:
+        return False
+    if x.dtype != object and classes in (0, 2):
+        return abs(_correlation(x, y)) >= GIVEAWAY_CORRELATION if classes == 0 else _auc(x, y) >= GIVEAWAY_AUC
+    return classes > 0 and _share_told(x, y, classes) == 1.0
+
+
+def _share_told(x: np.ndarray, y: np.ndarray, classes: int) -> float:
+    """Share of rows whose class is the commonest of their level; 0 with so many levels that this says nothing."""
+    codes, levels = pd.factorize(x)
+    if len(levels) > max(2 * classes, MAX_TELLING_LEVELS):
+        return 0.0
+    table = np.bincount(codes * classes + y, minlength=len(levels) * classes).reshape(len(levels), classes)
+    return float(table.max(axis=1).sum() / len(y))
 
 
 def _auc(x: np.ndarray, y: np.ndarray) -> float:
