@@ -23,6 +23,7 @@ from kubeautoml_trainer.data.values import (
     is_nested,
     is_textual,
     plain,
+    shown,
     to_booleans,
     to_numbers,
     to_seconds,
@@ -76,7 +77,7 @@ def infer_column(
     if nested.any():
         row = int(np.flatnonzero(nested)[0])
         raise DataError(
-            f"column '{name}' must hold one value a row, got {_shown(raw.iloc[row])} in row {row}; flatten it, "
+            f"column '{name}' must hold one value a row, got {shown(raw.iloc[row])} in row {row}; flatten it, "
             "or name it in spec.dataset.columns.ignore",
             reason=Reason.INVALID_DATA,
         )
@@ -276,13 +277,9 @@ def _refuse_bad(column: Column, raw: pd.Series, bad: np.ndarray, wanted: str) ->
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
-            f"column '{column.name}' must hold {wanted}, as dataset.columns.types says, got {_shown(raw.iloc[row])} in row {row}",
+            f"column '{column.name}' must hold {wanted}, as dataset.columns.types says, got {shown(raw.iloc[row])} in row {row}",
             reason=Reason.INVALID_DATA,
         )
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:80]
 
 
 def _with(column: Column, **changes: Any) -> Column:

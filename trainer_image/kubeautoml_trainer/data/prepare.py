@@ -27,7 +27,16 @@ from kubeautoml_trainer.data.read import read_table
 from kubeautoml_trainer.data.schema import coerce, schema_from_json, schema_to_json
 from kubeautoml_trainer.data.split import Assignment, assign, resolve
 from kubeautoml_trainer.data.target import Target, find_column, read_target, to_labels
-from kubeautoml_trainer.data.values import is_day_first, is_missing, is_textual, plain, to_numbers, to_seconds, to_texts
+from kubeautoml_trainer.data.values import (
+    is_day_first,
+    is_missing,
+    is_textual,
+    plain,
+    shown,
+    to_numbers,
+    to_seconds,
+    to_texts,
+)
 from kubeautoml_trainer.data.warn import data_warnings
 
 
@@ -212,7 +221,7 @@ def _test_numbers(raw: pd.Series, schema: Schema, uri: str) -> np.ndarray:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
-            f"{uri}: '{schema.target}' must hold finite numbers, got {str(raw.iloc[row])[:60]!r} in row {row}",
+            f"{uri}: '{schema.target}' must hold finite numbers, got {shown(raw.iloc[row])} in row {row}",
             reason=Reason.TARGET_UNUSABLE,
         )
     return parsed.values
@@ -248,7 +257,7 @@ def _time_order(time: pd.Series) -> np.ndarray:
         row = int(np.flatnonzero(parsed.bad)[0]) if parsed.any_bad else 0
         raise DataError(
             f"spec.dataset.split.timeColumn: column '{time.name}' must hold dates or numbers, "
-            f"got {str(time.iloc[row])[:60]!r} in row {row}",
+            f"got {shown(time.iloc[row])} in row {row}",
             reason=Reason.INVALID_DATA,
         )
     return np.asarray(np.nan_to_num(parsed.values, nan=-np.inf, posinf=np.inf, neginf=-np.inf))

@@ -13,7 +13,7 @@ import pandas as pd
 from kubeautoml.api.errors import BundleError, PredictionError
 from kubeautoml.api.job import ColumnType
 from kubeautoml_trainer.data.base import Column, Schema
-from kubeautoml_trainer.data.values import Parsed, to_booleans, to_numbers, to_seconds, to_texts
+from kubeautoml_trainer.data.values import Parsed, shown, to_booleans, to_numbers, to_seconds, to_texts
 
 FORMAT_VERSION = 1
 
@@ -79,8 +79,9 @@ def _typed(raw: pd.Series, column: Column, infinite_is_missing: bool) -> np.ndar
     parsed = parsers[column.type](raw)
     if parsed.any_bad:
         row = int(np.flatnonzero(parsed.bad)[0])
-        value = repr(raw.iloc[row])[:80]
-        raise PredictionError(f"column '{column.name}' must be {_WANTED[column.type]}, got {value} in row {row}")
+        raise PredictionError(
+            f"column '{column.name}' must be {_WANTED[column.type]}, got {shown(raw.iloc[row])} in row {row}"
+        )
     if column.type is ColumnType.NUMBER and np.isinf(parsed.values).any():
         if infinite_is_missing:
             return np.where(np.isinf(parsed.values), np.nan, parsed.values)

@@ -142,13 +142,8 @@ def to_seconds(series: pd.Series, *, day_first: bool = False) -> Parsed:
         return Parsed(seconds, np.isnan(seconds) & stamps.notna().to_numpy())
     codes, levels = pd.factorize(_scalars(series.astype(object)), use_na_sentinel=True)
     texts = [v if isinstance(v, dt.date) else _text(v).strip() for v in levels]
-    stamps = pd.to_datetime(
-        pd.Series([_dated(t) for t in texts], dtype=object),
-        errors="coerce",
-        utc=True,
-        format="mixed",
-        dayfirst=day_first,
-    )
+    dated = pd.Series([_dated(t, day_first) for t in texts], dtype=object)
+    stamps = pd.to_datetime(dated, errors="coerce", utc=True, format="mixed")
     plain_seconds = np.array([_plain_seconds(t) for t in texts], dtype=np.float64)
     seconds = np.where(np.isnan(plain_seconds), _seconds(stamps), plain_seconds)
     unread = [
@@ -159,12 +154,20 @@ def to_seconds(series: pd.Series, *, day_first: bool = False) -> Parsed:
 
 
 _NUMBER = re.compile(r"^[+-]?\d+(\.\d+)?$")
+_DAY_FIRST = re.compile(r"^(\d{1,2})[-/.](\d{1,2})[-/.](?=\d)")
 _COMPACT = re.compile(r"^(1[6-9]|2[0-3])\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$")
 
 
-def _dated(text: str | dt.date) -> str | dt.date | None:
-    """What a date is read from; nothing where the text is a plain number."""
-    return None if isinstance(text, str) and _NUMBER.match(text) and not _COMPACT.match(text) else text
+def _dated(text: str | dt.date, day_first: bool) -> str | dt.date | None:
+    """What a date is read from; nothing where the text is a plain number.
+
+    pandas' own `dayfirst` is not used: it turns 2020-04-03 around as well.
+    """
+    if not isinstance(text, str):
+        return text
+    if _NUMBER.match(text):
+        return f"{text[:4]}-{text[4:6]}-{text[6:]}" if _COMPACT.match(text) else None
+    return _DAY_FIRST.sub(r"\2/\1/", text) if day_first else text
 
 
 def _plain_seconds(text: str | dt.date) -> float:
@@ -205,6 +208,11 @@ def to_texts(series: pd.Series) -> Parsed:
     table = np.array([t if t.strip() else None for t in texts] + [None], dtype=object)
     bad = np.array([isinstance(v, _Unhashable) for v in levels] + [False], dtype=bool)
     return Parsed(table[codes], bad[codes])
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it, short, without the library's name of its type."""
+    return repr(value.item() if isinstance(value, np.generic) else value)[:80]
 
 
 class _Unhashable:
