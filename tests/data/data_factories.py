@@ -39,6 +39,6 @@ def make_rows(rows: int = 60, **columns: Any) -> pd.DataFrame:
     plain = {
         "age": pd.Series(20 + i % 37).astype(str),
         "city": pd.Series(np.array(["Bonn", "Kiel", "Ulm"])[i % 3]),
-        "bought": pd.Series(np.array(["no", "no", "yes"])[(i * 7) % 3]),
+        "bought": pd.Series(np.where(i * i % 7 < 2, "yes", "no")),
     }
     return pd.DataFrame({**plain, **columns}).astype({c: "str" for c in plain if c not in columns})

@@ -84,13 +84,12 @@ def infer_column(
     raw = plain(raw)
     kind, words, warnings = _overridden(name, raw, override) if override else _kind_of(name, raw)
     day_first = kind is ColumnType.DATETIME and is_textual(raw) and is_day_first(raw[~is_missing(raw)])
-    if train is not None:
-        raw = raw[train]
+    train = np.ones(len(raw), dtype=bool) if train is None else train
     column = Column(
         name=name,
         type=kind,
         missing_words=words,
-        missing_fraction=float(is_missing(raw).mean()),
+        missing_fraction=float(is_missing(raw)[train].mean()),
         day_first=day_first,
     )
     describe = {
@@ -98,7 +97,7 @@ def infer_column(
         ColumnType.BOOLEAN: _describe_boolean,
         ColumnType.DATETIME: _describe_datetime,
     }.get(kind, _describe_text)
-    column, more = describe(column, raw)
+    column, more = describe(column, raw, train)
     return Inferred(column, (*warnings, *more))
 
 
@@ -214,11 +213,11 @@ def _kind_of_words(texts: pd.Series, levels: np.ndarray) -> ColumnType:
     return ColumnType.CATEGORY
 
 
-def _describe_number(column: Column, raw: pd.Series) -> tuple[Column, list[str]]:
+def _describe_number(column: Column, raw: pd.Series, train: np.ndarray) -> tuple[Column, list[str]]:
     parsed = to_numbers(raw, frozenset(column.missing_words))
     _refuse_bad(column, raw, parsed.bad, "numbers")
     infinite = np.isinf(parsed.values)
-    finite = parsed.values[np.isfinite(parsed.values)]
+    finite = parsed.values[np.isfinite(parsed.values) & train]
     warnings = (
         [f"column '{column.name}' holds {int(infinite.sum())} infinite values; they count as missing"]
         if infinite.any()
@@ -240,19 +239,19 @@ def _describe_number(column: Column, raw: pd.Series) -> tuple[Column, list[str]]
     )
 
 
-def _describe_boolean(column: Column, raw: pd.Series) -> tuple[Column, list[str]]:
+def _describe_boolean(column: Column, raw: pd.Series, train: np.ndarray) -> tuple[Column, list[str]]:
     parsed = to_booleans(raw)
     _refuse_bad(column, raw, parsed.bad, "booleans (true/false, yes/no, 1/0)")
-    known = parsed.values[~np.isnan(parsed.values)]
+    known = parsed.values[~np.isnan(parsed.values) & train]
     mean = float(known.mean()) if known.size else 0.0
     levels = ("true", "false") if mean >= 0.5 else ("false", "true")
     return _with(column, unique=2, mean=mean, levels=levels, example=levels[0]), []
 
 
-def _describe_datetime(column: Column, raw: pd.Series) -> tuple[Column, list[str]]:
+def _describe_datetime(column: Column, raw: pd.Series, train: np.ndarray) -> tuple[Column, list[str]]:
     parsed = to_seconds(raw, day_first=column.day_first)
     _refuse_bad(column, raw, parsed.bad, "dates or times such as 2024-01-31 or 2024-01-31T12:00:00Z")
-    seconds = parsed.values[np.isfinite(parsed.values)]
+    seconds = parsed.values[np.isfinite(parsed.values) & train]
     if seconds.size == 0:
         return column, []
     middle = pd.Timestamp(float(np.quantile(seconds, 0.5, method="nearest")), unit="s", tz="UTC")
@@ -260,11 +259,12 @@ def _describe_datetime(column: Column, raw: pd.Series) -> tuple[Column, list[str
     return _with(column, unique=len(np.unique(seconds)), example=middle.isoformat().replace("+00:00", "Z"), **stats), []
 
 
-def _describe_text(column: Column, raw: pd.Series) -> tuple[Column, list[str]]:
+def _describe_text(column: Column, raw: pd.Series, train: np.ndarray) -> tuple[Column, list[str]]:
     parsed = to_texts(raw)
     _refuse_bad(column, raw, parsed.bad, "text")
-    counts = pd.Series(parsed.values, dtype=object).value_counts()
-    example = next((v for v in parsed.values if v is not None), None)
+    texts = parsed.values[train]
+    counts = pd.Series(texts, dtype=object).value_counts()
+    example = next((v for v in texts if v is not None), None)
     if column.type is not ColumnType.CATEGORY:
         return _with(column, unique=len(counts), example=example[:200] if example else None), []
     # a stable order among equally frequent levels

@@ -188,7 +188,7 @@ _HIGH_SECONDS = dt.datetime(MAX_YEAR + 1, 1, 1, tzinfo=dt.UTC).timestamp()
 
 def is_day_first(texts: pd.Series) -> bool:
     """Whether dates like 13/04/2020 show that the day comes first; with points, as in 13.04.2020, it always does."""
-    found = texts.astype(str).str.extract(r"^\s*(\d{1,2})([-/.])(\d{1,2})[-/.]\d{2,4}").dropna()
+    found = texts.drop_duplicates().astype(str).str.extract(r"^\s*(\d{1,2})([-/.])(\d{1,2})[-/.]\d{2,4}").dropna()
     if found.empty:
         return False
     day_shown = (found[0].astype(int) > 12).any() and not (found[2].astype(int) > 12).any()
