@@ -1,6 +1,6 @@
 """`kubeautoml operator` whose client takes out of manifests what an old test server does not know. For tests only.
 
-    python operator_for_any_server.py MAJOR.MINOR.PATCH [arguments of kubeautoml operator]
+python operator_for_any_server.py MAJOR.MINOR.PATCH [arguments of kubeautoml operator]
 """
 
 from __future__ import annotations

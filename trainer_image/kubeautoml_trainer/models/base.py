@@ -62,7 +62,7 @@ class FittedModel(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write native booster files, safetensors, ONNX, skops or JSON; never pickle."""
+        """Write native booster files, safetensors or JSON; never pickle."""
         ...
 
 
