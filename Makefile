@@ -23,7 +23,7 @@ test: setup
 	scripts/test-servers
 	scripts/control-plane >/dev/null
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lint

@@ -9,7 +9,7 @@ from kubeautoml.cli.manifests import read_manifests, the_job, the_profile, to_ya
 from kubeautoml.plan.base import Settings
 from kubeautoml.plan.preview import preview
 
-DEFAULT_STUDY_URL = "grpc://kubeautoml-study-server.kubeautoml-system.svc:50051"
+DEFAULT_STUDY_URL = "grpc://kubeautoml-study-server.kubeautoml-system.svc:13000"
 
 
 def main(argv: list[str]) -> int:
