@@ -125,7 +125,9 @@ def _localised(value: str | None, mounts: dict[str, Path | None]) -> str | None:
     if value is None:
         return None
     for mount in sorted(mounts, key=len, reverse=True):
-        if value == mount or value.startswith(mount + "/"):
+        # below /tmp only the folder itself: a longer path there may be this machine's own (data, a virtual environment)
+        is_inside = value.startswith(mount + "/") and mount != "/tmp"
+        if value == mount or is_inside:
             place = mounts[mount]
             return None if place is None else str(place) + value[len(mount) :]
     return value
