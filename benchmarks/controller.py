@@ -77,8 +77,12 @@ def writes() -> float:
     text = urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=5).read().decode()
     total = 0.0
     for line in text.splitlines():
-        found = re.match(r'kubeautoml_api_calls_total\{[^}]*verb="(apply|delete|patch_status|emit)"[^}]*\} (\S+)', line)
+        found = re.match(
+            r'kubeautoml_api_requests_total\{[^}]*verb="(apply|delete|patch_status|emit)"[^}]*\} (\S+)', line
+        )
         total += float(found[2]) if found else 0.0
+    if not total:
+        raise SystemExit("the operator's metrics show no write at all; this benchmark reads them wrongly")
     return total
 
 
