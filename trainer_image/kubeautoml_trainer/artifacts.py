@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import tarfile
 import tempfile
 from dataclasses import asdict, dataclass, field, fields
@@ -100,6 +101,29 @@ def read_predictions(store: ObjectStore, paths: ArtifactPaths, number: int) -> P
     return Predictions(_array(store, paths.trial(number, OOF)), _array(store, paths.trial(number, HOLDOUT)))
 
 
+def unpack_models(store: ObjectStore, paths: ArtifactPaths, number: int, folder: Path) -> list[Path]:
+    """Put a trial's fitted pipelines into a folder, which is emptied first; returns their folders 0, 1, ..., one a fold.
+
+    Raises:
+        ObjectNotFound: absent.
+        BundleError: damaged.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    uri = paths.trial(number, MODELS)
+    data = store.read(uri)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            _check_names(tar)
+            _extract(tar, folder)
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise BundleError(f"{uri} cannot be unpacked: {error}") from error
+    folds = sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    if [p.name for p in folds] != [str(i) for i in range(len(folds))] or not folds:
+        raise BundleError(f"{uri} must hold folders 0, 1, ... of pipelines, got {[p.name for p in folds]}")
+    return folds
+
+
 def load_pipelines(store: ObjectStore, paths: ArtifactPaths, number: int, scratch: Path) -> list[Pipeline]:
     """The fitted pipelines of a trial, a fold each; unpacked below `scratch`.
 
@@ -107,21 +131,7 @@ def load_pipelines(store: ObjectStore, paths: ArtifactPaths, number: int, scratc
         ObjectNotFound: absent.
         BundleError: damaged.
     """
-    folder = scratch / f"trial-{number}"
-    folder.mkdir(parents=True, exist_ok=True)
-    uri = paths.trial(number, MODELS)
-    data = store.read(uri)
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            _check_names(tar)
-            # "data" refuses links, devices and paths that lead out of the folder
-            tar.extractall(folder, filter="data")
-    except (tarfile.TarError, OSError, ValueError) as error:
-        raise BundleError(f"{uri} cannot be unpacked: {error}") from error
-    folds = sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
-    if [p.name for p in folds] != [str(i) for i in range(len(folds))] or not folds:
-        raise BundleError(f"{uri} must hold folders 0, 1, ... of pipelines, got {[p.name for p in folds]}")
-    return [load_pipeline(p) for p in folds]
+    return [load_pipeline(p) for p in unpack_models(store, paths, number, scratch / f"trial-{number}")]
 
 
 def _check_names(tar: tarfile.TarFile) -> None:
@@ -129,6 +139,16 @@ def _check_names(tar: tarfile.TarFile) -> None:
     for member in tar.getmembers():
         if not (_MEMBER.fullmatch(member.name) and (member.isfile() or member.isdir())):
             raise ValueError(f"unexpected member {member.name!r}")
+
+
+def _extract(tar: tarfile.TarFile, folder: Path) -> None:
+    """Write the files. tarfile's own filters came with Python 3.11.4, and distributions still ship older ones."""
+    for member in tar.getmembers():
+        source = tar.extractfile(member)
+        if source is not None:
+            target = folder / member.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read())
 
 
 def _npy(array: np.ndarray) -> bytes:

@@ -17,6 +17,7 @@ from kubeautoml.api.job import ConstraintMetric
 from kubeautoml.api.names import ArtifactPaths
 from kubeautoml.api.pod import PodJob
 from kubeautoml.storage import ObjectStore
+from kubeautoml_trainer.artifacts import unpack_models
 from kubeautoml_trainer.bundle import MemberFiles, Model, bundle_size, load_bundle
 from kubeautoml_trainer.data.base import PreparedData
 from kubeautoml_trainer.ensemble.base import Candidate, Cost, Selection
@@ -29,7 +30,6 @@ from kubeautoml_trainer.ensemble.stored import (
     StoredTrial,
     read_trials,
     set_aside,
-    unpack_models,
 )
 from kubeautoml_trainer.models.base import Pipeline
 from kubeautoml_trainer.models.pipeline import load_pipeline

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import shutil
-import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from kubeautoml.api.errors import AccessDenied, BundleError, ObjectNotFound
 from kubeautoml.api.names import ArtifactPaths
 from kubeautoml.storage import ObjectStore
-from kubeautoml_trainer.artifacts import MODELS, TrialRecord, read_predictions, read_record
+from kubeautoml_trainer.artifacts import TrialRecord, read_predictions, read_record
 
 log = logging.getLogger("kubeautoml.finalize")
 
@@ -70,23 +66,6 @@ def read_records(store: ObjectStore, paths: ArtifactPaths, numbers: Sequence[int
 
     with ThreadPoolExecutor(_READERS) as pool:
         return {n: r for n, r in zip(numbers, pool.map(one, numbers), strict=True) if r is not None}
-
-
-def unpack_models(store: ObjectStore, paths: ArtifactPaths, number: int, folder: Path) -> None:
-    """Put a trial's fitted pipelines into an empty folder: 0, 1, ..., one a fold.
-
-    Raises:
-        ObjectNotFound: absent.
-        BundleError: damaged.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    data = store.read(paths.trial(number, MODELS))
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            tar.extractall(folder, filter="data")  # refuses links, devices and paths that lead out
-    except (tarfile.TarError, OSError) as error:
-        raise BundleError(f"{paths.trial(number, MODELS)} cannot be unpacked: {error}") from error
 
 
 def set_aside(number: int, why: object) -> None:
