@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +88,6 @@ def test_a_uri_finds(tree: Any, uri: str, found: list[str]):
 def test_hidden_objects_are_found_on_request(tree: Any):
     """Copies of a folder are complete."""
     assert keys(tree, "", hidden=True) == sorted(TREE)
-
-
-def test_one_of_several_writers_creates_an_object(place: Any):
-    """write_if_absent has exactly one winner, whose bytes stay."""
-    uri = place.root + "data/profile.json"
-    with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(lambda n: place.store.write_if_absent(uri, b"%d" % n), range(8)))
-
-    assert sum(won) == 1
-    assert place.store.read(uri) == b"%d" % won.index(True)
-    assert place.store.write_if_absent(uri, b"late") is False
 
 
 def test_a_large_file_goes_up_and_down(place: Any, tmp_path: Path):

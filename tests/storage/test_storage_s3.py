@@ -29,7 +29,6 @@ def each_call(uri: str, folder: Path) -> dict[str, Callable[[ObjectStore], objec
         "find below": lambda store: store.find(uri + "/"),
         "read": lambda store: store.read(uri),
         "write": lambda store: store.write(uri, b"x"),
-        "write_if_absent": lambda store: store.write_if_absent(uri, b"x"),
         "exists": lambda store: store.exists(uri),
         "download": lambda store: store.download(uri, folder / "copy"),
         "upload": lambda store: store.upload(folder / "source", uri),

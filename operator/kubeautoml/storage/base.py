@@ -44,10 +44,6 @@ class ObjectStore(Protocol):
         """Create or replace an object; readers see the old or the new one, never a part."""
         ...
 
-    def write_if_absent(self, uri: str, data: bytes) -> bool:
-        """Create an object unless it exists; True for the one caller that created it."""
-        ...
-
     def exists(self, uri: str) -> bool:
         """Whether there is an object with exactly this URI."""
         ...

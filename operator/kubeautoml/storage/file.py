@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import tempfile
@@ -40,20 +39,6 @@ class FileStore:
     def write(self, uri: str, data: bytes) -> None:
         with _translated(uri), _complete_or_absent(_object_path(uri)) as partial:
             partial.write_bytes(data)
-
-    def write_if_absent(self, uri: str, data: bytes) -> bool:
-        """Atomic: a complete temporary file is linked to the name, which fails if the name is taken."""
-        path = _object_path(uri)
-        with _translated(uri):
-            if path.exists():
-                return False
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = _partial_beside(path)
-            try:
-                partial.write_bytes(data)
-                return _link_if_absent(partial, path, data)
-            finally:
-                partial.unlink(missing_ok=True)
 
     def exists(self, uri: str) -> bool:
         with _translated(uri):
@@ -154,18 +139,6 @@ def _complete_or_absent(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _link_if_absent(partial: Path, path: Path, data: bytes) -> bool:
-    try:
-        path.hardlink_to(partial)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK):
-            raise
-        return _create_exclusively(path, data)
-    return True
 
 
 def _create_exclusively(path: Path, data: bytes) -> bool:

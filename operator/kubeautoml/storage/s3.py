@@ -44,7 +44,6 @@ _DENIED = {
     "TokenRefreshRequired",
     "UnauthorizedAccess",
 }
-_ALREADY_THERE = {"412", "PreconditionFailed"}
 _SETTINGS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -112,29 +111,6 @@ class S3Store:
         bucket, key = _split_object(uri)
         with self._translated(uri):
             self._client.put_object(Bucket=bucket, Key=key, Body=data)
-
-    def write_if_absent(self, uri: str, data: bytes) -> bool:
-        """One conditional request (`If-None-Match: *`), so exactly one of several writers wins.
-
-        Amazon S3, MinIO, Ceph and SeaweedFS honour the condition. The look beforehand keeps an existing object on a
-        server that ignores it; there, two writers at the same moment may both win, and the last one stays.
-        """
-        bucket, key = _split_object(uri)
-        if self.exists(uri):
-            return False
-        with self._translated(uri):
-            try:
-                self._client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-            except ClientError as error:
-                if _code(error) in _ALREADY_THERE:
-                    return False
-                if _code(error) == "NotImplemented":  # an older server that refuses the header
-                    self._client.put_object(Bucket=bucket, Key=key, Body=data)
-                    return True
-                if _code(error) == "ConditionalRequestConflict":  # another conditional write runs right now
-                    return False
-                raise
-        return True
 
     def exists(self, uri: str) -> bool:
         bucket, key = _split_object(uri)

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import numpy as np
 
-PARTS = 6
-CIRCLES = 6
 _DAY = 86_400.0
 _FIRST, _LAST = -62_135_596_800.0, 253_402_300_799.0  # years 1 to 9999
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-BLUE, ORANGE, GREY = "#2f6fb0", "#d9822b", "#8a94a0"
+BLUE, GREY = "#2f6fb0", "#8a94a0"
 _MOST_POINTS = 1_500  # dots in one SVG; more only make the page heavy
 
 
