@@ -65,6 +65,7 @@ def test_limits_tell_workers_the_whole_budget() -> None:
         job_deadline=noon + 100,
         target_value=0.95,
         patience_trials=5,
+        keep_trial_artifacts=5,
         stop=False,
     )
 

@@ -175,13 +175,22 @@ def finished(**spec: Any) -> Stage:
 # Before the search
 
 
+def test_on_a_laptop_no_trial_is_cleaned_away() -> None:
+    """A larger budget there goes on with the search, and needs what its trials left."""
+    settings = replace(SETTINGS, keeps_all_trials=True)
+
+    todo = plan(make_job(retention={"keepTrialArtifacts": 1}), make_observed(), now=NOON, settings=settings)
+
+    assert todo.study.limits == make_limits(keep_trial_artifacts=None)
+
+
 def test_workers_learn_the_limits_before_they_are_made() -> None:
     """The same plan makes the Job and writes the limits; a budget of time starts now."""
     todo = plan(make_job(budget={"maxDurationSeconds": 60}), make_observed(), now=NOON, settings=SETTINGS)
 
     noon = NOON.timestamp()
     assert [Ref.of(m) for m in todo.apply] == [WORKERS]
-    assert todo.study.limits == make_limits(search_deadline=noon + 45, job_deadline=noon + 60)
+    assert todo.study.limits == make_limits(search_deadline=noon + 45, job_deadline=noon + 60, keep_trial_artifacts=5)
     assert todo.status.start_time == NOON
 
 
@@ -301,7 +310,7 @@ def test_a_larger_budget_is_written_for_the_workers() -> None:
     stage.edit(budget={"maxTrials": 50})
     stage.settle()
 
-    assert stage.study is not None and stage.study.limits == make_limits(max_trials=50)
+    assert stage.study is not None and stage.study.limits == make_limits(max_trials=50, keep_trial_artifacts=5)
 
 
 def test_a_budget_raised_after_the_workers_had_left_brings_new_ones() -> None:
@@ -329,7 +338,7 @@ def test_a_budget_raised_while_workers_are_leaving_resumes_the_search() -> None:
     stage.edit(budget={"maxTrials": 50})
     stage.settle()
 
-    assert stage.study.limits == make_limits(max_trials=50)
+    assert stage.study.limits == make_limits(max_trials=50, keep_trial_artifacts=5)
     assert stage.conditions()["Succeeded"] == "Unknown Searching"
     assert stage.job.status.budget_used.ended_by is None
 

@@ -40,7 +40,7 @@ def make_rich_profile() -> AutoMLProfileSpec:
             "pullPolicy": "Always",
             "pullSecrets": ["registry"],
         },
-        objectStorage={"endpointUrl": "http://s3.example", "region": "eu-central-1"},
+        objectStorage={"endpointUrl": "https://s3.example", "region": "eu-central-1", "caConfigMap": "storage-ca"},
         study={"secretName": "study"},
         workerResources={
             "requests": {"cpu": "4", "memory": "8Gi"},

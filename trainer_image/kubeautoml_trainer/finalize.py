@@ -60,6 +60,7 @@ def main(argv: list[str]) -> int:
 
     if study_attr(study, StudyAttr.RESULT) is not None:
         log.info("the model is there already", extra={"study": study.study_name})
+        clean_trials(context, study)
         return 0
     from kubeautoml_trainer.ensemble.build import FinalizeError
 
@@ -67,6 +68,7 @@ def main(argv: list[str]) -> int:
         finalize(context, study)
     except (FinalizeError, DataError, AccessDenied) as error:
         return give_up(study, "finalize", error)
+    clean_trials(context, study)
     return 0
 
 
@@ -320,8 +322,8 @@ def leaderboard(work: Work, built: Built) -> list[Ranked]:
                 value=t.value,
                 holdout_value=value,
                 weight=built.selection.weights.get(t.trial, 0.0),
-                fit_seconds=record.fit_seconds if record else trial.user_attrs.get(TrialAttr.FIT_SECONDS),
-                predict_seconds=record.predict_seconds if record else trial.user_attrs.get(TrialAttr.PREDICT_SECONDS),
+                fit_seconds=record.fit_seconds if record else None,
+                predict_seconds=record.predict_seconds if record else None,
                 size_bytes=record.size_bytes if record else None,
                 parameters=record.parameters if record else dict(trial.params),
             )
@@ -467,3 +469,26 @@ def tell_result(work: Work, built: Built, facts: Facts) -> JobResult:
     )
     set_study_attr(work.study, StudyAttr.RESULT, result)
     return result
+
+
+def clean_trials(context: PodContext, study: optuna.Study) -> None:
+    """Remove what trials beyond retention.keepTrialArtifacts left; the model, which is stored by now, has its own copy.
+
+    Best effort: a file that cannot be removed costs space, not the job.
+    """
+    from kubeautoml.storage import open_store
+    from kubeautoml.study import read_limits
+    from kubeautoml_trainer.ensemble.candidates import best_first
+
+    limits = read_limits(study)
+    if limits is None or limits.keep_trial_artifacts is None:
+        return
+    paths = context.job.paths
+    kept = {t.trial for t in best_first(scored_trials(study), context.job.metric)[: limits.keep_trial_artifacts]}
+    store = open_store(paths.root, context.output_credentials_dir)
+    try:
+        removed = sum(store.delete(paths.trial(t.number)) for t in study.trials if t.number not in kept)
+    except KubeAutoMLError as error:
+        log.warning("artifacts of trials stay", extra={"error": str(error)})
+    else:
+        log.info("artifacts of trials removed", extra={"objects": removed, "kept": sorted(kept)})

@@ -368,7 +368,7 @@ class Retention(ApiModel):
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
     """Seconds after the end when pods and scratch are removed; absent keeps them until the job is deleted."""
     keep_trial_artifacts: Annotated[int, Field(ge=0, le=1000)] = 5
-    """Best trials whose artifacts are kept; those of the final model are always kept inside the bundle."""
+    """Best trials whose artifacts stay when the model is made; the model has its own copy of what it needs."""
     model: DeletionPolicy = DeletionPolicy.RETAIN
     """Whether the AutoMLModel outlives the job (Retain) or goes with it (Delete)."""
 

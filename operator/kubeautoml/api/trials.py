@@ -40,9 +40,6 @@ class TrialAttr(StrEnum):
     RETRY_OF = "retry_of"
     PREEMPTED = "preempted"
     ERROR = "error"
-    FIT_SECONDS = "fit_seconds"
-    PREDICT_SECONDS = "predict_seconds"
-    ARTIFACT_URI = "artifact_uri"
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,8 @@ class StudyLimits:
     """Unix time at which the finished model is due."""
     target_value: float | None = None
     patience_trials: int | None = None
+    keep_trial_artifacts: int | None = None
+    """Best trials whose artifacts the finalizer leaves; None leaves all."""
     stop: bool = False
 
 

@@ -66,6 +66,8 @@ class Settings:
     status_trials: int = 10
     """Trials that must have ended between two such updates, unless six times the interval has passed: an API write for
     every tenth trial is the goal."""
+    keeps_all_trials: bool = False
+    """True on a laptop, where a finished search may be gone on with: retention.keepTrialArtifacts is not applied."""
     resync_seconds: float = 30.0
     """Longest time between two looks at a job that is running."""
 

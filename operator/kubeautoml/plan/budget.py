@@ -44,7 +44,7 @@ def deadlines(job: AutoMLJob, start: datetime, suspended_seconds: float) -> tupl
 
 
 def limits_of(job: AutoMLJob, start: datetime, suspended_seconds: float) -> StudyLimits:
-    """What workers must know of the budget."""
+    """What pods must know of the fields that may be edited."""
     budget = job.spec.budget
     search_deadline, job_deadline = deadlines(job, start, suspended_seconds)
     return StudyLimits(
@@ -54,6 +54,7 @@ def limits_of(job: AutoMLJob, start: datetime, suspended_seconds: float) -> Stud
         job_deadline=job_deadline,
         target_value=None if budget.target_value is None else float(budget.target_value),
         patience_trials=budget.patience_trials,
+        keep_trial_artifacts=job.spec.retention.keep_trial_artifacts,
     )
 
 

@@ -432,7 +432,8 @@ def _resumed(scene: Scene) -> AutoMLJobStatus:
 def _limits(scene: Scene) -> StudyLimits:
     status = scene.job.status
     assert status.start_time is not None
-    return limits_of(scene.job, status.start_time, status.suspended_seconds)
+    limits = limits_of(scene.job, status.start_time, status.suspended_seconds)
+    return replace(limits, keep_trial_artifacts=None) if scene.settings.keeps_all_trials else limits
 
 
 def _second(now: datetime) -> datetime:

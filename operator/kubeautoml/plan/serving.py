@@ -21,7 +21,14 @@ from kubeautoml.api.objects import Manifest
 from kubeautoml.api.profile import AutoMLProfileSpec
 from kubeautoml.api.trials import JobResult
 from kubeautoml.plan.base import Settings
-from kubeautoml.plan.workers import CREDENTIALS, owner, pod_basics, restricted_container, storage_environment
+from kubeautoml.plan.workers import (
+    CREDENTIALS,
+    owner,
+    pod_basics,
+    restricted_container,
+    storage_ca,
+    storage_environment,
+)
 
 MODEL_VERSION = "v1"
 """A job makes one model; its immutable part cannot change, so there is no second version yet."""
@@ -147,6 +154,7 @@ def _server_pod(
     own = serving.resources
     resources = own if own.requests or own.limits else profile.server_resources
     secret = job.spec.output.secret_ref
+    ca_volumes, ca_mounts = storage_ca(profile)
     values = {
         Env.MODEL_URI: model.uri,
         Env.MODEL_SHA256: model.sha256,
@@ -172,6 +180,7 @@ def _server_pod(
         "volumeMounts": [
             {"name": "scratch", "mountPath": "/tmp"},
             *([{"name": "credentials", "mountPath": f"{CREDENTIALS}/output", "readOnly": True}] if secret else []),
+            *ca_mounts,
         ],
     }
     return {
@@ -181,6 +190,7 @@ def _server_pod(
         "volumes": [
             {"name": "scratch", "emptyDir": {}},
             *([{"name": "credentials", "secret": {"secretName": secret.name}}] if secret else []),
+            *ca_volumes,
         ],
     }
 

@@ -25,6 +25,7 @@ from kubeautoml.plan.base import Settings
 SCRATCH = "/var/run/kubeautoml/scratch"
 CREDENTIALS = "/var/run/kubeautoml/credentials"
 TOKENS = "/var/run/kubeautoml/tokens"
+STORAGE_CA = "/var/run/kubeautoml/storage-ca"
 
 GRACE_SECONDS = 30
 """SIGTERM to SIGKILL: time to write a checkpoint and say goodbye."""
@@ -125,6 +126,7 @@ def _pod_template(
     resources = worker_resources(job, profile)
     secrets = _credentials(job)
     verb = "worker" if component is Component.WORKER else "finalize"
+    ca_volumes, ca_mounts = storage_ca(profile)
     container = {
         "name": verb,
         "image": trainer_image(profile, settings),
@@ -141,6 +143,7 @@ def _pod_template(
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "study-token", "mountPath": TOKENS, "readOnly": True},
             *({"name": f"{k}-credentials", "mountPath": f"{CREDENTIALS}/{k}", "readOnly": True} for k in secrets),
+            *ca_mounts,
         ],
     }
     return {
@@ -155,6 +158,7 @@ def _pod_template(
                 {"name": "tmp", "emptyDir": {}},
                 {"name": "study-token", "projected": {"sources": [{"serviceAccountToken": _study_token()}]}},
                 *({"name": f"{k}-credentials", "secret": {"secretName": name}} for k, name in secrets.items()),
+                *ca_volumes,
             ],
         },
     }
@@ -207,8 +211,19 @@ def threads_of(resources: Resources) -> int:
 def storage_environment(profile: AutoMLProfileSpec) -> list[dict[str, Any]]:
     """The profile's object storage, for boto3; a secret's own keys win over it."""
     storage = profile.object_storage
-    values = {"AWS_ENDPOINT_URL": storage.endpoint_url, "AWS_REGION": storage.region}
+    bundle = f"{STORAGE_CA}/ca.crt" if storage.ca_config_map else None
+    values = {"AWS_ENDPOINT_URL": storage.endpoint_url, "AWS_REGION": storage.region, "AWS_CA_BUNDLE": bundle}
     return [{"name": k, "value": v} for k, v in values.items() if v]
+
+
+def storage_ca(profile: AutoMLProfileSpec) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(volumes, mounts) of the certificate authority of the object storage; none when the profile names none."""
+    name = profile.object_storage.ca_config_map
+    if name is None:
+        return [], []
+    return [{"name": "storage-ca", "configMap": {"name": name}}], [
+        {"name": "storage-ca", "mountPath": STORAGE_CA, "readOnly": True}
+    ]
 
 
 def _environment(
