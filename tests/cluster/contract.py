@@ -388,6 +388,24 @@ class ClusterContract:
         assert (await next_change(stays, name)).type == "DELETED"
         await stays.aclose()  # type: ignore[attr-defined]
 
+    async def test_a_watch_can_be_of_what_has_a_label(self, cluster: Cluster, namespace: str, name: str) -> None:
+        """Only objects with the label are told of; an empty value asks only that the label be there."""
+        await cluster.apply(make_service(namespace, f"{name}-without"))
+        await cluster.apply(make_service(namespace, f"{name}-there", labels={LABEL_JOB: name}))
+        changes = cluster.watch("Service", namespace, {LABEL_JOB: ""})
+        try:
+            await next_change(changes, f"{name}-there")
+            await cluster.apply(make_service(namespace, f"{name}-none-either"))
+            await cluster.apply(make_service(namespace, name, labels={LABEL_JOB: name}))
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                told = []
+                while name not in told:
+                    told.append((await anext(changes)).manifest["metadata"]["name"])
+
+            assert not {f"{name}-without", f"{name}-none-either"} & set(told)
+        finally:
+            await changes.aclose()  # type: ignore[attr-defined]
+
     # Events
 
     async def test_an_event_can_be_emitted_about_an_object(self, cluster: Cluster, namespace: str, name: str) -> None:

@@ -65,11 +65,16 @@ class OldCluster(MemoryCluster):
     """A server that does not know autoscaling/v2."""
 
     async def list(
-        self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+        self,
+        kind: str,
+        namespace: str | None = None,
+        labels: dict[str, str] | None = None,
+        *,
+        fresh: bool = False,
     ) -> list[Manifest]:
         if kind == "HorizontalPodAutoscaler":
             raise ClusterError("the server does not know HorizontalPodAutoscaler", reason="NotFound")
-        return await super().list(kind, namespace, labels)
+        return await super().list(kind, namespace, labels, fresh=fresh)
 
 
 # Pods

@@ -21,13 +21,20 @@ def filtered(version: tuple[int, ...]) -> type[KubeCluster]:
             return await super().get(ref) if has(ref.kind) else None
 
         async def list(
-            self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+            self,
+            kind: str,
+            namespace: str | None = None,
+            labels: dict[str, str] | None = None,
+            *,
+            fresh: bool = False,
         ) -> list[Manifest]:
-            return await super().list(kind, namespace, labels) if has(kind) else []
+            return await super().list(kind, namespace, labels, fresh=fresh) if has(kind) else []
 
-        async def watch(self, kind: str, namespace: str | None = None) -> AsyncIterator[Change]:
+        async def watch(
+            self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+        ) -> AsyncIterator[Change]:
             if has(kind):
-                async for change in super().watch(kind, namespace):
+                async for change in super().watch(kind, namespace, labels):
                     yield change
 
         async def apply(self, manifest: Manifest) -> Manifest:

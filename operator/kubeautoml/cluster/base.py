@@ -28,13 +28,23 @@ class Cluster(Protocol):
         ...
 
     async def list(
-        self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+        self,
+        kind: str,
+        namespace: str | None = None,
+        labels: dict[str, str] | None = None,
+        *,
+        fresh: bool = False,
     ) -> list[Manifest]:
-        """Objects of a kind; None means all namespaces; labels must all match."""
+        """Objects of a kind; None means all namespaces; labels must all match, an empty value any value.
+
+        `fresh` asks the server even where a cache would do, for what must not be decided on an old picture.
+        """
         ...
 
-    def watch(self, kind: str, namespace: str | None = None) -> AsyncIterator[Change]:
-        """ADDED for every object there is, then what changes, for ever; survives expired and dropped watches."""
+    def watch(
+        self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+    ) -> AsyncIterator[Change]:
+        """ADDED for every object with these labels, then what changes, for ever; survives expired and dropped watches."""
         ...
 
     async def apply(self, manifest: Manifest) -> Manifest:

@@ -185,14 +185,21 @@ class KubeCluster:
         return await self._in_thread(self._get, ref)
 
     async def list(
-        self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+        self,
+        kind: str,
+        namespace: str | None = None,
+        labels: dict[str, str] | None = None,
+        *,
+        fresh: bool = False,
     ) -> list[Manifest]:
         found, _ = await self._in_thread(self._list, kind, namespace, labels)
         return found
 
-    async def watch(self, kind: str, namespace: str | None = None) -> AsyncIterator[Change]:
+    async def watch(
+        self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+    ) -> AsyncIterator[Change]:
         resource_of(kind)
-        async for change in self._stream(functools.partial(self._watch, kind, namespace)):
+        async for change in self._stream(functools.partial(self._watch, kind, namespace, labels)):
             yield change
         raise ClusterError(f"the watch of {kind} objects ended because the connection was closed here")
 
@@ -250,7 +257,7 @@ class KubeCluster:
     def _list(self, kind: str, namespace: str | None, labels: dict[str, str] | None = None) -> tuple[Manifests, str]:
         """Every object, page by page, and the resourceVersion from which to watch on."""
         path = resource_of(kind).path(namespace)
-        selector = ",".join(f"{name}={value}" for name, value in (labels or {}).items()) or None
+        selector = _selector(labels)
         query: dict[str, Any] = {"labelSelector": selector, "limit": PAGE_SIZE}
         found: Manifests = []
         while True:
@@ -316,16 +323,18 @@ class KubeCluster:
 
     # Watching
 
-    def _watch(self, kind: str, namespace: str | None, stream: _Stream) -> Iterator[Change]:
+    def _watch(
+        self, kind: str, namespace: str | None, labels: dict[str, str] | None, stream: _Stream
+    ) -> Iterator[Change]:
         """List, tell the difference to what was told before, follow; for ever."""
         told: dict[Ref, Manifest] = {}
         pause = 0.2
         while not stream.is_stopped:
             try:
-                listed, version = self._list(kind, namespace)
+                listed, version = self._list(kind, namespace, labels)
                 yield from _differences(told, listed)
                 pause = 0.2
-                yield from self._follow(kind, namespace, version, told, stream)
+                yield from self._follow(kind, namespace, labels, version, told, stream)
             except ClusterError as error:
                 if not told and not isinstance(error, Throttled) and error.reason != ClusterError.default_reason:
                     raise  # refused from the beginning: waiting will not help
@@ -335,13 +344,20 @@ class KubeCluster:
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     def _follow(
-        self, kind: str, namespace: str | None, version: str, told: dict[Ref, Manifest], stream: _Stream
+        self,
+        kind: str,
+        namespace: str | None,
+        labels: dict[str, str] | None,
+        version: str,
+        told: dict[Ref, Manifest],
+        stream: _Stream,
     ) -> Iterator[Change]:
         """Watch on from a version until the server has forgotten it; a watch that merely ended goes on."""
         path = resource_of(kind).path(namespace)
         while not stream.is_stopped:
             query = {
                 "watch": "true",
+                "labelSelector": _selector(labels),
                 "resourceVersion": version,
                 "allowWatchBookmarks": "true",
                 "timeoutSeconds": WATCH_SECONDS,
@@ -580,6 +596,11 @@ def _path(ref: Ref, subresource: str = "") -> str:
         rule = "must be set" if resource.is_namespaced else "must be empty"
         raise ClusterError(f"metadata.namespace of {ref.kind} {ref.name} {rule}", reason="Invalid")
     return resource.path(ref.namespace, ref.name, subresource)
+
+
+def _selector(labels: dict[str, str] | None) -> str | None:
+    """An empty value asks only that the label be there."""
+    return ",".join(f"{name}={value}" if value else name for name, value in (labels or {}).items()) or None
 
 
 def _tidy(kind: str, manifest: Manifest) -> Manifest:

@@ -71,23 +71,32 @@ class MemoryCluster:
         return deepcopy(stored.manifest) if stored else None
 
     async def list(
-        self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+        self,
+        kind: str,
+        namespace: str | None = None,
+        labels: dict[str, str] | None = None,
+        *,
+        fresh: bool = False,
     ) -> list[Manifest]:
         self._count("list", kind)
         found = [self._objects[ref].manifest for ref in sorted(self._objects) if _is_in(ref, kind, namespace)]
         return [deepcopy(m) for m in found if _has_labels(m, labels or {})]
 
-    async def watch(self, kind: str, namespace: str | None = None) -> AsyncIterator[Change]:
+    async def watch(
+        self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+    ) -> AsyncIterator[Change]:
         self._count("watch", kind)
         queue: asyncio.Queue[Change] = asyncio.Queue()
         for ref in sorted(self._objects):
-            if _is_in(ref, kind, namespace):
+            if _is_in(ref, kind, namespace) and _has_labels(self._objects[ref].manifest, labels or {}):
                 queue.put_nowait(Change("ADDED", deepcopy(self._objects[ref].manifest)))
         entry = (kind, namespace, queue)
         self._watchers.append(entry)
         try:
             while True:
-                yield await queue.get()
+                change = await queue.get()
+                if _has_labels(change.manifest, labels or {}):
+                    yield change
         finally:
             self._watchers.remove(entry)
 
@@ -288,7 +297,7 @@ def _is_in(ref: Ref, kind: str, namespace: str | None) -> bool:
 
 def _has_labels(manifest: Manifest, labels: dict[str, str]) -> bool:
     found: dict[str, str] = manifest["metadata"].get("labels", {})
-    return labels.items() <= found.items()
+    return all(name in found and value in ("", found[name]) for name, value in labels.items())
 
 
 def _without_server_fields(manifest: Manifest) -> Manifest:

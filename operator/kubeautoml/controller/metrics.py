@@ -115,13 +115,20 @@ class CountedCluster:
         return found
 
     async def list(
-        self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+        self,
+        kind: str,
+        namespace: str | None = None,
+        labels: dict[str, str] | None = None,
+        *,
+        fresh: bool = False,
     ) -> list[Manifest]:
         with _Count(self._metrics, "list", kind):
-            return await self._cluster.list(kind, namespace, labels)
+            return await self._cluster.list(kind, namespace, labels, fresh=fresh)
 
-    def watch(self, kind: str, namespace: str | None = None) -> AsyncIterator[Change]:
-        return self._cluster.watch(kind, namespace)
+    def watch(
+        self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+    ) -> AsyncIterator[Change]:
+        return self._cluster.watch(kind, namespace, labels)
 
     async def apply(self, manifest: Manifest) -> Manifest:
         with _Count(self._metrics, "apply", manifest["kind"]):
