@@ -148,8 +148,14 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
         ),
     ),
     Split: (
-        Rule("self.type != 'Group' || has(self.groupColumn)", "groupColumn is required when type is Group"),
-        Rule("self.type != 'Time' || has(self.timeColumn)", "timeColumn is required when type is Time"),
+        Rule(
+            "!has(self.type) || self.type != 'Group' || has(self.groupColumn)",
+            "groupColumn is required when type is Group",
+        ),
+        Rule(
+            "!has(self.type) || self.type != 'Time' || has(self.timeColumn)",
+            "timeColumn is required when type is Time",
+        ),
     ),
     IntRange: (
         Rule("self.min <= self.max", "min must be at most max", "min"),
@@ -171,7 +177,8 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
         Rule("self.minReplicas <= self.maxReplicas", "minReplicas must be at most maxReplicas", "minReplicas"),
     ),
 }
-"""CEL rules by model. Fields with a default are always there when a rule is evaluated."""
+"""CEL rules by model. Fields with a default are always there when a rule is evaluated, except once: the server checks an
+object's own default, such as {}, before it has filled in the defaults inside."""
 
 _KEPT = (
     "type",
