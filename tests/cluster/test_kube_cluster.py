@@ -11,7 +11,8 @@ import pytest
 from cluster.contract import ClusterContract, eventually, make_automl_job, make_batch_job, make_service, next_change
 from kubeautoml.api.errors import ClusterError, Conflict
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
-from kubeautoml.cluster.kube import KubeCluster, resource_of
+from kubeautoml.cluster.kube import KubeCluster
+from kubeautoml.cluster.resources import resource_of
 from real.controlplane import ControlPlane
 from real.filtered import filtered
 from real.kubelet import Kubelet

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cluster.base import Change
-from kubeautoml.cluster.kube import KubeCluster, resource_of
+from kubeautoml.cluster.kube import KubeCluster
+from kubeautoml.cluster.resources import resource_of
 from real.strip import is_served, strip, strip_status
 
 

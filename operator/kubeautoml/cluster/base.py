@@ -11,10 +11,17 @@ from kubeautoml.api.objects import EventOrder, Manifest, Ref
 
 @dataclass(frozen=True)
 class Change:
-    """One watch event. `manifest` is the object as it is now (DELETED: as it was last)."""
+    """One watch event. `manifest` is the object as it is now (DELETED: as it was last, its metadata at least)."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED"]
     manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A watch lives, though nothing has changed; `is_listed` once everything that there is has been told."""
+
+    is_listed: bool = False
 
 
 class Cluster(Protocol):

@@ -11,17 +11,14 @@ left as a conflict is a uid or resourceVersion that is no longer true.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import hashlib
 import json
 import logging
 import os
-import threading
-from collections import Counter
+import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,7 +34,10 @@ from kubeautoml.api.errors import ClusterError, Conflict, Throttled
 from kubeautoml.api.kinds import API_VERSION
 from kubeautoml.api.names import FIELD_MANAGER
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
-from kubeautoml.cluster.base import Change
+from kubeautoml.cluster.base import Change, Heard
+from kubeautoml.cluster.requests import RateLimit, RequestCounts
+from kubeautoml.cluster.resources import RESOURCES, resource_of
+from kubeautoml.cluster.stream import Stream
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -49,82 +49,32 @@ CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
 WATCH_SECONDS = 240
 """The server ends a watch after this long; then it goes on from the same resourceVersion. A guess, below usual proxies' 300."""
 LONGEST_PAUSE_SECONDS = 10.0
+WATCH_SILENCE_SECONDS = 120.0
+"""A watch that says nothing for so long is taken for dead: servers send a bookmark about every minute."""
+
+WRITES_PER_SECOND, WRITES_AT_ONCE = 40.0, 20
+READS_PER_SECOND, READS_AT_ONCE = 200.0, 200
+"""The client's own limit, so that one operator is never what an API server suffers from."""
+
+LEASE_SECONDS = 3.0
+"""Longest wait for an answer about a Lease, which is renewed every two seconds."""
 EVENT_MESSAGE_LENGTH = 1024
 _IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-
-
-@dataclass(frozen=True)
-class Resource:
-    """Where the API server keeps a kind."""
-
-    api_version: str
-    plural: str
-    is_namespaced: bool = True
-
-    def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
-        """URL path of a collection, an object, or a part of one."""
-        prefix = "/apis" if "/" in self.api_version else "/api"
-        within = ("namespaces", namespace) if self.is_namespaced and namespace else ()
-        return "/".join(part for part in (prefix, self.api_version, *within, self.plural, name, subresource) if part)
-
-
-RESOURCES: dict[str, Resource] = {
-    "AutoMLJob": Resource(API_VERSION, "automljobs"),
-    "AutoMLModel": Resource(API_VERSION, "automlmodels"),
-    "AutoMLProfile": Resource(API_VERSION, "automlprofiles", is_namespaced=False),
-    "Pod": Resource("v1", "pods"),
-    "Service": Resource("v1", "services"),
-    "ServiceAccount": Resource("v1", "serviceaccounts"),
-    "ConfigMap": Resource("v1", "configmaps"),
-    "Event": Resource("v1", "events"),
-    "Namespace": Resource("v1", "namespaces", is_namespaced=False),
-    "Job": Resource("batch/v1", "jobs"),
-    "Deployment": Resource("apps/v1", "deployments"),
-    "HorizontalPodAutoscaler": Resource("autoscaling/v2", "horizontalpodautoscalers"),
-    "PodDisruptionBudget": Resource("policy/v1", "poddisruptionbudgets"),
-    "NetworkPolicy": Resource("networking.k8s.io/v1", "networkpolicies"),
-    "Ingress": Resource("networking.k8s.io/v1", "ingresses"),
-    "Lease": Resource("coordination.k8s.io/v1", "leases"),
-    "CustomResourceDefinition": Resource("apiextensions.k8s.io/v1", "customresourcedefinitions", is_namespaced=False),
-}
-"""Every kind we touch. Secrets are not among them: the operator has no business with them."""
-
-
-class RequestCounts:
-    """Requests made so far, by verb and kind; for metrics and benchmarks. Threads may share it."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._lock = threading.Lock()
-
-    def add(self, verb: str, kind: str) -> None:
-        """Count one request."""
-        with self._lock:
-            self._counts[verb, kind] += 1
-
-    def by_verb_and_kind(self) -> dict[tuple[str, str], int]:
-        """A copy, such as {("apply", "Job"): 2}."""
-        with self._lock:
-            return dict(self._counts)
-
-    @property
-    def writes(self) -> int:
-        """Requests that may change something; what an API server pays for most."""
-        reads = ("get", "list", "watch", "log")
-        return sum(n for (verb, _), n in self.by_verb_and_kind().items() if verb not in reads)
 
 
 class KubeCluster:
     """`cluster.base.Cluster` over an API server, and the few verbs more that the commands need."""
 
     def __init__(self, api: ApiClient, *, default_namespace: str = "default") -> None:
+        self._reads = RateLimit(READS_PER_SECOND, READS_AT_ONCE)
+        self._writes = RateLimit(WRITES_PER_SECOND, WRITES_AT_ONCE)
         self.default_namespace = default_namespace
         """The namespace of the kubeconfig's context, or of this pod."""
         self.requests = RequestCounts()
         api.user_agent = f"kubeautoml/{__version__}"
         self._api = api
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="kube")
-        self._streams: set[_Stream] = set()
+        self._streams: set[Stream] = set()
 
     @classmethod
     def from_kubeconfig(cls, path: str | Path | None = None, context: str | None = None) -> KubeCluster:
@@ -198,9 +148,17 @@ class KubeCluster:
     async def watch(
         self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
     ) -> AsyncIterator[Change]:
+        async for item in self.follow(kind, namespace, labels):
+            if isinstance(item, Change):
+                yield item
+
+    async def follow(
+        self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+    ) -> AsyncIterator[Change | Heard]:
+        """A watch that also says that the server lives, and when everything there is has been told."""
         resource_of(kind)
-        async for change in self._stream(functools.partial(self._watch, kind, namespace, labels)):
-            yield change
+        async for item in self._stream(functools.partial(self._watch, kind, namespace, labels)):
+            yield item
         raise ClusterError(f"the watch of {kind} objects ended because the connection was closed here")
 
     async def apply(self, manifest: Manifest) -> Manifest:
@@ -214,6 +172,32 @@ class KubeCluster:
 
     async def emit(self, ref: Ref, uid: str, event: EventOrder) -> None:
         await self._in_thread(self._emit, ref, uid, event)
+
+    # For leader election: blocking, since it lives in a thread of its own; no rate limit, no repetition
+
+    def read_lease(self, ref: Ref) -> Manifest | None:
+        """The Lease with its resourceVersion, or None."""
+        try:
+            return self._lease("get", "GET", _path(ref))
+        except _NotFound:
+            return None
+
+    def write_lease(self, lease: Manifest) -> Manifest:
+        """Create it, or replace it if it is still what its resourceVersion says.
+
+        Raises:
+            Conflict: somebody else was faster.
+        """
+        ref = _named(lease)
+        if "resourceVersion" in lease["metadata"]:
+            return self._lease("replace", "PUT", _path(ref), lease)
+        return self._lease("create", "POST", resource_of("Lease").path(ref.namespace), lease)
+
+    def _lease(self, verb: str, method: str, path: str, body: Manifest | None = None) -> Manifest:
+        response = self._exchange(
+            verb, "Lease", method, path, {}, body, "application/json", (LEASE_SECONDS, LEASE_SECONDS)
+        )
+        return self._answer(response)
 
     # For the commands
 
@@ -237,7 +221,7 @@ class KubeCluster:
         query = {"follow": "true" if follow else None, "tailLines": tail_lines, "container": container}
         path = _path(pod, "log")
 
-        def read(stream: _Stream) -> Iterator[str]:
+        def read(stream: Stream) -> Iterator[str]:
             for line in stream.lines(
                 self._open("log", "Pod", path, query, read_seconds=None if follow else READ_SECONDS)
             ):
@@ -324,8 +308,8 @@ class KubeCluster:
     # Watching
 
     def _watch(
-        self, kind: str, namespace: str | None, labels: dict[str, str] | None, stream: _Stream
-    ) -> Iterator[Change]:
+        self, kind: str, namespace: str | None, labels: dict[str, str] | None, stream: Stream
+    ) -> Iterator[Change | Heard]:
         """List, tell the difference to what was told before, follow; for ever."""
         told: dict[Ref, Manifest] = {}
         pause = 0.2
@@ -333,6 +317,8 @@ class KubeCluster:
             try:
                 listed, version = self._list(kind, namespace, labels)
                 yield from _differences(told, listed)
+                yield Heard(is_listed=True)
+                del listed
                 pause = 0.2
                 yield from self._follow(kind, namespace, labels, version, told, stream)
             except ClusterError as error:
@@ -350,8 +336,8 @@ class KubeCluster:
         labels: dict[str, str] | None,
         version: str,
         told: dict[Ref, Manifest],
-        stream: _Stream,
-    ) -> Iterator[Change]:
+        stream: Stream,
+    ) -> Iterator[Change | Heard]:
         """Watch on from a version until the server has forgotten it; a watch that merely ended goes on."""
         path = resource_of(kind).path(namespace)
         while not stream.is_stopped:
@@ -363,13 +349,16 @@ class KubeCluster:
                 "timeoutSeconds": WATCH_SECONDS,
             }
             try:
-                response = self._open("watch", kind, path, query, read_seconds=WATCH_SECONDS + READ_SECONDS)
+                response = self._open("watch", kind, path, query, read_seconds=WATCH_SILENCE_SECONDS)
+                yield Heard()
                 for line in stream.lines(response):
                     event = json.loads(line)
                     if event["type"] == "ERROR":
                         raise _error(event["object"].get("code", 500), event["object"], {})
                     version = event["object"]["metadata"]["resourceVersion"]
-                    if event["type"] != "BOOKMARK":
+                    if event["type"] == "BOOKMARK":
+                        yield Heard()
+                    else:
                         yield _remember(told, Change(event["type"], _tidy(kind, event["object"])))
             except _Expired:
                 return
@@ -379,9 +368,9 @@ class KubeCluster:
     async def _in_thread(self, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(call, *args))
 
-    async def _stream(self, produce: Callable[[_Stream], Iterator[T]]) -> AsyncIterator[T]:
+    async def _stream(self, produce: Callable[[Stream], Iterator[T]]) -> AsyncIterator[T]:
         """What a thread of its own produces, until it ends or the caller leaves."""
-        stream = _Stream()
+        stream = Stream()
         self._streams.add(stream)
         try:
             async for item in stream.run(produce):
@@ -400,7 +389,9 @@ class KubeCluster:
         body: Manifest | None = None,
         content_type: str = "application/json",
     ) -> Manifest:
-        response = self._send(verb, kind, method, path, query or {}, body, content_type, READ_SECONDS)
+        return self._answer(self._send(verb, kind, method, path, query or {}, body, content_type, READ_SECONDS))
+
+    def _answer(self, response: urllib3.BaseHTTPResponse) -> Manifest:
         try:
             data = response.data
         except urllib3.exceptions.HTTPError as error:
@@ -430,6 +421,27 @@ class KubeCluster:
         content_type: str,
         read_seconds: float | None,
     ) -> urllib3.BaseHTTPResponse:
+        """A request when its turn has come. A server that asks to wait is spared by all others, too."""
+        limit = self._reads if method == "GET" else self._writes
+        self.requests.add_wait(limit.wait())
+        response = self._exchange(verb, kind, method, path, query, body, content_type, (CONNECT_SECONDS, read_seconds))
+        if response.status == 429:
+            seconds = _seconds(response.headers.get("Retry-After")) * random.uniform(1.0, 1.2)
+            self._reads.pause(seconds)
+            self._writes.pause(seconds)
+        return response
+
+    def _exchange(
+        self,
+        verb: str,
+        kind: str,
+        method: str,
+        path: str,
+        query: dict[str, Any],
+        body: Manifest | None,
+        content_type: str,
+        timeouts: tuple[float, float | None],
+    ) -> urllib3.BaseHTTPResponse:
         self.requests.add(verb, kind)
         given = {name: value for name, value in query.items() if value is not None}
         url = f"{self._api.configuration.host}{path}" + (f"?{urlencode(given)}" if given else "")
@@ -438,7 +450,7 @@ class KubeCluster:
             _, _, headers, _, _ = self._api.param_serialize(
                 method, path, header_params=headers, query_params=[], auth_settings=["BearerToken"]
             )
-            answer = self._api.call_api(method, url, headers, body, _request_timeout=(CONNECT_SECONDS, read_seconds))
+            answer = self._api.call_api(method, url, headers, body, _request_timeout=timeouts)
         except (urllib3.exceptions.HTTPError, ApiException, config.ConfigException, OSError) as error:
             raise self._unreachable(error) from error
         response: urllib3.BaseHTTPResponse = answer.response
@@ -452,17 +464,6 @@ class KubeCluster:
         )
 
 
-def resource_of(kind: str) -> Resource:
-    """Where a kind is kept.
-
-    Raises:
-        ClusterError: not a kind we touch.
-    """
-    if kind not in RESOURCES:
-        raise ClusterError(f"kind must be one of {', '.join(sorted(RESOURCES))}, got {kind!r}", reason="Invalid")
-    return RESOURCES[kind]
-
-
 class _NotFound(ClusterError):
     """404."""
 
@@ -473,81 +474,6 @@ class _Expired(ClusterError):
     """410: a resourceVersion or continue token that the server has forgotten."""
 
     default_reason = "Expired"
-
-
-class _Stream:
-    """A thread that reads from the server for one asynchronous reader, and can be stopped while it waits."""
-
-    def __init__(self) -> None:
-        self._stopped = threading.Event()
-        self._response: urllib3.BaseHTTPResponse | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def is_stopped(self) -> bool:
-        return self._stopped.is_set()
-
-    def wait(self, seconds: float) -> None:
-        """Sleep, unless stopped."""
-        self._stopped.wait(seconds)
-
-    def stop(self) -> None:
-        """Wake the thread wherever it waits."""
-        with self._lock:
-            self._stopped.set()
-            if self._response is not None:
-                with contextlib.suppress(OSError, ValueError, RuntimeError, urllib3.exceptions.HTTPError):
-                    self._response.shutdown()
-
-    async def run(self, produce: Callable[[_Stream], Iterator[T]]) -> AsyncIterator[T]:
-        """Run `produce` in a thread and hand over what it yields; raises what it raises."""
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
-        failures: list[ClusterError] = []
-
-        def hand_over(item: tuple[T] | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(queue.put_nowait, item)
-
-        def work() -> None:
-            try:
-                for item in produce(self):
-                    if self.is_stopped:
-                        return
-                    hand_over((item,))
-            except ClusterError as error:
-                failures.append(error)
-            finally:
-                hand_over(None)
-
-        threading.Thread(target=work, name="kube-stream", daemon=True).start()
-        while (item := await queue.get()) is not None:
-            yield item[0]
-        if failures:
-            raise failures[0]
-
-    def lines(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-        """Lines as they arrive, until the server ends the stream, the connection breaks, or we are stopped."""
-        with self._lock:
-            self._response = response
-        rest = b""
-        try:
-            if self.is_stopped:
-                return
-            for chunk in response.stream(None):
-                *whole, rest = (rest + chunk).split(b"\n")
-                yield from filter(None, whole)
-            if rest:
-                yield rest
-        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
-            # ValueError and AttributeError: the connection was shut while this thread was reading from it.
-            if not self.is_stopped:
-                log.debug("stream broke", extra={"error": repr(error)})
-                self.wait(0.2)
-        finally:
-            with self._lock:
-                self._response = None
-            response.close()
 
 
 def _configuration() -> Configuration:
@@ -614,8 +540,15 @@ def _remember(told: dict[Ref, Manifest], change: Change) -> Change:
     if change.type == "DELETED":
         told.pop(ref, None)
     else:
-        told[ref] = change.manifest
+        told[ref] = _outline(change.manifest)
     return change
+
+
+def _outline(manifest: Manifest) -> Manifest:
+    """What a reader must know of an object that it missed the end of; all of it would fill the memory."""
+    kept = ("name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences")
+    metadata = {name: value for name, value in manifest["metadata"].items() if name in kept}
+    return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": metadata}
 
 
 def _differences(told: dict[Ref, Manifest], listed: list[Manifest]) -> Iterator[Change]:
