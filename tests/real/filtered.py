@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from kubeautoml.api.objects import Manifest, Ref
-from kubeautoml.cluster.base import Change
+from kubeautoml.cluster.base import Change, Heard
 from kubeautoml.cluster.kube import KubeCluster
 from kubeautoml.cluster.resources import resource_of
 from real.strip import is_served, strip, strip_status
@@ -31,12 +32,14 @@ def filtered(version: tuple[int, ...]) -> type[KubeCluster]:
         ) -> list[Manifest]:
             return await super().list(kind, namespace, labels, fresh=fresh) if has(kind) else []
 
-        async def watch(
+        async def follow(
             self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
-        ) -> AsyncIterator[Change]:
+        ) -> AsyncIterator[Change | Heard]:
             if has(kind):
-                async for change in super().watch(kind, namespace, labels):
-                    yield change
+                async for item in super().follow(kind, namespace, labels):
+                    yield item
+            yield Heard(is_listed=True)
+            await asyncio.Event().wait()
 
         async def apply(self, manifest: Manifest) -> Manifest:
             return await super().apply(strip(manifest, version)) if has(manifest["kind"]) else manifest

@@ -15,7 +15,7 @@ from typing import Any
 
 from kubeautoml.api.errors import ClusterError, Conflict
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
-from kubeautoml.cluster.base import Change
+from kubeautoml.cluster.base import Change, Heard
 from kubeautoml.cluster.merge import apply_fields, merge_patch, still_owned
 
 CLUSTER_SCOPED = frozenset({"AutoMLProfile", "Namespace"})
@@ -55,7 +55,7 @@ class MemoryCluster:
         self._clock = clock or (lambda: datetime.now(UTC))
         self._objects: dict[Ref, _Stored] = {}
         self._version = 0
-        self._watchers: list[tuple[str, str | None, asyncio.Queue[Change]]] = []
+        self._watchers: list[tuple[str, str | None, asyncio.Queue[Change | Heard]]] = []
         self._faults: list[tuple[str | None, Exception]] = []
         self._collecting = False
         self.events: list[EmittedEvent] = []
@@ -85,18 +85,27 @@ class MemoryCluster:
     async def watch(
         self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
     ) -> AsyncIterator[Change]:
+        async for item in self.follow(kind, namespace, labels):
+            if isinstance(item, Change):
+                yield item
+
+    async def follow(
+        self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+    ) -> AsyncIterator[Change | Heard]:
+        """As the real one's: also tells when everything there is has been told."""
         self._count("watch", kind)
-        queue: asyncio.Queue[Change] = asyncio.Queue()
+        queue: asyncio.Queue[Change | Heard] = asyncio.Queue()
         for ref in sorted(self._objects):
-            if _is_in(ref, kind, namespace) and _has_labels(self._objects[ref].manifest, labels or {}):
+            if _is_in(ref, kind, namespace):
                 queue.put_nowait(Change("ADDED", deepcopy(self._objects[ref].manifest)))
+        queue.put_nowait(Heard(is_listed=True))
         entry = (kind, namespace, queue)
         self._watchers.append(entry)
         try:
             while True:
-                change = await queue.get()
-                if _has_labels(change.manifest, labels or {}):
-                    yield change
+                item = await queue.get()
+                if isinstance(item, Heard) or _has_labels(item.manifest, labels or {}):
+                    yield item
         finally:
             self._watchers.remove(entry)
 

@@ -1,0 +1,253 @@
+"""CachedCluster: the contract over a real server, and the rules of what its memory believes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+from cluster.contract import ClusterContract, make_automl_job, make_batch_job, make_service
+from kubeautoml.api.errors import ClusterError
+from kubeautoml.api.names import LABEL_JOB_UID
+from kubeautoml.api.objects import Manifest, Ref
+from kubeautoml.cluster.base import Change, Heard
+from kubeautoml.cluster.cached import CachedCluster
+from kubeautoml.cluster.kube import KubeCluster
+from kubeautoml.cluster.memory import MemoryCluster
+from kubeautoml.cluster.resources import resource_of
+from real.controlplane import ControlPlane
+from real.filtered import filtered
+
+OF_JOB = {LABEL_JOB_UID: "job-1"}
+
+
+@asynccontextmanager
+async def running(cached: CachedCluster) -> AsyncIterator[CachedCluster]:
+    """With its watches, once they have listed."""
+    task = asyncio.create_task(cached.run())
+    try:
+        async with asyncio.timeout(30):
+            while not cached.is_synced:
+                if task.done():
+                    task.result()
+                await asyncio.sleep(0.01)
+        yield cached
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.controlplane
+class TestCachedCluster(ClusterContract):
+    """What every cluster does, with the memory between."""
+
+    @pytest.fixture
+    async def cluster(self, control_plane: ControlPlane) -> AsyncIterator[CachedCluster]:
+        opened = filtered(control_plane.version).from_kubeconfig(path=control_plane.kubeconfig)
+        async with running(CachedCluster(opened)) as cached:
+            yield cached
+        opened.close()
+
+    @pytest.fixture
+    def namespace(self, control_plane: ControlPlane) -> str:
+        control_plane.create_namespace("contract-cached")
+        return "contract-cached"
+
+    @pytest.fixture(autouse=True)
+    def _remember_admin(self, control_plane: ControlPlane) -> None:
+        self._admin = control_plane.admin
+
+    async def edit(self, cluster: Any, ref: Ref, patch: Manifest) -> None:
+        path = resource_of(ref.kind).path(ref.namespace, ref.name)
+        await asyncio.to_thread(self._admin.patch, path, patch)
+
+
+class Told:
+    """A server whose watches say what the test lets them say."""
+
+    def __init__(self) -> None:
+        self.below = MemoryCluster()
+        self.queues: dict[str, asyncio.Queue[Change | Heard | ClusterError]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.below, name)
+
+    async def follow(
+        self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
+    ) -> AsyncIterator[Change | Heard]:
+        queue = self.queues.setdefault(kind, asyncio.Queue())
+        yield Heard(is_listed=True)
+        while True:
+            item = await queue.get()
+            if isinstance(item, ClusterError):
+                raise item
+            yield item
+
+    async def tell(self, item: Change | Heard | ClusterError, kind: str = "Service") -> None:
+        self.queues[kind].put_nowait(item)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+def make_seen(name: str, *, uid: str = "u1", version: int = 1, deleting: bool = False, **spec: Any) -> Manifest:
+    """A Service of the job as a watch tells it."""
+    manifest = make_service("team-a", name, labels=OF_JOB)
+    stamps = {"uid": uid, "resourceVersion": str(version), **({"deletionTimestamp": "now"} if deleting else {})}
+    return {**manifest, "metadata": {**manifest["metadata"], **stamps}, "spec": {**manifest["spec"], **spec}}
+
+
+@pytest.mark.anyio
+class TestBelief:
+    """Which of two stories about an object is believed."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    async def test_a_list_by_job_asks_nobody(self) -> None:
+        """Objects of a job come from memory, as copies; other lists come from the server."""
+        told = Told()
+        async with running(CachedCluster(told)) as cached:
+            await told.tell(Change("ADDED", make_seen("a")))
+
+            first = await cached.list("Service", "team-a", OF_JOB)
+            first[0]["spec"]["changed"] = True
+            again = await cached.list("Service", "team-a", OF_JOB)
+
+            assert [m["metadata"]["name"] for m in again] == ["a"]
+            assert "changed" not in again[0]["spec"]
+            assert await cached.list("Service", "team-b", OF_JOB) == []
+            assert await cached.list("Service", "team-a") == []
+            assert await cached.list("Service", "team-a", OF_JOB, fresh=True) == []
+
+    async def test_an_own_write_is_seen_before_the_watch_tells_it(self) -> None:
+        """And an older story of the watch does not undo it."""
+        told = Told()
+        async with running(CachedCluster(told)) as cached:
+            stored = await cached.apply(make_service("team-a", "a", labels=OF_JOB, ports=(90,)))
+            uid = stored["metadata"]["uid"]
+            await told.tell(Change("MODIFIED", make_seen("a", uid=uid, version=0, ports=[{"port": 1}])))
+
+            found = await cached.list("Service", "team-a", OF_JOB)
+
+            assert found[0]["spec"]["ports"][0]["port"] == 90
+
+    async def test_what_was_deleted_does_not_come_back(self) -> None:
+        """A story that was on its way when we deleted the object is not believed; its successor is."""
+        told = Told()
+        async with running(CachedCluster(told)) as cached:
+            stored = await cached.apply(make_service("team-a", "a", labels=OF_JOB))
+            uid = stored["metadata"]["uid"]
+            await cached.delete(Ref("Service", "team-a", "a"), uid=uid)
+            await told.tell(Change("MODIFIED", make_seen("a", uid=uid, version=99)))
+            assert await cached.list("Service", "team-a", OF_JOB) == []
+
+            await told.tell(Change("ADDED", make_seen("a", uid="successor", version=100)))
+
+            assert [m["metadata"]["uid"] for m in await cached.list("Service", "team-a", OF_JOB)] == ["successor"]
+
+    async def test_an_object_that_is_being_deleted_stays_until_it_is_gone(self) -> None:
+        """Finalizers may take their time: the object is there, and says that it is going."""
+        told = Told()
+        async with running(CachedCluster(told)) as cached:
+            await told.tell(Change("ADDED", make_seen("a", uid="u1", version=1)))
+            await cached.delete(Ref("Service", "team-a", "a"), uid="u1")
+            await told.tell(Change("MODIFIED", make_seen("a", uid="u1", version=2, deleting=True)))
+
+            assert "deletionTimestamp" in (await cached.list("Service", "team-a", OF_JOB))[0]["metadata"]
+
+            await told.tell(Change("DELETED", make_seen("a", uid="u1", version=3)))
+            assert await cached.list("Service", "team-a", OF_JOB) == []
+
+    async def test_a_label_that_is_taken_away_takes_the_object_away(self) -> None:
+        """A watch by label tells it as deleted."""
+        told = Told()
+        async with running(CachedCluster(told)) as cached:
+            await told.tell(Change("ADDED", make_seen("a")))
+            await told.tell(Change("DELETED", make_seen("a", version=2)))
+
+            assert await cached.list("Service", "team-a", OF_JOB) == []
+
+    async def test_every_change_is_told_once(self) -> None:
+        """News wake, what is known already does not."""
+        told, changes = Told(), []
+        async with running(CachedCluster(told, on_change=changes.append)):
+            await told.tell(Change("ADDED", make_seen("a", version=1)))
+            await told.tell(Change("ADDED", make_seen("a", version=1)))
+            await told.tell(Change("MODIFIED", make_seen("a", version=2)))
+            await told.tell(Change("DELETED", make_seen("a", version=3)))
+
+        assert [c.type for c in changes] == ["ADDED", "MODIFIED", "DELETED"]
+
+    async def test_silence_is_measured(self) -> None:
+        """A bookmark ends the silence of its watch; the longest one counts."""
+        told, now = Told(), [100.0]
+        async with running(CachedCluster(told, clock=lambda: now[0])) as cached:
+            now[0] = 160.0
+            assert cached.silence_seconds() == 60.0
+            for kind in list(told.queues)[1:]:
+                await told.tell(Heard(), kind)
+            assert cached.silence_seconds() == 60.0
+
+            await told.tell(Heard(), next(iter(told.queues)))
+
+            assert cached.silence_seconds() == 0.0
+
+    async def test_a_kind_that_the_server_does_not_know_counts_as_empty(self) -> None:
+        """A server without autoscaling/v2 has no autoscalers; the rest goes on."""
+        told = Told()
+        async with running(CachedCluster(told)) as cached:
+            await told.tell(ClusterError("no such kind", reason="NotFound"), "HorizontalPodAutoscaler")
+
+            assert await cached.list("HorizontalPodAutoscaler", "team-a", OF_JOB) == []
+            assert cached.is_synced
+
+    async def test_a_kind_that_is_needed_must_be_seen(self) -> None:
+        """Without the right to see pods there is nothing to do but to say so."""
+        told = Told()
+        task = asyncio.create_task(CachedCluster(told).run())
+        while "Pod" not in told.queues:
+            await asyncio.sleep(0)
+
+        await told.tell(ClusterError("pods is forbidden", reason="Forbidden"), "Pod")
+
+        with pytest.raises(ClusterError, match="pods is forbidden"):
+            await asyncio.wait_for(task, 10)
+
+    async def test_pods_are_kept_without_what_they_run(self) -> None:
+        """A thousand jobs' pod templates would fill the memory, and nobody reads them there."""
+        told = Told()
+        pod = make_seen("a")
+        pod = {**pod, "kind": "Pod", "apiVersion": "v1"}
+        pod["spec"] = {"containers": [{"name": "worker", "env": [{"name": "A", "value": "x" * 5000}]}]}
+        async with running(CachedCluster(told)) as cached:
+            await told.tell(Change("ADDED", pod), "Pod")
+
+            assert (await cached.list("Pod", "team-a", OF_JOB))[0]["spec"] == {"containers": [{"name": "worker"}]}
+
+
+@pytest.mark.anyio
+@pytest.mark.controlplane
+async def test_a_thousand_jobs_fit_into_little_memory(control_plane: ControlPlane) -> None:
+    """What is kept of a real batch Job and its pods is a few kilobytes."""
+    control_plane.create_namespace("cached-size")
+    opened: KubeCluster = filtered(control_plane.version).from_kubeconfig(path=control_plane.kubeconfig)
+    async with running(CachedCluster(opened)) as cached:
+        job = await cached.apply(make_automl_job("cached-size", "sized"))
+        manifest = make_batch_job("cached-size", "sized", owner=job)
+        manifest["metadata"]["labels"] = {LABEL_JOB_UID: job["metadata"]["uid"]}
+        await cached.apply(manifest)
+
+        shelf = cached._shelves["Job"]._kept
+
+        assert all(len(kept.data) < 4096 for kept in shelf.values())
+    opened.close()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
