@@ -23,8 +23,13 @@ class Ref:
         meta = manifest["metadata"]
         return cls(manifest["kind"], meta.get("namespace", ""), meta["name"])
 
+    @property
+    def full_name(self) -> str:
+        """namespace/name, as people write it; the name alone of a cluster-scoped object."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
     def __str__(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+        return f"{self.kind} {self.full_name}"
 
 
 @dataclass(frozen=True)
