@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import kopf
+import pytest
 
 from kubeautoml.api.names import Component, labels
 from kubeautoml.api.objects import Ref
-from kubeautoml.controller.handlers import CHILD_RESOURCES, Wakes, make_registry, make_settings
+from kubeautoml.cluster.base import Change
+from kubeautoml.controller.handlers import SILENCE_SECONDS, WATCH_SECONDS, Wakes, make_registry, make_settings
 
 CHURN = Ref("AutoMLJob", "team-a", "churn")
 
@@ -82,23 +84,66 @@ def test_a_profile_wakes_every_job() -> None:
     assert woken == [CHURN, Ref("AutoMLJob", "team-a", "price")]
 
 
+def test_children_and_profiles_come_from_the_cache() -> None:
+    """It says the kind of what changed, and that decides whom it wakes."""
+    wakes, woken = make_wakes()
+    wakes.job("ADDED", make_object("churn", uid="u1"))
+    wakes.job("ADDED", make_object("price", uid="u2"))
+    woken.clear()
+
+    pod = make_object("pod", uid="p1", labels=labels("price", "u2", Component.WORKER))
+    wakes.change(Change("DELETED", {"kind": "Pod", **pod}))
+    wakes.change(Change("MODIFIED", {"kind": "AutoMLProfile", "metadata": {"name": "default", "uid": "x"}}))
+
+    price = Ref("AutoMLJob", "team-a", "price")
+    assert woken == [price, CHURN, price]
+
+
+def test_nothing_of_a_job_that_is_gone_stays_behind() -> None:
+    """Whether its deletion was told, or only a list shows that it is gone."""
+    wakes, woken = make_wakes()
+    for number in range(100):
+        wakes.job("ADDED", make_object(f"job-{number}", uid=f"u{number}"))
+    wakes.job("DELETED", make_object("job-0", uid="u0"))
+
+    wakes.keep_only({"u1"})
+
+    assert (list(wakes._jobs), list(wakes._seen)) == (["u1"], ["u1"])
+    woken.clear()
+    wakes.profile()
+    assert woken == [Ref("AutoMLJob", "team-a", "job-1")]
+
+
+@pytest.mark.anyio
+async def test_the_handler_hands_on_what_tells_versions_apart() -> None:
+    """Not the spec and the status of every job: kopf hands them over, and nobody keeps them."""
+    told: list[tuple[str | None, dict[str, Any]]] = []
+    [handler] = make_registry(lambda *event: told.append(event))._watching.get_all_handlers()
+    job = {**make_object("churn", uid="u1", managedFields=[{"manager": "x"}]), "spec": {"task": {}}}
+
+    await handler.fn(event={"type": "ADDED", "object": job})
+
+    meta = {"name": "churn", "namespace": "team-a", "uid": "u1", "generation": 1}
+    assert told == [("ADDED", {"metadata": meta})]
+
+
 def test_there_are_only_event_handlers() -> None:
     """Change handlers and daemons would make kopf write annotations and finalizers into users' objects."""
-    registry = make_registry(make_wakes()[0])
+    registry = make_registry(make_wakes()[0].job)
 
-    assert len(registry._watching.get_all_handlers()) == 5
+    assert len(registry._watching.get_all_handlers()) == 1
     assert not registry._changing.get_all_handlers()
     assert not registry._spawning.get_all_handlers()
     assert not registry._indexing.get_all_handlers()
     assert not registry._webhooks.get_all_handlers()
 
 
-def test_children_are_selected_by_the_server() -> None:
-    """Watching every pod of a cluster would cost its memory; the label selector is sent along."""
+def test_kopf_is_a_watcher_that_finds_dead_connections() -> None:
+    """It needs no rights beyond AutoMLJobs, and a connection that died without a word is found within two minutes."""
     settings = make_settings()
 
-    selectors = {s.plural or s.any_name: label for s, label in settings.watching.label_selectors.items()}
-    assert set(selectors) == {plural for _, _, plural in CHILD_RESOURCES}
-    assert set(selectors.values()) == {"kubeautoml.dev/job-uid"}
     assert isinstance(settings, kopf.OperatorSettings)
     assert settings.peering.standalone and settings.scanning.disabled and not settings.posting.enabled
+    assert settings.watching.inactivity_timeout == SILENCE_SECONDS <= 120
+    assert settings.watching.server_timeout == WATCH_SECONDS and isinstance(WATCH_SECONDS, int)
+    assert (settings.networking.request_timeout or 999) <= 60

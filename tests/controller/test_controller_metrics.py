@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
@@ -10,14 +12,18 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+import kubeautoml.controller.metrics as metrics_module
 from controller.life import make_churn
+from kubeautoml import __version__
 from kubeautoml.api.conditions import Condition, ConditionStatus, Reason
-from kubeautoml.api.errors import ClusterError, Throttled, UsageError
-from kubeautoml.api.job import AutoMLJobStatus, TrialCounts
+from kubeautoml.api.errors import ClusterError, Conflict, StudyError, Throttled, UsageError
+from kubeautoml.api.job import AutoMLJobStatus, BudgetUsed, ServingStatus, TrialCounts
 from kubeautoml.api.objects import Ref
 from kubeautoml.cluster.memory import MemoryCluster
+from kubeautoml.controller.census import Census, state_of
 from kubeautoml.controller.endpoints import Endpoints
-from kubeautoml.controller.metrics import CountedCluster, Metrics, state_of
+from kubeautoml.controller.metrics import CountedCluster, CountedLeases, Metrics
+from kubeautoml.controller.queue import Lane
 from kubeautoml.controller.settings import OperatorSettings
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -49,20 +55,144 @@ def test_every_job_is_in_one_state(status: AutoMLJobStatus, state: str) -> None:
     assert state_of(status) == state
 
 
+def samples(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
+    """Values that are not 0, by the values of their labels."""
+    found = next(m for m in metrics.registry.collect() if m.name == f"kubeautoml_{name}").samples
+    return {tuple(s.labels.values()): s.value for s in found if s.value}
+
+
 def test_jobs_and_trials_are_counted_as_they_are_now() -> None:
-    """A job moves from state to state, and leaves when it is deleted."""
-    metrics = Metrics(queue_depth=lambda: 3)
-    metrics.show(CHURN, make_status(start_time=NOON, trials=TrialCounts(running=2, completed=5)))
-    metrics.show(PRICE, make_status(start_time=NOON, trials=TrialCounts(completed=1)))
-    metrics.show(PRICE, make_status(succeeded="True", start_time=NOON, trials=TrialCounts(completed=7)))
-    metrics.show(CHURN, None)
+    """A job moves from state to state, and leaves when it is deleted; sums are by namespace."""
+    metrics = Metrics()
+    used = BudgetUsed(trials=7, duration_seconds=60, accelerator_seconds=120, ended_by="MaxTrials")
+    show = metrics.census.show
+    show(CHURN, make_status(start_time=NOON, trials=TrialCounts(running=2, completed=5)))
+    show(PRICE, make_status(start_time=NOON, trials=TrialCounts(completed=1)))
+    show(PRICE, make_status(succeeded="True", start_time=NOON, trials=TrialCounts(completed=7), budget_used=used))
+    show(Ref("AutoMLJob", "team-b", "churn"), make_status(accepted="False"))
+    show(CHURN, None)
 
-    def sample(name: str, **labels: str) -> float | None:
-        return metrics.registry.get_sample_value(name, labels)
+    assert samples(metrics, "jobs") == {("team-a", "Succeeded"): 1, ("team-b", "Refused"): 1}
+    assert samples(metrics, "trials") == {("team-a", "Completed"): 7}
+    assert samples(metrics, "trials_used") == {("team-a",): 7}
+    assert samples(metrics, "duration_seconds_used") == {("team-a",): 60}
+    assert samples(metrics, "accelerator_seconds_used") == {("team-a",): 120}
+    assert samples(metrics, "searches_ended") == {("team-a", "MaxTrials"): 1}
 
-    assert (sample("kubeautoml_jobs", state="Searching"), sample("kubeautoml_jobs", state="Succeeded")) == (0, 1)
-    assert (sample("kubeautoml_trials", state="completed"), sample("kubeautoml_trials", state="running")) == (7, 0)
-    assert sample("kubeautoml_queue_depth") == 3
+
+def test_endpoints_are_counted_by_whether_they_answer() -> None:
+    """A job without an endpoint counts as neither."""
+    metrics = Metrics()
+    serving = ServingStatus(url="http://churn", model_version="v1")
+    ready = Condition(type="Ready", status=ConditionStatus.TRUE, reason=Reason.SERVING, last_transition_time=NOON)
+    metrics.census.show(CHURN, make_status(serving=serving))
+    before = samples(metrics, "endpoints")
+    metrics.census.show(CHURN, AutoMLJobStatus(conditions=(ready,), serving=serving))
+    metrics.census.show(PRICE, make_status())
+
+    assert (before, samples(metrics, "endpoints")) == ({("team-a", "NotReady"): 1}, {("team-a", "Ready"): 1})
+
+
+def test_a_namespace_without_jobs_is_shown_no_more() -> None:
+    """Ten thousand jobs in a thousand namespaces come and go, and leave nothing behind."""
+    census = Census()
+    refs = [Ref("AutoMLJob", f"team-{n % 1000}", f"job-{n}") for n in range(10_000)]
+    for ref in refs:
+        census.show(ref, make_status(start_time=NOON, trials=TrialCounts(running=1)))
+    busy = sum(len(family.samples) for family in census.collect())
+    for ref in refs[:9_999]:
+        census.show(ref, None)
+    census.keep_only([])
+
+    assert busy == 1000 * (6 + 5 + 3 + 2)
+    assert (len(census), [family.samples for family in census.collect()]) == (0, [[]] * 7)
+
+
+def test_states_of_a_namespace_are_shown_also_when_they_are_zero() -> None:
+    """An alert on failed jobs needs a series before the first one fails."""
+    metrics = Metrics()
+    metrics.census.show(CHURN, make_status())
+
+    value = metrics.registry.get_sample_value("kubeautoml_jobs", {"namespace": "team-a", "state": "Failed"})
+
+    assert value == 0
+
+
+def test_the_queue_is_shown_by_lane() -> None:
+    """Gauges are read when somebody asks."""
+    metrics, depth = Metrics(), {Lane.EVENT: 3, Lane.TIMED: 500}
+    metrics.watch_lanes("queue_depth", "Jobs that wait.", lambda lane: depth[lane])
+    metrics.watch("passes_running", "Passes.", lambda: 8)
+    metrics.watch_total("api_throttle_wait_seconds", "Waits.", lambda: 1.5)
+    metrics.began_pass(Lane.EVENT, 0.2)
+    metrics.ended_pass(Lane.EVENT, "Ok")
+    value = metrics.registry.get_sample_value
+
+    assert [value("kubeautoml_queue_depth", {"lane": lane.value}) for lane in Lane] == [3, 500]
+    assert value("kubeautoml_passes_running") == 8
+    assert value("kubeautoml_api_throttle_wait_seconds_total") == 1.5
+    assert value("kubeautoml_queue_wait_seconds_count", {"lane": "Event"}) == 1
+    assert value("kubeautoml_passes_total", {"lane": "Event", "result": "Ok"}) == 1
+    assert value("kubeautoml_build_info", {"version": __version__}) == 1
+
+
+def test_every_metric_is_in_the_table() -> None:
+    """Dashboards and alerts are built on the docstring's names; it must neither lack one nor invent one."""
+    metrics = Metrics()
+    for name in ("queue_depth", "queue_overdue_seconds"):
+        metrics.watch_lanes(name, "", lambda lane: 0)
+    for name in WATCHED:
+        metrics.watch(name, "", lambda: 0)
+    metrics.watch_total("api_throttle_wait_seconds", "", lambda: 0)
+    counters = {m.name for m in metrics.registry.collect() if m.type == "counter"}
+    found = {m.name + ("_total" if m.name in counters else "") for m in metrics.registry.collect()}
+
+    assert {name for name in found if name.startswith("kubeautoml_")} == set(
+        re.findall(r"^\| (kubeautoml_\w+)", metrics_module.__doc__ or "", re.MULTILINE)
+    )
+
+
+WATCHED = (
+    "passes_running",
+    "watch_silence_seconds",
+    "watch_synced",
+    "leader",
+    "lease_silence_seconds",
+    "event_loop_lag_seconds",
+)
+"""Gauges that main.py adds, as the test of the running operator holds."""
+
+
+def test_study_calls_and_lease_requests_are_counted() -> None:
+    """By call and outcome; a failure goes on to the caller."""
+    metrics = Metrics()
+
+    class Leases:
+        def read_lease(self, ref: Ref) -> None:
+            return None
+
+        def write_lease(self, lease: dict[str, object]) -> dict[str, object]:
+            raise Conflict("changed")
+
+    leases = CountedLeases(Leases(), metrics)
+    leases.read_lease(Ref("Lease", "system", "x"))
+    with pytest.raises(Conflict):
+        leases.write_lease({})
+    with pytest.raises(StudyError), metrics.study_call("summary"):
+        raise StudyError("away")
+    with pytest.raises(asyncio.CancelledError), metrics.study_call("summary"):
+        raise asyncio.CancelledError
+    with pytest.raises(ValueError, match="bug"), metrics.study_call("summary"):
+        raise ValueError("bug")
+
+    value = metrics.registry.get_sample_value
+    for verb, outcome in (("get", "Ok"), ("replace", "Conflict")):
+        labels = {"verb": verb, "kind": "Lease", "outcome": outcome}
+        assert value("kubeautoml_api_requests_total", labels) == 1
+    outcomes = ("StudyUnavailable", "Cancelled", "InternalError")
+    calls = [value("kubeautoml_study_calls_total", {"call": "summary", "outcome": o}) for o in outcomes]
+    assert calls == [1, 1, 1]
+    assert value("kubeautoml_study_call_duration_seconds_count", {"call": "summary"}) == 3
 
 
 @pytest.mark.anyio
@@ -91,9 +221,8 @@ async def test_jobs_are_counted_as_they_pass_by() -> None:
     await memory.put(make_churn())
     churn = Ref("AutoMLJob", "team-a", "churn")
 
-    def jobs() -> dict[str, float]:
-        samples = next(m for m in metrics.registry.collect() if m.name == "kubeautoml_jobs").samples
-        return {s.labels["state"]: s.value for s in samples if s.value}
+    def jobs() -> dict[tuple[str, ...], float]:
+        return samples(metrics, "jobs")
 
     await cluster.get(churn)
     read = jobs()
@@ -102,7 +231,7 @@ async def test_jobs_are_counted_as_they_pass_by() -> None:
     await cluster.delete(churn)
     await cluster.get(churn)
 
-    assert (read, written, jobs()) == ({"Pending": 1}, {"Searching": 1}, {})
+    assert (read, written, jobs()) == ({("team-a", "Pending"): 1}, {("team-a", "Searching"): 1}, {})
 
 
 @pytest.mark.anyio
@@ -127,8 +256,8 @@ async def test_passes_are_measured_and_their_failures_counted_by_reason() -> Non
 
 
 def test_endpoints_answer_health_readiness_and_metrics() -> None:
-    """200 or 503 for the probes, text for Prometheus, 404 with a hint for the rest."""
-    ready = False
+    """200, or 503 with the reason, for the probes, text for Prometheus, 404 with a hint for the rest."""
+    why: str | None = "a watch has heard nothing for 300 s"
 
     def fetch(port: int, path: str) -> tuple[int, str]:
         try:
@@ -138,13 +267,13 @@ def test_endpoints_answer_health_readiness_and_metrics() -> None:
             return error.code, error.read().decode()
 
     registry = Metrics().registry
-    with Endpoints({0}, registry, is_healthy=lambda: True, is_ready=lambda: ready, host="127.0.0.1") as endpoints:
+    with Endpoints({0}, registry, lambda: None, lambda: why, host="127.0.0.1") as endpoints:
         [port] = endpoints.ports
         assert fetch(port, "/healthz") == (200, "ok\n")
-        assert fetch(port, "/readyz") == (503, "not yet\n")
-        ready = True
+        assert fetch(port, "/readyz") == (503, "a watch has heard nothing for 300 s\n")
+        why = None
         assert fetch(port, "/readyz") == (200, "ok\n")
-        assert "kubeautoml_queue_depth 0.0" in fetch(port, "/metrics")[1]
+        assert "kubeautoml_reconcile_duration_seconds_count 0.0" in fetch(port, "/metrics")[1]
         assert fetch(port, "/other")[0] == 404
 
 
@@ -152,10 +281,10 @@ def test_a_taken_port_is_said_in_one_line() -> None:
     """The operator's metrics or health port may belong to somebody else."""
     registry = CollectorRegistry()
     with (
-        Endpoints({0}, registry, lambda: True, lambda: True, host="127.0.0.1") as first,
+        Endpoints({0}, registry, lambda: None, lambda: None, host="127.0.0.1") as first,
         pytest.raises(UsageError, match=f"port {first.ports[0]} cannot be used: Address already in use"),
     ):
-        Endpoints({first.ports[0]}, registry, lambda: True, lambda: True, host="127.0.0.1")
+        Endpoints({first.ports[0]}, registry, lambda: None, lambda: None, host="127.0.0.1")
 
 
 # Settings
@@ -171,6 +300,9 @@ def test_settings_come_from_the_environment() -> None:
             "KUBEAUTOML_NAMESPACES": "team-a, team-b,",
             "KUBEAUTOML_CONCURRENCY": "3",
             "KUBEAUTOML_STUDY_TOKEN_FILE": "/tokens/study",
+            "KUBEAUTOML_TIMED_PASSES_PER_SECOND": "7.5",
+            "KUBEAUTOML_NAMESPACE": "kubeautoml-system",
+            "KUBEAUTOML_POD_NAME": "operator-0",
         }
     )
 
@@ -179,6 +311,8 @@ def test_settings_come_from_the_environment() -> None:
     assert (settings.namespaces, settings.concurrency) == (("team-a", "team-b"), 3)
     assert settings.study_token_file == Path("/tokens/study")
     assert settings.plan.resync_seconds == 30.0
+    assert (settings.timed_passes_per_second, settings.elects_leader) == (7.5, True)
+    assert (settings.namespace, settings.pod_name) == ("kubeautoml-system", "operator-0")
 
 
 @pytest.mark.parametrize(

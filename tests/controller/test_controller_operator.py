@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
-import textwrap
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from controller.life import UID, make_churn
-from kubeautoml.api.errors import ClusterError
-from kubeautoml.api.objects import Manifest
+from kubeautoml.api.errors import ClusterError, UsageError
+from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cluster.memory import MemoryCluster
-from kubeautoml.controller.main import check_access, resync
+from kubeautoml.controller.main import _log_format, check_access, check_lease, resync
+from real.operator_process import OperatorProcess, running_operator
 
 if TYPE_CHECKING:
     from real.controlplane import ControlPlane
@@ -34,7 +31,7 @@ JOBS = "/apis/kubeautoml.dev/v1alpha1/namespaces/{}/automljobs"
     ("reason", "said"),
     [
         ("NotFound", "AutoMLJob objects cannot be listed: refused"),
-        ("Forbidden", "refused; give the operator's service account the chart's ClusterRole, or a kubeconfig that may"),
+        ("Forbidden", "refused; give the operator's service account the chart's role, or a kubeconfig that may"),
     ],
 )
 async def test_what_is_missing_at_the_start_is_said_in_one_line(reason: str, said: str) -> None:
@@ -49,107 +46,119 @@ async def test_what_is_missing_at_the_start_is_said_in_one_line(reason: str, sai
 
 
 @pytest.mark.anyio
-async def test_every_job_is_looked_at_again_now_and_then() -> None:
-    """Also when nothing happens; spread over half of the time, and going on after the server was away."""
+async def test_an_operator_of_some_namespaces_needs_no_right_to_profiles() -> None:
+    """Profiles belong to no namespace; a Role cannot grant them."""
+    cluster = MemoryCluster()
+
+    await check_access(cluster, ("team-a",))
+
+    assert ("list", "AutoMLProfile") not in cluster.calls
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("ClusterUnavailable", "Lease system/kubeautoml-operator cannot be read: refused"),
+        (
+            "Forbidden",
+            "refused; give the operator's service account the chart's role, or a kubeconfig that may do this",
+        ),
+    ],
+)
+def test_a_lease_that_cannot_be_read_is_said_in_one_line(reason: str, said: str) -> None:
+    """With what to do where leader election is not wanted."""
+
+    class Leases:
+        def read_lease(self, ref: Ref) -> Manifest | None:
+            raise ClusterError("refused", reason=reason)
+
+        def write_lease(self, lease: Manifest) -> Manifest:
+            raise AssertionError(lease)
+
+    with pytest.raises(ClusterError) as error:
+        check_lease(Leases(), Ref("Lease", "system", "kubeautoml-operator"))
+
+    assert said in str(error.value)
+
+
+def test_the_log_format_is_checked() -> None:
+    """The flag comes before the environment."""
+    assert _log_format(None, {}) == "json"
+    assert _log_format(None, {"KUBEAUTOML_LOG_FORMAT": "text"}) == "text"
+    assert _log_format("json", {"KUBEAUTOML_LOG_FORMAT": "text"}) == "json"
+    with pytest.raises(UsageError, match="KUBEAUTOML_LOG_FORMAT must be json or text, got 'xml'"):
+        _log_format(None, {"KUBEAUTOML_LOG_FORMAT": "xml"})
+
+
+@pytest.mark.anyio
+async def test_now_and_then_all_jobs_are_listed() -> None:
+    """Also when nothing happens, and going on after the server was away."""
     cluster = MemoryCluster()
     for name in ("a", "b"):
         manifest = make_churn()
         manifest["metadata"] = {"name": name, "namespace": "team-a"}
         await cluster.put(manifest)
     cluster.fail_next(ClusterError("down"), verb="list")
-    asked: list[tuple[str, float]] = []
-    task = asyncio.create_task(resync(cluster, (), lambda ref, delay: asked.append((ref.name, delay)), 0.01))
+    listed: list[list[str]] = []
 
-    async with asyncio.timeout(10):
-        while len(asked) < 2:
+    def on_listed(jobs: list[Manifest], at: float, within_seconds: float) -> None:
+        assert at <= asyncio.get_running_loop().time() and within_seconds == 0.005
+        listed.append([job["metadata"]["name"] for job in jobs])
+
+    task = asyncio.create_task(resync(cluster.list, (), on_listed, 0.01))
+    async with asyncio.timeout(20):
+        while not listed:
             await asyncio.sleep(0.005)
     task.cancel()
 
-    assert asked[:2] == [("a", 0.0), ("b", 0.0025)]
-
-
-def make_environment(kubeconfig: Path, folder: Path) -> dict[str, str]:
-    return {
-        **{k: v for k, v in os.environ.items() if not k.startswith("KUBEAUTOML_")},
-        "KUBECONFIG": str(kubeconfig),
-        "KUBEAUTOML_STUDY_URL": f"journal://{folder}/study.log",
-        "KUBEAUTOML_METRICS_PORT": "0",
-        "KUBEAUTOML_HEALTH_PORT": "0",
-    }
-
-
-# The operator as it is, but for what the server at hand is too old to know (see real/strip.py).
-OPERATOR = """
-    import sys
-    from real.strip import strip
-    from kubeautoml.cluster.kube import KubeCluster
-    from kubeautoml.controller.main import main
-
-    version = tuple(map(int, sys.argv.pop(1).split(".")))
-    apply = KubeCluster.apply
-
-    async def apply_stripped(self, manifest):
-        return await apply(self, strip(manifest, version))
-
-    KubeCluster.apply = apply_stripped
-    sys.exit(main(sys.argv[1:]))
-"""
-TESTS = Path(__file__).resolve().parents[1]
+    assert listed[0] == ["a", "b"]
 
 
 def wait_for(holds: Callable[[], bool], what: str, log: Path | None = None) -> float:
     """Wait until it holds; returns the seconds that took."""
     began = time.monotonic()
     while not holds():
-        assert time.monotonic() - began < 30, f"not within 30 s: {what}; {log.read_text() if log else ''}"
+        assert time.monotonic() - began < 60, f"not within 60 s: {what}; {log.read_text() if log else ''}"
         time.sleep(0.05)
     return time.monotonic() - began
 
 
 @pytest.fixture
-def operator(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def operator(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[OperatorProcess]:
     """The operator as a process with its service account's rights, in one namespace."""
-    environment = make_environment(control_plane.operator_kubeconfig(), tmp_path)
-    with (tmp_path / "operator.log").open("wb") as log:
-        version = ".".join(map(str, control_plane.version))
-        command = [sys.executable, "-c", textwrap.dedent(OPERATOR), version, "-n", namespace]
-        process = subprocess.Popen(command, env={**environment, "PYTHONPATH": str(TESTS)}, stdout=log, stderr=log)
-    try:
+    with running_operator(
+        control_plane, tmp_path / "operator.log", "-n", namespace, lease_namespace=namespace
+    ) as process:
         yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
 
 
 @pytest.mark.controlplane
 def test_the_operator_works_on_a_real_server_and_leaves_when_told(
-    operator: subprocess.Popen[bytes], control_plane: ControlPlane, namespace: str, tmp_path: Path
+    operator: OperatorProcess, control_plane: ControlPlane, namespace: str
 ) -> None:
-    """A new job has its workers' Job within seconds; kopf writes nothing into it; SIGTERM ends the process at once."""
-    log = tmp_path / "operator.log"
-    wait_for(lambda: "operator started" in log.read_text(), "the operator started")
+    """A new job has its workers' Job; kopf writes nothing into it; SIGTERM ends the process at once; every line is JSON."""
+    operator.wait_said("leading")
     manifest = make_churn()
     manifest["metadata"] = {"name": "churn", "namespace": namespace}
     api, path = control_plane.admin, JOBS.format(namespace)
 
     api.post(path, manifest)
     jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
-    seconds = wait_for(lambda: bool(api.items(jobs)), "the workers' Job is there", log)
+    wait_for(lambda: bool(api.items(jobs)), "the workers' Job is there", operator.log)
 
     def found() -> Manifest:
         return api.get(f"{path}/churn")
 
-    wait_for(lambda: bool(found().get("status", {}).get("conditions")), "the status is written", log)
+    wait_for(lambda: bool(found().get("status", {}).get("conditions")), "the status is written", operator.log)
     metadata = found()["metadata"]
-    operator.send_signal(signal.SIGTERM)
-    code = operator.wait(10)
+    operator.process.terminate()
+    code = operator.process.wait(20)
 
-    assert seconds < 5
     assert "annotations" not in metadata and "finalizers" not in metadata
-    assert code == 0, log.read_text()
-    assert "operator stopped" in log.read_text() and "Traceback" not in log.read_text()
-    assert UID not in log.read_text()
+    assert code == 0, operator.log.read_text()
+    assert operator.said("operator stopped") and "Traceback" not in operator.log.read_text()
+    assert all("level" in line and "time" in line for line in operator.lines()), operator.log.read_text()
+    assert UID not in operator.log.read_text()
 
 
 @pytest.mark.controlplane
@@ -158,27 +167,27 @@ def test_an_operator_without_rights_says_so_and_ends(
 ) -> None:
     """Exit code 1, one line, no traceback."""
     token = control_plane.token(namespace, "default")
-    environment = make_environment(control_plane.kubeconfig_for("nobody", token, namespace), tmp_path)
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("KUBEAUTOML_")},
+        "KUBECONFIG": str(control_plane.kubeconfig_for("nobody", token, namespace)),
+        "KUBEAUTOML_STUDY_URL": f"journal://{tmp_path}/study.log",
+    }
 
     command = [sys.executable, "-m", "kubeautoml.cli.main", "operator"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
     assert done.returncode == 1
-    assert "AutoMLJob objects cannot be listed" in done.stderr and "ClusterRole" in done.stderr
+    assert "AutoMLJob objects cannot be listed" in done.stderr and "the chart's role" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.controlplane
-def test_health_and_readiness_are_served(operator: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    """The log names the ports; all endpoints answer."""
-    log = tmp_path / "operator.log"
-    wait_for(lambda: "operator started" in log.read_text(), "the operator started")
-    port = log.read_text().split("ports='")[1].split("'")[0].split(",")[0]
-
-    def answers(path: str) -> bool:
-        with suppress(OSError):
-            return urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5).status == 200
-        return False
-
+def test_health_readiness_and_metrics_are_served(operator: OperatorProcess) -> None:
+    """The log names the ports; all endpoints answer, and the metrics show what the operator does."""
     for path in ("/healthz", "/readyz", "/metrics"):
-        wait_for(lambda path=path: answers(path), f"{path} answers")
+        wait_for(lambda path=path: operator.ask(path)[0] == 200, f"{path} answers", operator.log)  # type: ignore[misc]
+    wait_for(lambda: operator.metric("kubeautoml_leader") == 1, "it leads", operator.log)
+
+    assert operator.metric("kubeautoml_watch_synced") == 1
+    assert operator.metric("kubeautoml_api_requests_total", verb="replace", kind="Lease", outcome="Ok") >= 1
+    assert operator.metric("kubeautoml_lease_silence_seconds") < 30

@@ -38,8 +38,9 @@ def filtered(version: tuple[int, ...]) -> type[KubeCluster]:
             if has(kind):
                 async for item in super().follow(kind, namespace, labels):
                     yield item
-            yield Heard(is_listed=True)
-            await asyncio.Event().wait()
+            while True:
+                yield Heard(is_listed=True)
+                await asyncio.sleep(10.0)
 
         async def apply(self, manifest: Manifest) -> Manifest:
             return await super().apply(strip(manifest, version)) if has(manifest["kind"]) else manifest

@@ -12,14 +12,17 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from kubeautoml.api.errors import UsageError
 
+Check = Callable[[], str | None]
+"""What is wrong, in one line; None when all is well. Called in a thread of the server."""
+
 
 class Endpoints:
     """Serves /healthz, /readyz and /metrics on each of the ports; a context manager.
 
     Args:
         ports: port 0 means any free one; see `ports` for what it became.
-        is_healthy: whether the process should live on.
-        is_ready: whether the operator works.
+        why_unhealthy: why the process should be restarted; None while it should live on.
+        why_unready: why the operator does not work; None while it does.
 
     Raises:
         UsageError: a port cannot be used.
@@ -29,11 +32,11 @@ class Endpoints:
         self,
         ports: set[int],
         registry: CollectorRegistry,
-        is_healthy: Callable[[], bool],
-        is_ready: Callable[[], bool],
+        why_unhealthy: Check,
+        why_unready: Check,
         host: str = "",
     ) -> None:
-        handler = _handler(registry, {"/healthz": is_healthy, "/readyz": is_ready})
+        handler = _handler(registry, {"/healthz": why_unhealthy, "/readyz": why_unready})
         self._servers = [_listen(host, port, handler) for port in sorted(ports)]
         self.ports = [server.server_address[1] for server in self._servers]
 
@@ -56,15 +59,15 @@ def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> Thre
         raise UsageError(f"port {port} cannot be used: {error.strerror}; set another metrics or health port") from error
 
 
-def _handler(registry: CollectorRegistry, checks: dict[str, Callable[[], bool]]) -> type[BaseHTTPRequestHandler]:
+def _handler(registry: CollectorRegistry, checks: dict[str, Check]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/metrics":
                 self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
             elif path in checks:
-                ok = checks[path]()
-                self._answer(200 if ok else 503, b"ok\n" if ok else b"not yet\n", "text/plain")
+                why_not = checks[path]()
+                self._answer(503 if why_not else 200, f"{why_not or 'ok'}\n".encode(), "text/plain")
             else:
                 self._answer(404, b"there are /healthz, /readyz and /metrics\n", "text/plain")
 

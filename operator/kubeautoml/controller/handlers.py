@@ -1,7 +1,8 @@
-"""The only user of kopf: it watches, and every event only says which job to look at. Nothing is decided here.
+"""The only user of kopf: it watches AutoMLJobs, and every event only says which one to look at. Nothing is decided here.
 
 With event handlers alone kopf writes nothing into objects: no annotation, no finalizer, no status (tests hold it).
 It runs in a thread with a loop of its own, so that its shutdown, which cancels every task it finds, finds only its own.
+Children and profiles are watched by `cluster.cached`, which keeps them, too.
 """
 
 from __future__ import annotations
@@ -19,26 +20,42 @@ import kopf
 from kubeautoml.api.errors import ClusterError
 from kubeautoml.api.kinds import GROUP, VERSION
 from kubeautoml.api.names import LABEL_JOB, LABEL_JOB_UID
-from kubeautoml.api.objects import Ref
+from kubeautoml.api.objects import Manifest, Ref
+from kubeautoml.cluster.base import Change
 
-CHILD_RESOURCES = (("batch", "v1", "jobs"), ("apps", "v1", "deployments"), ("", "v1", "pods"))
-"""Watched with the label that all children carry, so that the API server sends no other objects."""
+_OF_A_JOB = ("name", "namespace", "uid", "generation", "deletionTimestamp")
 
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 2.0
 """Longest wait for kopf's thread at the end; the process ends anyway."""
+
+WATCH_SECONDS = 240
+"""The server ends a watch after this long, and kopf begins the next one from there."""
+
+SILENCE_SECONDS = 90.0
+"""A watch that says nothing for so long is taken for dead and begun anew: servers send a bookmark about every minute."""
+
+ANSWER_SECONDS = 60.0
+"""Longest wait for a list; what died without a word must not stay unnoticed."""
 
 
 class Wakes:
-    """Turns events into the jobs they concern.
+    """Turns events into the jobs they concern. One event loop uses it, wherever the events come from.
 
     Args:
-        wake: asks for a pass over a job; called in kopf's thread.
+        wake: asks for a pass over a job.
     """
 
     def __init__(self, wake: Callable[[Ref], None]) -> None:
         self._wake = wake
         self._jobs: dict[str, Ref] = {}
         self._seen: dict[str, tuple[Any, ...]] = {}
+
+    def change(self, change: Change) -> None:
+        """A child, a pod or a profile has changed."""
+        if change.manifest["kind"] == "AutoMLProfile":
+            self.profile()
+        else:
+            self.child(change.manifest)
 
     def job(self, event_type: str | None, manifest: Any) -> None:
         """An AutoMLJob: changes of its status are our own writing and wake nobody."""
@@ -69,6 +86,12 @@ class Wakes:
         for ref in self._jobs.values():
             self._wake(ref)
 
+    def keep_only(self, uids: set[str]) -> None:
+        """Forget the jobs that are not among these, whose deletion a broken watch has not told."""
+        for uid in [uid for uid in self._jobs if uid not in uids]:
+            self._jobs.pop(uid)
+            self._seen.pop(uid, None)
+
 
 def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
     """Where the API server is and who we are: what KUBECONFIG names, else this pod's account, else ~/.kube/config."""
@@ -82,23 +105,18 @@ def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_via_client(**arguments)
 
 
-def make_registry(wakes: Wakes, log_in: Callable[..., kopf.ConnectionInfo | None] = log_in) -> kopf.OperatorRegistry:
-    """The handlers."""
+def make_registry(
+    on_job: Callable[[str | None, Manifest], None],
+    log_in: Callable[..., kopf.ConnectionInfo | None] = log_in,
+) -> kopf.OperatorRegistry:
+    """The handler: what it is told of a job is what tells its versions apart, and no more."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.event(GROUP, VERSION, "automljobs", registry=registry)
-    async def on_job(event: Any, **_: Any) -> None:
-        wakes.job(event["type"], event["object"])
+    async def job(event: Any, **_: Any) -> None:
+        meta = event["object"]["metadata"]
+        on_job(event["type"], {"metadata": {k: meta[k] for k in _OF_A_JOB if k in meta}})
 
-    @kopf.on.event(GROUP, VERSION, "automlprofiles", registry=registry)
-    async def on_profile(**_: Any) -> None:
-        wakes.profile()
-
-    async def on_child(event: Any, **_: Any) -> None:
-        wakes.child(event["object"])
-
-    for resource in CHILD_RESOURCES:
-        kopf.on.event(*resource, registry=registry, id=f"child-{resource[2]}")(on_child)
     kopf.on.login(registry=registry)(log_in)
     return registry
 
@@ -111,8 +129,11 @@ def make_settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.process.ultimate_exiting_timeout = None
     settings.networking.error_backoffs = _Patience()
-    for group, version, plural in CHILD_RESOURCES:
-        settings.watching.label_selectors[group, version, plural] = LABEL_JOB_UID
+    settings.networking.connect_timeout = 10.0
+    settings.networking.request_timeout = ANSWER_SECONDS
+    settings.watching.server_timeout = WATCH_SECONDS
+    settings.watching.client_timeout = WATCH_SECONDS + ANSWER_SECONDS
+    settings.watching.inactivity_timeout = SILENCE_SECONDS
     return settings
 
 
@@ -128,12 +149,12 @@ class Watching:
     """Kopf in its thread.
 
     Args:
-        wake: asks for a pass over a job; called in the loop that `run` is awaited in.
+        on_job: told every event of an AutoMLJob, in the loop that `run` is awaited in.
         namespaces: where to look; empty for all.
     """
 
-    def __init__(self, wake: Callable[[Ref], None], namespaces: tuple[str, ...]) -> None:
-        self._wake = wake
+    def __init__(self, on_job: Callable[[str | None, Manifest], None], namespaces: tuple[str, ...]) -> None:
+        self._on_job = on_job
         self._namespaces = namespaces
         self._stop = threading.Event()
         self._ready = threading.Event()
@@ -150,7 +171,6 @@ class Watching:
             ClusterError: kopf could not log in, or ended by itself.
         """
         loop = asyncio.get_running_loop()
-        wakes = Wakes(lambda ref: _call(loop, self._wake, ref))
         ended: asyncio.Future[str] = loop.create_future()
 
         def resolve(why: str) -> None:
@@ -170,7 +190,8 @@ class Watching:
             self._ready.set()
             return found
 
-        thread = threading.Thread(target=self._watch, args=(wakes, log_in_or_end, end), name="kopf", daemon=True)
+        registry = make_registry(lambda *event: _call(loop, self._on_job, *event), log_in_or_end)
+        thread = threading.Thread(target=self._watch, args=(registry, end), name="kopf", daemon=True)
         thread.start()
         try:
             why = await ended
@@ -179,13 +200,11 @@ class Watching:
             await asyncio.to_thread(thread.join, _STOP_SECONDS)
         raise ClusterError(f"watching the cluster ended: {why}; check the address and the credentials")
 
-    def _watch(
-        self, wakes: Wakes, log_in: Callable[..., kopf.ConnectionInfo | None], end: Callable[[str], None]
-    ) -> None:
+    def _watch(self, registry: kopf.OperatorRegistry, end: Callable[[str], None]) -> None:
         """What kopf's thread does."""
         logging.getLogger("kopf").setLevel(logging.ERROR)
         operator = kopf.operator(
-            registry=make_registry(wakes, log_in),
+            registry=registry,
             settings=make_settings(),
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,

@@ -7,23 +7,27 @@ import asyncio
 import logging
 import os
 import signal
-import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from kubeautoml.api.errors import ClusterError
+from kubeautoml.api.errors import ClusterError, UsageError
+from kubeautoml.api.logs import LogFormat, log_to_stderr
 from kubeautoml.api.names import LABEL_JOB_UID
-from kubeautoml.api.objects import Ref
+from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cluster.base import Cluster
+from kubeautoml.cluster.cached import CachedCluster
 from kubeautoml.controller.endpoints import Endpoints
-from kubeautoml.controller.metrics import CountedCluster, Metrics
+from kubeautoml.controller.fence import Fence, FencedCluster
+from kubeautoml.controller.lease import LEASE_NAME, LeaderElection, Leases, new_identity
+from kubeautoml.controller.metrics import CountedCluster, CountedLeases, Metrics
 from kubeautoml.controller.observe import SERVING_KINDS, TRAINING_KINDS
-from kubeautoml.controller.queue import Worker
+from kubeautoml.controller.probes import Heart, Probes
+from kubeautoml.controller.queue import Lane, Worker, WorkQueue
 from kubeautoml.controller.reconcile import reconcile
-from kubeautoml.controller.settings import OperatorSettings
+from kubeautoml.controller.settings import OperatorEnv, OperatorSettings
 from kubeautoml.controller.studies import Studies
 
 if TYPE_CHECKING:
@@ -31,20 +35,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 5.0
 RESYNC_ALL_SECONDS = 600.0
 """A safety net under the watches, not a way to work; a guess."""
 
-_RIGHTS = "give the operator's service account the chart's ClusterRole, or a kubeconfig that may do this"
+_RIGHTS = "give the operator's service account the chart's role, or a kubeconfig that may do this"
 
-MAX_SILENCE_SECONDS = 60.0
-"""A loop that was silent this long is stuck, and the pod is better restarted; a guess."""
+_LAST_WRITES_SECONDS = 1.0
+"""Longest wait for writes under way before the lease is released."""
 
 
 def main(argv: list[str]) -> int:
-    """Run the operator until SIGTERM. Exit codes: 0 stopped, 1 it cannot work, 2 misuse."""
+    """Run the operator until SIGTERM. Exit codes: 0 stopped, 1 it cannot work, 2 misuse, 3 another operator leads now."""
     args = _parser().parse_args(argv)
-    _log_to_stderr(args.log_level)
+    log_to_stderr(args.log_level, _log_format(args.log_format, os.environ))
     if args.kubeconfig:
         # kopf and the client both read it from here.
         os.environ["KUBECONFIG"] = args.kubeconfig
@@ -54,40 +57,125 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-async def run_operator(cluster: Cluster, settings: OperatorSettings) -> None:
+async def run_operator(cluster: KubeCluster, settings: OperatorSettings) -> None:
     """Work until SIGTERM or SIGINT.
 
     Raises:
         ClusterError: the cluster lacks what the operator needs; the message says what to do.
     """
-    from kubeautoml.controller.handlers import Watching
-
-    await check_access(cluster, settings.namespaces)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    metrics = Metrics(lambda: len(worker.queue))
-    studies = Studies(settings.study_token_file, settings.study_ca_file)
-    counted = CountedCluster(cluster, metrics)
+    await check_access(cluster, settings.namespaces)
+    if settings.elects_leader:
+        await asyncio.to_thread(check_lease, cluster, lease_ref(cluster, settings))
+    await Operator(cluster, settings).run(stop)
 
-    async def pass_(ref: Ref) -> timedelta | None:
-        return await reconcile(ref, counted, studies, lambda: datetime.now(UTC), settings)
 
-    worker = Worker(metrics.measured(pass_), settings.concurrency)
-    watching = Watching(worker.add, settings.namespaces)
-    heart = _Heart()
-    with Endpoints(
-        {settings.metrics_port, settings.health_port},
-        metrics.registry,
-        is_healthy=heart.is_beating,
-        is_ready=lambda: watching.is_ready and heart.is_beating(),
-    ) as endpoints:
-        namespaces, ports = ",".join(settings.namespaces) or "all", ",".join(map(str, endpoints.ports))
-        log.info("operator started", extra={"namespaces": namespaces, "ports": ports})
-        again = resync(counted, settings.namespaces, worker.add)
-        await _until_stopped(stop, worker.run(), watching.run(), heart.run(), again)
-    studies.close()
-    log.info("operator stopped")
+def lease_ref(cluster: KubeCluster, settings: OperatorSettings) -> Ref:
+    """The Lease that all replicas of this operator contend for."""
+    return Ref("Lease", settings.namespace or cluster.default_namespace, LEASE_NAME)
+
+
+class Operator:
+    """All parts of the operator, put together. Make and run it in one event loop."""
+
+    def __init__(self, cluster: KubeCluster, settings: OperatorSettings) -> None:
+        from kubeautoml.controller.handlers import Wakes, Watching
+
+        self._cluster, self._settings = cluster, settings
+        self._leads = asyncio.Event()
+        self._metrics = Metrics()
+        self._election = self._contender(asyncio.get_running_loop()) if settings.elects_leader else None
+        self._fence = Fence(self._election.is_held) if self._election else Fence()
+        self._studies = Studies(settings.study_token_file, settings.study_ca_file, self._fence, self._metrics)
+        queue = WorkQueue(timed_per_second=settings.timed_passes_per_second)
+        self._worker = Worker(
+            self._metrics.measured(self._pass), settings.concurrency, queue=queue, observer=self._metrics
+        )
+        self._wakes = Wakes(self._worker.add)
+        self._watching = Watching(self._wakes.job, settings.namespaces)
+        self._children = CachedCluster(CountedCluster(cluster, self._metrics), settings.namespaces, self._wakes.change)
+        self._fenced = FencedCluster(self._children, self._fence)
+        self._heart = Heart()
+        self._probes = Probes(self._heart, self._worker, self._watching, self._children, self._election)
+        self._show()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Watch from the beginning, work once we lead, and leave in order.
+
+        Raises:
+            ClusterError: watching is not possible any more.
+        """
+        settings, probes = self._settings, self._probes
+        ports = {settings.metrics_port, settings.health_port}
+        with Endpoints(ports, self._metrics.registry, probes.why_unhealthy, probes.why_unready) as endpoints:
+            said = {"namespaces": ",".join(settings.namespaces) or "all", "ports": ",".join(map(str, endpoints.ports))}
+            log.info("operator started", extra=said)
+            if self._election is not None:
+                self._election.start()
+            else:
+                self._leads.set()
+            watches = [self._children.run(), self._watching.run(), self._heart.run(), self._resync()]
+            try:
+                await _until_stopped(stop, self._leave, self._work(), *watches)
+            finally:
+                self._studies.close()
+        log.info("operator stopped")
+
+    async def _work(self) -> None:
+        """Passes begin once we lead; until then the queue collects what they will be about."""
+        await self._leads.wait()
+        await self._worker.run()
+
+    async def _leave(self) -> None:
+        """After the passes have ended: let nothing more be written, then let another lead."""
+        await self._fence.close(_LAST_WRITES_SECONDS)
+        if self._election is not None:
+            await asyncio.to_thread(self._election.release)
+
+    async def _pass(self, ref: Ref) -> timedelta | None:
+        return await reconcile(ref, self._fenced, self._studies, lambda: datetime.now(UTC), self._settings)
+
+    async def _resync(self) -> None:
+        await resync(self._cluster.list_metadata, self._settings.namespaces, self._resynced)
+
+    def _resynced(self, jobs: list[Manifest], listed_at: float, within_seconds: float) -> None:
+        """Ask for a pass over every job, spread over time, and forget whatever is gone."""
+        refs = {Ref.of(job) for job in jobs}
+        self._metrics.census.keep_only(refs)
+        self._wakes.keep_only({job["metadata"]["uid"] for job in jobs})
+        self._worker.queue.keep_only(refs, listed_at)
+        for position, ref in enumerate(sorted(refs)):
+            self._worker.add(ref, position * within_seconds / len(refs), Lane.TIMED)
+
+    def _contender(self, loop: asyncio.AbstractEventLoop) -> LeaderElection:
+        def acquired() -> None:
+            loop.call_soon_threadsafe(self._leads.set)
+
+        leases, ref = CountedLeases(self._cluster, self._metrics), lease_ref(self._cluster, self._settings)
+        return LeaderElection(leases, ref, new_identity(self._settings.pod_name), acquired)
+
+    def _show(self) -> None:
+        """The metrics that are read when somebody asks."""
+        metrics, election = self._metrics, self._election
+        metrics.watch_lanes("queue_depth", "Jobs that wait for a pass, due or not.", self._worker.queue.depth)
+        metrics.watch_lanes("queue_overdue_seconds", "Longest wait of a job that is due.", self._worker.overdue_seconds)
+        metrics.watch("passes_running", "Passes that are going on.", lambda: self._worker.running)
+        metrics.watch("watch_silence_seconds", "Longest silence of a watch.", self._children.silence_seconds)
+        metrics.watch("watch_synced", "1 once everything has been listed.", lambda: self._children.is_synced)
+        metrics.watch("event_loop_lag_seconds", "How late the event loop was.", lambda: self._heart.lag_seconds)
+        metrics.watch("leader", "1 in the replica that works.", election.is_held if election else lambda: 1.0)
+        metrics.watch(
+            "lease_silence_seconds",
+            "Since when the Lease could not be read or written.",
+            election.silence_seconds if election else lambda: 0.0,
+        )
+        metrics.watch_total(
+            "api_throttle_wait_seconds",
+            "Time that requests waited for the client's own limit.",
+            lambda: self._cluster.requests.waited_seconds,
+        )
 
 
 async def check_access(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
@@ -99,7 +187,23 @@ async def check_access(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
     for namespace in namespaces or (None,):
         for kind in ("AutoMLJob", *TRAINING_KINDS, *SERVING_KINDS, "Pod"):
             await _check_list(cluster, kind, namespace)
-    await _check_list(cluster, "AutoMLProfile", None)
+    if not namespaces:
+        # With rights in some namespaces only, an operator may have none to profiles, and does without.
+        await _check_list(cluster, "AutoMLProfile", None)
+
+
+def check_lease(leases: Leases, ref: Ref) -> None:
+    """Look for the Lease once, so that a missing right is said in one line at the start.
+
+    Raises:
+        ClusterError: with what to do.
+    """
+    try:
+        leases.read_lease(ref)
+    except ClusterError as error:
+        hint = f"; {_RIGHTS}, or add --no-leader-election where no other operator can be running"
+        said = hint if error.reason in ("Forbidden", "Unauthorized") else ""
+        raise ClusterError(f"{ref} cannot be read: {error}{said}", reason=error.reason) from error
 
 
 async def _check_list(cluster: Cluster, kind: str, namespace: str | None) -> None:
@@ -112,51 +216,52 @@ async def _check_list(cluster: Cluster, kind: str, namespace: str | None) -> Non
 
 
 async def resync(
-    cluster: Cluster,
+    list_jobs: Callable[[str, str | None], Awaitable[list[Manifest]]],
     namespaces: tuple[str, ...],
-    add: Callable[[Ref, float], None],
+    on_listed: Callable[[list[Manifest], float, float], None],
     every_seconds: float = RESYNC_ALL_SECONDS,
 ) -> None:
-    """Now and then ask for a pass over every job, spread over time, whatever events were missed or are not watched."""
+    """Now and then list all jobs, whatever events were missed or are not watched.
+
+    Args:
+        on_listed: told the jobs, the time of the loop at which they were asked for, and the seconds over which to spread
+            the passes.
+    """
     while True:
         await asyncio.sleep(every_seconds)
+        listed_at = asyncio.get_running_loop().time()
         try:
-            jobs = [m for n in namespaces or (None,) for m in await cluster.list("AutoMLJob", n)]
+            jobs = [m for n in namespaces or (None,) for m in await list_jobs("AutoMLJob", n)]
         except ClusterError as error:
             log.warning("resync put off", extra={"error": str(error)})
             continue
-        for position, job in enumerate(jobs):
-            add(Ref.of(job), position * every_seconds / (2 * len(jobs)))
+        on_listed(jobs, listed_at, every_seconds / 2)
 
 
-async def _until_stopped(stop: asyncio.Event, *works: Coroutine[Any, Any, None]) -> None:
-    """Run everything until `stop`, or until one of them fails."""
-    tasks = [asyncio.create_task(work) for work in works]
+async def _until_stopped(
+    stop: asyncio.Event,
+    leave: Callable[[], Awaitable[None]],
+    work: Coroutine[Any, Any, None],
+    *watches: Coroutine[Any, Any, None],
+) -> None:
+    """Run everything until `stop`, or until one of them fails; then end the work, leave, and end the rest."""
+    tasks = [asyncio.create_task(each) for each in (work, *watches)]
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (*tasks, stopped):
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(tasks[0])
+        await leave()
+        results = await _end(*tasks, stopped)
     for result in results:
         if isinstance(result, Exception):
             raise result
 
 
-class _Heart:
-    """Shows other threads that the event loop turns."""
-
-    def __init__(self) -> None:
-        self._beat = datetime.now(UTC)
-
-    def is_beating(self) -> bool:
-        return (datetime.now(UTC) - self._beat).total_seconds() < MAX_SILENCE_SECONDS
-
-    async def run(self) -> None:
-        while True:
-            self._beat = datetime.now(UTC)
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+async def _end(*tasks: asyncio.Task[Any]) -> list[Any]:
+    for task in tasks:
+        task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -166,14 +271,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-n", "--namespace", action="append", default=[], help="work here only; may be repeated")
     parser.add_argument("--kubeconfig", help="kubeconfig file, to run outside of the cluster")
     parser.add_argument("--study-url", help="study URL as pods reach it; default: KUBEAUTOML_STUDY_URL")
+    parser.add_argument(
+        "--no-leader-election", action="store_true", help="work at once, where no other operator can be running"
+    )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    parser.add_argument("--log-format", choices=("json", "text"), help="default: KUBEAUTOML_LOG_FORMAT, or json")
     return parser
 
 
 def _settings(args: argparse.Namespace, env: Mapping[str, str]) -> OperatorSettings:
     url = {"KUBEAUTOML_STUDY_URL": args.study_url} if args.study_url else {}
     settings = OperatorSettings.from_env({**env, **url})
+    if args.no_leader_election:
+        settings = replace(settings, elects_leader=False)
     return replace(settings, namespaces=tuple(args.namespace)) if args.namespace else settings
+
+
+def _log_format(given: str | None, env: Mapping[str, str]) -> LogFormat:
+    name = OperatorEnv.LOG_FORMAT.value
+    match given or env.get(name) or "json":
+        case "json":
+            return "json"
+        case "text":
+            return "text"
+        case other:
+            raise UsageError(f"environment variable {name} must be json or text, got {other!r}")
 
 
 def _connect(args: argparse.Namespace) -> KubeCluster:
@@ -181,19 +303,3 @@ def _connect(args: argparse.Namespace) -> KubeCluster:
     from kubeautoml.cluster.kube import KubeCluster
 
     return KubeCluster.from_kubeconfig(args.kubeconfig)
-
-
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_FieldFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-
-
-class _FieldFormatter(logging.Formatter):
-    """The message, then the fields given as `extra`, as name=value."""
-
-    _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = [f"{k}={v!r}" for k, v in vars(record).items() if k not in self._KNOWN and k != "settings"]
-        return " ".join([super().format(record), *fields])

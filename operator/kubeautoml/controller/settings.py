@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from kubeautoml.api.errors import UsageError
 from kubeautoml.api.profile import AutoMLProfile
+from kubeautoml.controller.queue import TIMED_PER_SECOND
 from kubeautoml.plan.base import Settings
 
 
@@ -29,6 +31,14 @@ class OperatorEnv(StrEnum):
     """Jobs reconciled at the same time."""
     RESYNC_SECONDS = "KUBEAUTOML_RESYNC_SECONDS"
     """Longest time between two looks at a job that is running."""
+    TIMED_PASSES_PER_SECOND = "KUBEAUTOML_TIMED_PASSES_PER_SECOND"
+    """Passes a second that no event asked for, over all jobs."""
+    NAMESPACE = "KUBEAUTOML_NAMESPACE"
+    """Namespace of the operator itself, where its Lease is; default: that of its service account or kubeconfig."""
+    POD_NAME = "KUBEAUTOML_POD_NAME"
+    """Name of this pod, for the Lease; default: the host's name, which is the pod's."""
+    LOG_FORMAT = "KUBEAUTOML_LOG_FORMAT"
+    """json or text."""
     METRICS_PORT = "KUBEAUTOML_METRICS_PORT"
     HEALTH_PORT = "KUBEAUTOML_HEALTH_PORT"
 
@@ -46,6 +56,12 @@ class OperatorSettings:
     """Empty for all."""
     concurrency: int = 8
     """A guess: reconciles mostly wait for the API server."""
+    timed_passes_per_second: float = TIMED_PER_SECOND
+    elects_leader: bool = True
+    """False where there is only one operator, such as on a laptop."""
+    namespace: str | None = None
+    """Where the Lease is; None: where the client says that we are."""
+    pod_name: str = ""
     metrics_port: int = 8081
     health_port: int = 8082
 
@@ -76,6 +92,9 @@ class OperatorSettings:
             study_ca_file=_path(env, OperatorEnv.STUDY_CA_FILE),
             namespaces=tuple(n.strip() for n in env.get(OperatorEnv.NAMESPACES, "").split(",") if n.strip()),
             concurrency=int(_number(env, OperatorEnv.CONCURRENCY, 8, 1)),
+            timed_passes_per_second=_number(env, OperatorEnv.TIMED_PASSES_PER_SECOND, TIMED_PER_SECOND, 0.1),
+            namespace=env.get(OperatorEnv.NAMESPACE) or None,
+            pod_name=env.get(OperatorEnv.POD_NAME) or socket.gethostname(),
             metrics_port=int(_number(env, OperatorEnv.METRICS_PORT, 8081, 0)),
             health_port=int(_number(env, OperatorEnv.HEALTH_PORT, 8082, 0)),
         )

@@ -1,0 +1,148 @@
+"""Counts the jobs there are, by namespace, as they pass by: a pass costs the same with ten jobs and with ten thousand."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from kubeautoml.api.conditions import ConditionStatus, ConditionType, find_condition
+from kubeautoml.api.job import AutoMLJobStatus
+from kubeautoml.api.objects import Ref
+
+K = TypeVar("K")
+
+STATES = ("Refused", "Pending", "Searching", "Suspended", "Succeeded", "Failed")
+"""One word for where a job is, derived from its conditions."""
+
+TRIAL_STATES = ("Running", "Completed", "Pruned", "Failed", "Preempted")
+ENDPOINT_STATES = ("Ready", "NotReady")
+
+
+def state_of(status: AutoMLJobStatus) -> str:
+    """Which of STATES a job is in."""
+    if _is(status, ConditionType.ACCEPTED, ConditionStatus.FALSE):
+        return "Refused"
+    if _is(status, ConditionType.SUCCEEDED, ConditionStatus.TRUE):
+        return "Succeeded"
+    if _is(status, ConditionType.SUCCEEDED, ConditionStatus.FALSE):
+        return "Failed"
+    if status.suspended_since is not None:
+        return "Suspended"
+    return "Searching" if status.start_time else "Pending"
+
+
+@dataclass(frozen=True)
+class Headcount:
+    """What one job adds to the sums, as (measure, label) with a number; nothing else of it is kept."""
+
+    numbers: tuple[tuple[str, str, int], ...]
+
+    @classmethod
+    def of(cls, status: AutoMLJobStatus) -> Headcount:
+        """Of a job that is as its status says."""
+        used = status.budget_used
+        numbers = [
+            ("jobs", state_of(status), 1),
+            *(("trials", state, getattr(status.trials, state.lower())) for state in TRIAL_STATES),
+            ("trials_used", "", used.trials),
+            ("duration_seconds_used", "", used.duration_seconds),
+            ("accelerator_seconds_used", "", used.accelerator_seconds),
+        ]
+        if used.ended_by:
+            numbers.append(("searches_ended", used.ended_by, 1))
+        if status.serving is not None:
+            is_ready = _is(status, ConditionType.READY, ConditionStatus.TRUE)
+            numbers.append(("endpoints", "Ready" if is_ready else "NotReady", 1))
+        return cls(tuple(n for n in numbers if n[2]))
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """One metric of the census. `values` of its label are shown also when they are 0."""
+
+    name: str
+    words: str
+    label: str = ""
+    values: tuple[str, ...] = ()
+
+
+MEASURES = (
+    _Measure("jobs", "AutoMLJobs by state.", "state", STATES),
+    _Measure("trials", "Trials of the AutoMLJobs there are, by state.", "state", TRIAL_STATES),
+    _Measure("trials_used", "Trials that count against budget.maxTrials, of the AutoMLJobs there are."),
+    _Measure("duration_seconds_used", "Wall time that counts against budget.maxDurationSeconds."),
+    _Measure("accelerator_seconds_used", "Accelerator time that counts against budget.maxAcceleratorSeconds."),
+    _Measure("searches_ended", "AutoMLJobs whose search has ended, by the limit that ended it.", "limit"),
+    _Measure("endpoints", "Endpoints of AutoMLJobs: Ready ones answer.", "state", ENDPOINT_STATES),
+)
+
+
+class Census(Collector):
+    """Sums over the jobs there are, as a Prometheus collector. A job that is gone counts nowhere."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: dict[Ref, Headcount] = {}
+        self._of_namespace: Counter[str] = Counter()
+        self._sums: Counter[tuple[str, str, str]] = Counter()
+
+    def __len__(self) -> int:
+        """Jobs there are."""
+        return len(self._jobs)
+
+    def show(self, ref: Ref, status: AutoMLJobStatus | None) -> None:
+        """Count a job as it is now; None when it is gone."""
+        now = Headcount.of(status) if status is not None else None
+        with self._lock:
+            before = self._jobs.pop(ref, None)
+            self._add(ref.namespace, before, -1)
+            if now is not None:
+                self._jobs[ref] = now
+                self._add(ref.namespace, now, +1)
+
+    def keep_only(self, refs: Iterable[Ref]) -> None:
+        """Forget every job that is not among these, whose deletion nobody told."""
+        there = set(refs)
+        for ref in [ref for ref in list(self._jobs) if ref not in there]:
+            self.show(ref, None)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """For Prometheus, in whatever thread it asks."""
+        with self._lock:
+            sums, namespaces = dict(self._sums), sorted(self._of_namespace)
+        found: dict[tuple[str, str], dict[str, int]] = {}
+        for (name, namespace, value), number in sums.items():
+            found.setdefault((name, namespace), {})[value] = number
+        for measure in MEASURES:
+            labels = ("namespace", measure.label) if measure.label else ("namespace",)
+            family = GaugeMetricFamily(f"kubeautoml_{measure.name}", measure.words, labels=labels)
+            zeros = dict.fromkeys(measure.values if measure.label else ("",), 0)
+            for namespace in namespaces:
+                for value, number in (zeros | found.get((measure.name, namespace), {})).items():
+                    family.add_metric((namespace, value) if measure.label else (namespace,), number)
+            yield family
+
+    def _add(self, namespace: str, counted: Headcount | None, sign: int) -> None:
+        if counted is None:
+            return
+        _count(self._of_namespace, namespace, sign)
+        for measure, value, number in counted.numbers:
+            _count(self._sums, (measure, namespace, value), sign * number)
+
+
+def _count(sums: Counter[K], key: K, number: int) -> None:
+    """Add, and keep no zeros: namespaces come and go."""
+    sums[key] += number
+    if not sums[key]:
+        del sums[key]
+
+
+def _is(status: AutoMLJobStatus, kind: ConditionType, value: ConditionStatus) -> bool:
+    found = find_condition(status.conditions, kind)
+    return found is not None and found.status == value

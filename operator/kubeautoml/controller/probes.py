@@ -1,0 +1,116 @@
+"""What the probes tell: why the process should be restarted, and why the operator does not work.
+
+An API server that is away makes an operator unready but never unhealthy, since a restart would not bring it back; who led
+ends by itself then. A standby is ready when it could take over at once: else a Deployment of two would never be available.
+Everything here is asked in other threads than those that do the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+from kubeautoml.controller.lease import LeaderElection
+from kubeautoml.controller.queue import Lane, Worker
+
+HEARTBEAT_SECONDS = 1.0
+
+MAX_LOOP_SILENCE_SECONDS = 60.0
+"""A loop that was silent this long is stuck, and the pod is better restarted; a guess."""
+
+MAX_WATCH_SILENCE_SECONDS = 150.0
+"""A live server sends a bookmark about every minute, and a dead watch is begun anew after two."""
+
+MAX_LEASE_SILENCE_SECONDS = 30.0
+"""The Lease is read or written every two seconds."""
+
+MAX_OVERDUE_SECONDS = 120.0
+"""After a change a job has its pass within this time, or the queue does not move; a guess."""
+
+
+class Heart:
+    """Shows other threads that the event loop turns, and how late it was."""
+
+    def __init__(self) -> None:
+        self._beat = time.monotonic()
+        self.lag_seconds = 0.0
+        """How much later than planned the last beat came."""
+
+    def silence_seconds(self) -> float:
+        """Since when it has not beaten."""
+        return time.monotonic() - self._beat
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            planned = time.monotonic() + HEARTBEAT_SECONDS
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            self._beat = time.monotonic()
+            self.lag_seconds = max(0.0, self._beat - planned)
+
+
+class WatchesJobs(Protocol):
+    """The watch of AutoMLJobs."""
+
+    @property
+    def is_ready(self) -> bool: ...
+
+
+class WatchesChildren(Protocol):
+    """The watches of children and profiles."""
+
+    @property
+    def is_synced(self) -> bool: ...
+
+    def silence_seconds(self) -> float: ...
+
+
+class Probes:
+    """Both answers, from what the parts say. `election` is None for an operator that needs none."""
+
+    def __init__(
+        self,
+        heart: Heart,
+        worker: Worker,
+        jobs: WatchesJobs,
+        children: WatchesChildren,
+        election: LeaderElection | None,
+    ) -> None:
+        self._heart, self._worker, self._election = heart, worker, election
+        self._jobs, self._children = jobs, children
+
+    def why_unhealthy(self) -> str | None:
+        """Why the process should be restarted; None while it should live on."""
+        silence = self._heart.silence_seconds()
+        if silence > MAX_LOOP_SILENCE_SECONDS:
+            return f"the event loop has not turned for {silence:.0f} s"
+        if self._election is not None and not self._election.is_alive():
+            return "the threads that renew the lease have ended"
+        return self._worker.why_stuck()
+
+    def why_unready(self) -> str | None:
+        """Why this operator does not work, or as a standby could not take over; None when all is well."""
+        return self.why_unhealthy() or self._why_blind() or self._why_no_lease() or self._why_slow()
+
+    def _why_blind(self) -> str | None:
+        if not self._jobs.is_ready:
+            return "the watch of AutoMLJobs has not begun"
+        if not self._children.is_synced:
+            return "the children of AutoMLJobs have not been listed yet"
+        silence = self._children.silence_seconds()
+        if silence > MAX_WATCH_SILENCE_SECONDS:
+            return f"a watch has heard nothing for {silence:.0f} s; check the connection to the API server"
+        return None
+
+    def _why_no_lease(self) -> str | None:
+        silence = self._election.silence_seconds() if self._election is not None else 0.0
+        if silence > MAX_LEASE_SILENCE_SECONDS:
+            return f"the lease could not be read for {silence:.0f} s; check the API server and the rights on leases"
+        return None
+
+    def _why_slow(self) -> str | None:
+        overdue = self._worker.overdue_seconds(Lane.EVENT)
+        if overdue > MAX_OVERDUE_SECONDS:
+            return f"a job that changed has been waiting for its pass for {overdue:.0f} s"
+        return None
