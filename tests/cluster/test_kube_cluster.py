@@ -148,15 +148,15 @@ class TestOnlyAServer:
         admin, path = control_plane.admin, f"/api/v1/namespaces/{namespace}/events"
         for name in ("changed", "deleted", "recreated", "untouched"):
             admin.post(path, make_event(namespace, name))
-        earlier = iter([cluster._list("Event", namespace)])
+        earlier = iter([list(cluster._pages("Event", namespace, None))])
         admin.patch(f"{path}/changed", {"message": "changed"})
         for name in ("deleted", "recreated"):
             admin.delete(f"{path}/{name}")
         for name in ("recreated", "added"):
             admin.post(path, make_event(namespace, name))
         control_plane.forget_history()
-        really = cluster._list
-        monkeypatch.setattr(cluster, "_list", lambda *a: next(earlier, None) or really(*a))
+        really = cluster._pages
+        monkeypatch.setattr(cluster, "_pages", lambda *a: next(earlier, None) or really(*a))
 
         changes = cluster.watch("Event", namespace)
         told = [await asyncio.wait_for(anext(changes), 10) for _ in range(9)]

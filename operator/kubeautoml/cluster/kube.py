@@ -13,126 +13,120 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-import json
 import logging
-import os
 import random
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlencode
+from typing import Any, Literal, Self, TypeVar
 
 import urllib3
-from kubernetes import config
-from kubernetes.client import ApiClient, Configuration
-from kubernetes.client.exceptions import ApiException
 
-from kubeautoml import __version__
 from kubeautoml.api.errors import ClusterError, Conflict, Throttled
-from kubeautoml.api.kinds import API_VERSION
 from kubeautoml.api.names import FIELD_MANAGER
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
+from kubeautoml.cluster.answers import (
+    Expired,
+    NotFound,
+    decoded,
+    error_of,
+    outline,
+    retry_after_seconds,
+    tidy,
+    unknown_to_server,
+)
 from kubeautoml.cluster.base import Change, Heard
-from kubeautoml.cluster.requests import RateLimit, RequestCounts
+from kubeautoml.cluster.connection import JSON, Connection, Request
+from kubeautoml.cluster.requests import Limits, RateLimit, RequestCounts
 from kubeautoml.cluster.resources import RESOURCES, resource_of
 from kubeautoml.cluster.stream import Stream
+from kubeautoml.cluster.told import Told
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Manifests = list[Manifest]  # an alias, since `list` is a method below
 
 THREADS = 16
-PAGE_SIZE = 500
-CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
-WATCH_SECONDS = 240
-"""The server ends a watch after this long; then it goes on from the same resourceVersion. A guess, below usual proxies' 300."""
-LONGEST_PAUSE_SECONDS = 10.0
-WATCH_SILENCE_SECONDS = 120.0
-"""A watch that says nothing for so long is taken for dead: servers send a bookmark about every minute."""
+PAGE_SIZE = 250
+"""Objects a page: what the interpreter parses in one go, in which the event loop stands still for some 10 ms."""
 
-WRITES_PER_SECOND, WRITES_AT_ONCE = 40.0, 20
-READS_PER_SECOND, READS_AT_ONCE = 200.0, 200
-"""The client's own limit, so that one operator is never what an API server suffers from."""
+CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
+
+WATCH_SECONDS = 60
+"""The server ends a watch after this long and up to a fifth more; then it goes on where it was. So a watch of which nothing
+has been heard for longer hangs, also where a server has nothing to tell and sends no bookmark. A guess: client-go takes
+minutes, but for many more watches."""
+
+WATCH_SILENCE_SECONDS = 90.0
+"""A watch that says nothing for so long is taken for dead, and opened again."""
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 10.0
+"""Before a watch that failed is tried again."""
+
+SHORT_WATCH_SECONDS = 1.0
+"""A watch that ended sooner counts as failed, so that one that ends at once is not opened all the time."""
 
 LEASE_SECONDS = 3.0
 """Longest wait for an answer about a Lease, which is renewed every two seconds."""
 EVENT_MESSAGE_LENGTH = 1024
-_IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_METADATA_ONLY = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
 class KubeCluster:
     """`cluster.base.Cluster` over an API server, and the few verbs more that the commands need."""
 
-    def __init__(self, api: ApiClient, *, default_namespace: str = "default") -> None:
-        self._reads = RateLimit(READS_PER_SECOND, READS_AT_ONCE)
-        self._writes = RateLimit(WRITES_PER_SECOND, WRITES_AT_ONCE)
-        self.default_namespace = default_namespace
-        """The namespace of the kubeconfig's context, or of this pod."""
-        self.requests = RequestCounts()
-        api.user_agent = f"kubeautoml/{__version__}"
-        self._api = api
+    def __init__(self, connection: Connection, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
+        self._connection = connection
+        self._reads = RateLimit(limits.reads_per_second, limits.reads_at_once)
+        self._writes = RateLimit(limits.writes_per_second, limits.writes_at_once)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="kube")
         self._streams: set[Stream] = set()
+        self._closed = threading.Event()
+        self._writes_nothing = False
 
     @classmethod
-    def from_kubeconfig(cls, path: str | Path | None = None, context: str | None = None) -> KubeCluster:
+    def from_kubeconfig(
+        cls, path: str | Path | None = None, context: str | None = None, *, limits: Limits | None = None
+    ) -> Self:
         """As kubectl finds its cluster: the file, else KUBECONFIG, else ~/.kube/config, else the cluster around this pod.
 
         Raises:
             ClusterError: there is none, or it is damaged; says which file.
         """
-        file = str(path or os.environ.get("KUBECONFIG") or Path("~/.kube/config").expanduser())
-        if (
-            path is None
-            and context is None
-            and _is_in_cluster()
-            and not any(map(os.path.exists, file.split(os.pathsep)))
-        ):
-            return cls.in_cluster()
-        settings = _configuration()
-        try:
-            config.load_kube_config(file, context, settings, persist_config=False)
-            contexts, active = config.list_kube_config_contexts(file)
-        except (config.ConfigException, OSError, ValueError) as error:
-            raise ClusterError(
-                f"kubeconfig {file} cannot be used: {error}; name another with --kubeconfig or KUBECONFIG",
-                reason="InvalidKubeconfig",
-            ) from error
-        chosen = next((c for c in contexts if c["name"] == context), active) or {}
-        return cls(ApiClient(settings), default_namespace=chosen.get("context", {}).get("namespace") or "default")
+        return cls(Connection.from_kubeconfig(path, context), limits)
 
-    @classmethod
-    def in_cluster(cls) -> KubeCluster:
-        """As the service account of this pod.
+    @property
+    def default_namespace(self) -> str:
+        """The namespace of the kubeconfig's context, or of this pod."""
+        return self._connection.default_namespace
 
-        Raises:
-            ClusterError: this process runs in no pod, or its token is not mounted.
-        """
-        settings = _configuration()
-        try:
-            config.load_incluster_config(settings)
-            namespace = (_IN_CLUSTER / "namespace").read_text().strip()
-        except (config.ConfigException, OSError) as error:
-            raise ClusterError(
-                f"no API server is known to this process: {error}; run it in a pod with a service account token, "
-                "or name a kubeconfig",
-                reason="InvalidKubeconfig",
-            ) from error
-        return cls(ApiClient(settings), default_namespace=namespace)
+    @property
+    def requests(self) -> RequestCounts:
+        """What was asked of the server so far."""
+        return self._connection.requests
 
     def close(self) -> None:
         """End every watch and connection."""
+        self.stop_writing()
+        self._closed.set()
         for stream in list(self._streams):
             stream.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._api.close()
+        self._connection.close()
+
+    def stop_writing(self) -> None:
+        """Send no write any more, neither one that waits for its turn now; what is on its way goes on."""
+        self._writes_nothing = True
 
     # Cluster protocol
 
     async def get(self, ref: Ref) -> Manifest | None:
-        return await self._in_thread(self._get, ref)
+        return await self._read(self._get, ref)
 
     async def list(
         self,
@@ -142,8 +136,7 @@ class KubeCluster:
         *,
         fresh: bool = False,
     ) -> list[Manifest]:
-        found, _ = await self._in_thread(self._list, kind, namespace, labels)
-        return found
+        return await self._read(self._list, kind, namespace, labels)
 
     async def watch(
         self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
@@ -155,23 +148,31 @@ class KubeCluster:
     async def follow(
         self, kind: str, namespace: str | None = None, labels: dict[str, str] | None = None
     ) -> AsyncIterator[Change | Heard]:
-        """A watch that also says that the server lives, and when everything there is has been told."""
+        """A watch that also says that the server lives, and when everything there is has been told.
+
+        Raises:
+            ClusterError: the server refused the first list. What fails later is tried again, for ever.
+        """
         resource_of(kind)
         async for item in self._stream(functools.partial(self._watch, kind, namespace, labels)):
             yield item
         raise ClusterError(f"the watch of {kind} objects ended because the connection was closed here")
 
     async def apply(self, manifest: Manifest) -> Manifest:
-        return await self._in_thread(self._apply, manifest)
+        return await self._write(self._apply, manifest)
 
     async def delete(self, ref: Ref, *, uid: str | None = None) -> bool:
-        return await self._in_thread(self._delete, ref, uid)
+        return await self._write(self._delete, ref, uid)
 
     async def patch_status(self, ref: Ref, status: Manifest) -> None:
-        await self._in_thread(self._patch_status, ref, status)
+        await self._write(self._patch_status, ref, status)
 
     async def emit(self, ref: Ref, uid: str, event: EventOrder) -> None:
-        await self._in_thread(self._emit, ref, uid, event)
+        await self._write(self._emit, ref, uid, event)
+
+    async def list_metadata(self, kind: str, namespace: str | None = None) -> Manifests:
+        """Objects of a kind without spec and status: who is there, for little memory however many there are."""
+        return await self._read(self._list_metadata, kind, namespace)
 
     # For leader election: blocking, since it lives in a thread of its own; no rate limit, no repetition
 
@@ -179,7 +180,7 @@ class KubeCluster:
         """The Lease with its resourceVersion, or None."""
         try:
             return self._lease("get", "GET", _path(ref))
-        except _NotFound:
+        except NotFound:
             return None
 
     def write_lease(self, lease: Manifest) -> Manifest:
@@ -194,10 +195,8 @@ class KubeCluster:
         return self._lease("create", "POST", resource_of("Lease").path(ref.namespace), lease)
 
     def _lease(self, verb: str, method: str, path: str, body: Manifest | None = None) -> Manifest:
-        response = self._exchange(
-            verb, "Lease", method, path, {}, body, "application/json", (LEASE_SECONDS, LEASE_SECONDS)
-        )
-        return self._answer(response)
+        request = Request(verb, "Lease", method, path, body=body)
+        return self._answer(self._connection.send(request, (LEASE_SECONDS, LEASE_SECONDS), retries=False))
 
     # For the commands
 
@@ -207,24 +206,23 @@ class KubeCluster:
         Raises:
             ClusterError: there is no such object, or the change is refused.
         """
-        return await self._in_thread(self._merge_patch, ref, patch)
+        return await self._write(self._merge_patch, ref, patch)
 
     async def service_post(self, namespace: str, service: str, port: str, path: str, body: Manifest) -> Manifest:
         """POST to a Service through the API server's proxy, so that a laptop needs no way into the cluster's network."""
         url = f"/api/v1/namespaces/{namespace}/services/{service}:{port}/proxy/{path}"
-        return await self._in_thread(self._json, "post", "Service", "POST", url, None, body)
+        return await self._write(self._json, Request("post", "Service", "POST", url, body=body))
 
     async def pod_log(
         self, pod: Ref, *, follow: bool = False, tail_lines: int | None = None, container: str | None = None
     ) -> AsyncIterator[str]:
         """Lines of a pod's log; with `follow` until the pod ends."""
         query = {"follow": "true" if follow else None, "tailLines": tail_lines, "container": container}
-        path = _path(pod, "log")
+        request = Request("log", "Pod", "GET", _path(pod, "log"), query)
 
         def read(stream: Stream) -> Iterator[str]:
-            for line in stream.lines(
-                self._open("log", "Pod", path, query, read_seconds=None if follow else READ_SECONDS)
-            ):
+            self._reads.wait(stream.wait)
+            for line in stream.lines(self._open(request, read_seconds=None if follow else READ_SECONDS)):
                 yield line.decode(errors="replace")
 
         async for line in self._stream(read):
@@ -234,34 +232,59 @@ class KubeCluster:
 
     def _get(self, ref: Ref) -> Manifest | None:
         try:
-            return _tidy(ref.kind, self._json("get", ref.kind, "GET", _path(ref)))
-        except _NotFound:
+            return tidy(ref.kind, self._json(Request("get", ref.kind, "GET", _path(ref))))
+        except NotFound:
             return None
 
-    def _list(self, kind: str, namespace: str | None, labels: dict[str, str] | None = None) -> tuple[Manifests, str]:
-        """Every object, page by page, and the resourceVersion from which to watch on."""
-        path = resource_of(kind).path(namespace)
-        selector = _selector(labels)
-        query: dict[str, Any] = {"labelSelector": selector, "limit": PAGE_SIZE}
+    def _list(self, kind: str, namespace: str | None, labels: dict[str, str] | None) -> Manifests:
         found: Manifests = []
+        for page in self._pages(kind, namespace, labels):
+            if page.is_first:
+                found.clear()
+            found += [tidy(kind, item) for item in page.items]
+        return found
+
+    def _list_metadata(self, kind: str, namespace: str | None) -> Manifests:
+        found: Manifests = []
+        known = {"apiVersion": resource_of(kind).api_version, "kind": kind}
+        for page in self._pages(kind, namespace, None, accept=_METADATA_ONLY):
+            if page.is_first:
+                found.clear()
+            found += [outline({**known, "metadata": item["metadata"]}) for item in page.items]
+        return found
+
+    def _pages(
+        self,
+        kind: str,
+        namespace: str | None,
+        labels: dict[str, str] | None,
+        sleep: Callable[[float], object] | None = None,
+        accept: str = JSON,
+    ) -> Iterator[_Page]:
+        """A list page by page. Its first request's turn has come; the others' turn is waited for here."""
+        path, selector = resource_of(kind).path(namespace), _selector(labels)
+        query: dict[str, Any] = {"labelSelector": selector, "limit": PAGE_SIZE}
+        is_first = True
         while True:
             try:
-                page = self._json("list", kind, "GET", path, query)
-            except _NotFound as error:
-                raise _unknown_to_server(kind, error) from error
-            except _Expired:
+                page = self._json(Request("list", kind, "GET", path, query, accept=accept))
+            except NotFound as error:
+                raise unknown_to_server(kind, error) from error
+            except Expired:
                 # The snapshot of the first page is gone: read the rest in one go, from the beginning.
-                found, query = [], {"labelSelector": selector}
-                continue
-            found += [_tidy(kind, item) for item in page.get("items") or []]
-            if not page["metadata"].get("continue"):
-                return found, page["metadata"]["resourceVersion"]
-            query = {**query, "continue": page["metadata"]["continue"]}
+                query, is_first = {"labelSelector": selector}, True
+            else:
+                metadata = page["metadata"]
+                yield _Page(page.get("items") or [], metadata["resourceVersion"], is_first)
+                if not metadata.get("continue"):
+                    return
+                query, is_first = {**query, "continue": metadata["continue"]}, False
+            self._wait_to_read(sleep or self._closed.wait)
 
     def _apply(self, manifest: Manifest) -> Manifest:
         ref = _named(manifest)
         body = {name: value for name, value in manifest.items() if name != "status"}
-        return _tidy(ref.kind, self._server_side_apply("apply", ref, _path(ref), body))
+        return tidy(ref.kind, self._server_side_apply("apply", ref, _path(ref), body))
 
     def _patch_status(self, ref: Ref, status: Manifest) -> None:
         body = {
@@ -274,19 +297,20 @@ class KubeCluster:
 
     def _server_side_apply(self, verb: str, ref: Ref, path: str, body: Manifest) -> Manifest:
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        return self._json(verb, ref.kind, "PATCH", path, query, body, "application/apply-patch+yaml")
+        return self._json(Request(verb, ref.kind, "PATCH", path, query, body, "application/apply-patch+yaml"))
 
     def _merge_patch(self, ref: Ref, patch: Manifest) -> Manifest:
         content_type = "application/merge-patch+json"
-        return _tidy(ref.kind, self._json("patch", ref.kind, "PATCH", _path(ref), {}, patch, content_type))
+        request = Request("patch", ref.kind, "PATCH", _path(ref), body=patch, content_type=content_type)
+        return tidy(ref.kind, self._json(request))
 
     def _delete(self, ref: Ref, uid: str | None) -> bool:
         options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         if uid is not None:
             options["preconditions"] = {"uid": uid}
         try:
-            self._json("delete", ref.kind, "DELETE", _path(ref), {}, options)
-        except _NotFound:
+            self._json(Request("delete", ref.kind, "DELETE", _path(ref), body=options))
+        except NotFound:
             return False
         except Conflict:
             if uid is None:
@@ -299,10 +323,12 @@ class KubeCluster:
         body = _event(ref, uid, event, datetime.now(UTC))
         mine = Ref.of(body)
         try:
-            self._json("emit", "Event", "POST", RESOURCES["Event"].path(mine.namespace), {}, body)
+            self._json(Request("emit", "Event", "POST", RESOURCES["Event"].path(mine.namespace), body=body))
         except Conflict:
+            self._wait_to_read(self._closed.wait)
             before = self._get(mine) or {}
             again = {"count": int(before.get("count") or 1) + 1, "lastTimestamp": body["lastTimestamp"]}
+            self.requests.add_wait(self._writes.wait(self._closed.wait))
             self._merge_patch(mine, again)
 
     # Watching
@@ -311,62 +337,75 @@ class KubeCluster:
         self, kind: str, namespace: str | None, labels: dict[str, str] | None, stream: Stream
     ) -> Iterator[Change | Heard]:
         """List, tell the difference to what was told before, follow; for ever."""
-        told: dict[Ref, Manifest] = {}
-        pause = 0.2
+        told, has_listed, pause = Told(kind), False, FIRST_PAUSE_SECONDS
         while not stream.is_stopped:
+            asked, is_well = 0.0, False
             try:
-                listed, version = self._list(kind, namespace, labels)
-                yield from _differences(told, listed)
-                yield Heard(is_listed=True)
-                del listed
-                pause = 0.2
-                yield from self._follow(kind, namespace, labels, version, told, stream)
+                if not told.version:
+                    yield from self._catch_up(kind, namespace, labels, told, stream)
+                    has_listed = True
+                    yield Heard(is_listed=True)
+                began = time.monotonic()
+                yield from self._follow(kind, namespace, labels, told, stream)
+                is_well = time.monotonic() - began >= SHORT_WATCH_SECONDS
+            except Expired:
+                told.version = ""
             except ClusterError as error:
-                if not told and not isinstance(error, Throttled) and error.reason != ClusterError.default_reason:
+                if not has_listed and not isinstance(error, Throttled) and error.reason != ClusterError.default_reason:
                     raise  # refused from the beginning: waiting will not help
-                log.warning("watch interrupted", extra={"kind": kind, "error": str(error)})
+                log.warning("watch interrupted", extra={"kind": kind, "reason": error.reason, "error": str(error)})
                 asked = error.retry_after_seconds if isinstance(error, Throttled) else 0.0
-                stream.wait(max(pause, asked))
-                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            pause = FIRST_PAUSE_SECONDS if is_well else min(pause * 2, LONGEST_PAUSE_SECONDS)
+            stream.wait(max(pause, asked) * random.uniform(1.0, 1.2))
+
+    def _catch_up(
+        self, kind: str, namespace: str | None, labels: dict[str, str] | None, told: Told, stream: Stream
+    ) -> Iterator[Change]:
+        """List, and tell what the reader does not know."""
+        self._wait_to_read(stream.wait)
+        version = ""
+        for page in self._pages(kind, namespace, labels, stream.wait):
+            if page.is_first:
+                told.begin_list()
+            yield from told.page(tidy(kind, item) for item in page.items)
+            version = page.version
+        yield from told.end_list(version)
 
     def _follow(
-        self,
-        kind: str,
-        namespace: str | None,
-        labels: dict[str, str] | None,
-        version: str,
-        told: dict[Ref, Manifest],
-        stream: Stream,
+        self, kind: str, namespace: str | None, labels: dict[str, str] | None, told: Told, stream: Stream
     ) -> Iterator[Change | Heard]:
-        """Watch on from a version until the server has forgotten it; a watch that merely ended goes on."""
-        path = resource_of(kind).path(namespace)
-        while not stream.is_stopped:
-            query = {
-                "watch": "true",
-                "labelSelector": _selector(labels),
-                "resourceVersion": version,
-                "allowWatchBookmarks": "true",
-                "timeoutSeconds": WATCH_SECONDS,
-            }
-            try:
-                response = self._open("watch", kind, path, query, read_seconds=WATCH_SILENCE_SECONDS)
-                yield Heard()
-                for line in stream.lines(response):
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        raise _error(event["object"].get("code", 500), event["object"], {})
-                    version = event["object"]["metadata"]["resourceVersion"]
-                    if event["type"] == "BOOKMARK":
-                        yield Heard()
-                    else:
-                        yield _remember(told, Change(event["type"], _tidy(kind, event["object"])))
-            except _Expired:
-                return
+        """Watch on from where we are, until the server ends it or the connection breaks."""
+        query = {
+            "watch": "true",
+            "labelSelector": _selector(labels),
+            "resourceVersion": told.version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": random.randint(WATCH_SECONDS, WATCH_SECONDS * 6 // 5),
+        }
+        request = Request("watch", kind, "GET", resource_of(kind).path(namespace), query)
+        self._wait_to_read(stream.wait)
+        response = self._open(request, read_seconds=WATCH_SILENCE_SECONDS, retries=False)
+        yield Heard()
+        for line in stream.lines(response):
+            yield told.line(line)
 
     # Requests
 
+    async def _read(self, call: Callable[..., T], *args: Any) -> T:
+        self.requests.add_wait(await self._reads.turn())
+        return await self._in_thread(call, *args)
+
+    async def _write(self, call: Callable[..., T], *args: Any) -> T:
+        self.requests.add_wait(await self._writes.turn())
+        if self._writes_nothing:
+            raise ClusterError("this client was told to write nothing any more", reason="NotLeading")
+        return await self._in_thread(call, *args)
+
     async def _in_thread(self, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(call, *args))
+
+    def _wait_to_read(self, sleep: Callable[[float], object]) -> None:
+        self.requests.add_wait(self._reads.wait(sleep))
 
     async def _stream(self, produce: Callable[[Stream], Iterator[T]]) -> AsyncIterator[T]:
         """What a thread of its own produces, until it ends or the caller leaves."""
@@ -379,124 +418,49 @@ class KubeCluster:
             self._streams.discard(stream)
             stream.stop()
 
-    def _json(
-        self,
-        verb: str,
-        kind: str,
-        method: str,
-        path: str,
-        query: dict[str, Any] | None = None,
-        body: Manifest | None = None,
-        content_type: str = "application/json",
-    ) -> Manifest:
-        return self._answer(self._send(verb, kind, method, path, query or {}, body, content_type, READ_SECONDS))
+    def _json(self, request: Request) -> Manifest:
+        return self._answer(self._send(request, READ_SECONDS))
 
     def _answer(self, response: urllib3.BaseHTTPResponse) -> Manifest:
         try:
             data = response.data
         except urllib3.exceptions.HTTPError as error:
-            raise self._unreachable(error) from error
-        answer = _decoded(data)
+            raise self._connection.unreachable(error) from error
+        answer = decoded(data)
         if response.status >= 400:
-            raise _error(response.status, answer, response.headers)
+            raise error_of(response.status, answer, response.headers)
         return answer
 
     def _open(
-        self, verb: str, kind: str, path: str, query: dict[str, Any], *, read_seconds: float | None
+        self, request: Request, *, read_seconds: float | None, retries: Literal[False] | None = None
     ) -> urllib3.BaseHTTPResponse:
         """Begin to read a stream."""
-        response = self._send(verb, kind, "GET", path, query, None, "application/json", read_seconds)
+        response = self._send(request, read_seconds, retries)
         if response.status >= 400:
-            raise _error(response.status, _decoded(response.data), response.headers)
+            self._answer(response)
         return response
 
     def _send(
-        self,
-        verb: str,
-        kind: str,
-        method: str,
-        path: str,
-        query: dict[str, Any],
-        body: Manifest | None,
-        content_type: str,
-        read_seconds: float | None,
+        self, request: Request, read_seconds: float | None, retries: Literal[False] | None = None
     ) -> urllib3.BaseHTTPResponse:
-        """A request when its turn has come. A server that asks to wait is spared by all others, too."""
-        limit = self._reads if method == "GET" else self._writes
-        self.requests.add_wait(limit.wait())
-        response = self._exchange(verb, kind, method, path, query, body, content_type, (CONNECT_SECONDS, read_seconds))
-        if response.status == 429:
-            seconds = _seconds(response.headers.get("Retry-After")) * random.uniform(1.0, 1.2)
+        """A request whose turn has come. A server that asks to wait is spared by all others, too."""
+        response = self._connection.send(request, (CONNECT_SECONDS, read_seconds), retries=retries)
+        wish = retry_after_seconds(response.status, response.headers)
+        if wish is not None:
+            self.requests.add_throttled()
+            seconds = wish * random.uniform(1.0, 1.2)
             self._reads.pause(seconds)
             self._writes.pause(seconds)
         return response
 
-    def _exchange(
-        self,
-        verb: str,
-        kind: str,
-        method: str,
-        path: str,
-        query: dict[str, Any],
-        body: Manifest | None,
-        content_type: str,
-        timeouts: tuple[float, float | None],
-    ) -> urllib3.BaseHTTPResponse:
-        self.requests.add(verb, kind)
-        given = {name: value for name, value in query.items() if value is not None}
-        url = f"{self._api.configuration.host}{path}" + (f"?{urlencode(given)}" if given else "")
-        headers = {"Accept": "application/json", "Content-Type": content_type}
-        try:
-            _, _, headers, _, _ = self._api.param_serialize(
-                method, path, header_params=headers, query_params=[], auth_settings=["BearerToken"]
-            )
-            answer = self._api.call_api(method, url, headers, body, _request_timeout=timeouts)
-        except (urllib3.exceptions.HTTPError, ApiException, config.ConfigException, OSError) as error:
-            raise self._unreachable(error) from error
-        response: urllib3.BaseHTTPResponse = answer.response
-        return response
 
-    def _unreachable(self, error: Exception) -> ClusterError:
-        cause = getattr(error, "reason", None) or error
-        return ClusterError(
-            f"the API server at {self._api.configuration.host} does not answer: {cause}; check its address, "
-            "certificate and the network"
-        )
+@dataclass(frozen=True)
+class _Page:
+    """Part of a list, as the server wrote it; `is_first` again when the list had to begin anew."""
 
-
-class _NotFound(ClusterError):
-    """404."""
-
-    default_reason = "NotFound"
-
-
-class _Expired(ClusterError):
-    """410: a resourceVersion or continue token that the server has forgotten."""
-
-    default_reason = "Expired"
-
-
-def _configuration() -> Configuration:
-    """Retries only where the request certainly did nothing, or may be repeated; a 429 is the caller's to wait for."""
-    settings = Configuration()
-    settings.keep_alive = True
-    settings.connection_pool_maxsize = THREADS
-    settings.retries = urllib3.Retry(
-        total=3,
-        connect=2,
-        read=1,
-        status=0,
-        redirect=0,
-        other=0,
-        backoff_factor=0.1,
-        allowed_methods=frozenset({"GET", "PATCH", "DELETE"}),
-        respect_retry_after_header=False,
-    )
-    return settings
-
-
-def _is_in_cluster() -> bool:
-    return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and (_IN_CLUSTER / "token").exists()
+    items: Manifests
+    version: str
+    is_first: bool
 
 
 def _named(manifest: Manifest) -> Ref:
@@ -529,41 +493,6 @@ def _selector(labels: dict[str, str] | None) -> str | None:
     return ",".join(f"{name}={value}" if value else name for name, value in (labels or {}).items()) or None
 
 
-def _tidy(kind: str, manifest: Manifest) -> Manifest:
-    """With kind and version, which items of a list lack, and without the record of field managers, which is long."""
-    metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
-    return {"apiVersion": RESOURCES[kind].api_version, "kind": kind, **manifest, "metadata": metadata}
-
-
-def _remember(told: dict[Ref, Manifest], change: Change) -> Change:
-    ref = Ref.of(change.manifest)
-    if change.type == "DELETED":
-        told.pop(ref, None)
-    else:
-        told[ref] = _outline(change.manifest)
-    return change
-
-
-def _outline(manifest: Manifest) -> Manifest:
-    """What a reader must know of an object that it missed the end of; all of it would fill the memory."""
-    kept = ("name", "namespace", "uid", "resourceVersion", "labels", "ownerReferences")
-    metadata = {name: value for name, value in manifest["metadata"].items() if name in kept}
-    return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": metadata}
-
-
-def _differences(told: dict[Ref, Manifest], listed: list[Manifest]) -> Iterator[Change]:
-    """What a reader missed between two lists; everything, at first. A recreated object is one gone and one added."""
-    now = {Ref.of(manifest): manifest for manifest in listed}
-    for ref, before in list(told.items()):
-        if ref not in now or now[ref]["metadata"]["uid"] != before["metadata"]["uid"]:
-            yield _remember(told, Change("DELETED", before))
-    for ref, manifest in now.items():
-        if ref not in told:
-            yield _remember(told, Change("ADDED", manifest))
-        elif told[ref]["metadata"]["resourceVersion"] != manifest["metadata"]["resourceVersion"]:
-            yield _remember(told, Change("MODIFIED", manifest))
-
-
 def _event(ref: Ref, uid: str, event: EventOrder, now: datetime) -> Manifest:
     stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     namespace = ref.namespace or "default"
@@ -588,53 +517,3 @@ def _event(ref: Ref, uid: str, event: EventOrder, now: datetime) -> Manifest:
         "lastTimestamp": stamp,
         "source": {"component": FIELD_MANAGER},
     }
-
-
-def _decoded(data: bytes) -> Manifest:
-    """A JSON object; what is none (a proxy's error page, say) becomes its message."""
-    try:
-        answer = json.loads(data)
-    except ValueError:
-        answer = None
-    return answer if isinstance(answer, dict) else {"message": data[:200].decode(errors="replace")}
-
-
-def _error(status: int, answer: Manifest, headers: Any) -> ClusterError:
-    """The API server's refusal as one of ours."""
-    message = str(answer.get("message") or f"HTTP status {status}")
-    if status == 401:
-        message = f"the API server does not accept these credentials ({message}); log in again or renew the token"
-    reason = str(answer.get("reason") or "")
-    match status:
-        case 404:
-            return _NotFound(message)
-        case 409:
-            return Conflict(message)
-        case 422 if _is_about_uid(answer):
-            return Conflict(message)
-        case 410:
-            return _Expired(message)
-        case 429:
-            return Throttled(message, retry_after_seconds=_seconds(headers.get("Retry-After")))
-        case _ if status < 500:
-            return ClusterError(message, reason=reason or "BadRequest")
-    return ClusterError(f"the API server failed: {message}")
-
-
-def _is_about_uid(answer: Manifest) -> bool:
-    """Another incarnation, which some kinds report as an invalid change of an immutable field."""
-    causes = (answer.get("details") or {}).get("causes") or []
-    return any(cause.get("field") == "metadata.uid" for cause in causes)
-
-
-def _unknown_to_server(kind: str, error: ClusterError) -> ClusterError:
-    hint = "; install the CRDs: kubectl apply -f crds/" if RESOURCES[kind].api_version == API_VERSION else ""
-    what = f"the API server does not know {kind} in {RESOURCES[kind].api_version}"
-    return ClusterError(f"{what} ({error}){hint}", reason="NotFound")
-
-
-def _seconds(retry_after: str | None) -> float:
-    try:
-        return max(0.0, float(retry_after or 1))
-    except ValueError:  # an HTTP date, which API servers do not send
-        return 1.0

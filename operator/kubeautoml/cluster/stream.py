@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TypeVar
 
 import urllib3
@@ -15,6 +16,14 @@ from kubeautoml.api.errors import ClusterError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+MOST_WAITING = 1000
+"""Items that may wait for their reader; then the thread waits, and the server with it."""
+
+SLICE_SECONDS = 0.005
+"""A reader that has so much to read lets the event loop do something else after this long."""
+
+_POLL_SECONDS = 0.01
 
 
 class Stream:
@@ -41,30 +50,50 @@ class Stream:
                 with contextlib.suppress(OSError, ValueError, RuntimeError, urllib3.exceptions.HTTPError):
                     self._response.shutdown()
 
-    async def run(self, produce: Callable[[Stream], Iterator[T]]) -> AsyncIterator[T]:
-        """Run `produce` in a thread and hand over what it yields; raises what it raises."""
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
-        failures: list[ClusterError] = []
+    async def run(self, produce: Callable[[Stream], Iterator[T]]) -> AsyncGenerator[T, None]:
+        """Run `produce` in a thread and hand over what it yields; raises what it raises.
 
-        def hand_over(item: tuple[T] | None) -> None:
+        However much comes, the loop has its turn in between, and a reader that is slow slows the thread.
+        """
+        loop = asyncio.get_running_loop()
+        waiting: deque[T] = deque()
+        woken = asyncio.Event()
+        failures: list[ClusterError] = []
+        has_ended = threading.Event()
+
+        def wake() -> None:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(queue.put_nowait, item)
+                loop.call_soon_threadsafe(woken.set)
 
         def work() -> None:
             try:
                 for item in produce(self):
+                    while len(waiting) >= MOST_WAITING and not self._stopped.wait(_POLL_SECONDS):
+                        pass
                     if self.is_stopped:
                         return
-                    hand_over((item,))
+                    waiting.append(item)
+                    if len(waiting) == 1:  # else the reader is at it, and sees this one, too
+                        wake()
             except ClusterError as error:
                 failures.append(error)
             finally:
-                hand_over(None)
+                has_ended.set()
+                wake()
 
         threading.Thread(target=work, name="kube-stream", daemon=True).start()
-        while (item := await queue.get()) is not None:
-            yield item[0]
+        while True:
+            await woken.wait()
+            woken.clear()
+            is_last = has_ended.is_set()
+            until = loop.time() + SLICE_SECONDS
+            while waiting:
+                yield waiting.popleft()
+                if loop.time() >= until:
+                    await asyncio.sleep(0)
+                    until = loop.time() + SLICE_SECONDS
+            if is_last:
+                break
         if failures:
             raise failures[0]
 
@@ -85,7 +114,6 @@ class Stream:
             # ValueError and AttributeError: the connection was shut while this thread was reading from it.
             if not self.is_stopped:
                 log.debug("stream broke", extra={"error": repr(error)})
-                self.wait(0.2)
         finally:
             with self._lock:
                 self._response = None
