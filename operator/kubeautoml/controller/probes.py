@@ -11,8 +11,7 @@ import asyncio
 import time
 from typing import Protocol
 
-from kubeautoml.controller.lease import LeaderElection
-from kubeautoml.controller.queue import Lane, Worker
+from kubeautoml.controller.queue import Lane
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -50,18 +49,40 @@ class Heart:
             self.lag_seconds = max(0.0, self._beat - planned)
 
 
+class Beats(Protocol):
+    """What the probes ask of a heart."""
+
+    def silence_seconds(self) -> float: ...
+
+
+class Moves(Protocol):
+    """What they ask of the worker."""
+
+    def why_stuck(self) -> str | None: ...
+
+    def overdue_seconds(self, lane: Lane) -> float: ...
+
+
 class WatchesJobs(Protocol):
-    """The watch of AutoMLJobs."""
+    """What they ask of the watch of AutoMLJobs."""
 
     @property
     def is_ready(self) -> bool: ...
 
 
 class WatchesChildren(Protocol):
-    """The watches of children and profiles."""
+    """What they ask of the watches of children and profiles."""
 
     @property
     def is_synced(self) -> bool: ...
+
+    def silence_seconds(self) -> float: ...
+
+
+class Contends(Protocol):
+    """What they ask of the election."""
+
+    def is_alive(self) -> bool: ...
 
     def silence_seconds(self) -> float: ...
 
@@ -71,11 +92,11 @@ class Probes:
 
     def __init__(
         self,
-        heart: Heart,
-        worker: Worker,
+        heart: Beats,
+        worker: Moves,
         jobs: WatchesJobs,
         children: WatchesChildren,
-        election: LeaderElection | None,
+        election: Contends | None,
     ) -> None:
         self._heart, self._worker, self._election = heart, worker, election
         self._jobs, self._children = jobs, children

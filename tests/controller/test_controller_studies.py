@@ -1,0 +1,201 @@
+"""Studies behind URLs: what a hanging server costs, what is kept in memory, and finding and deleting studies."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubeautoml.api.errors import ClusterError, StudyError
+from kubeautoml.api.metrics import Direction
+from kubeautoml.controller import studies as module
+from kubeautoml.controller.fence import Fence
+from kubeautoml.controller.studies import KEPT_SECONDS, KEPT_TRIALS, THREADS, Shelf, Studies
+from kubeautoml.study import create_study, open_study_storage
+
+NAME = "team-a/churn/u1"
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], Any]]:
+    """What opening a URL does; others are opened as always."""
+    openers: dict[str, Callable[[], Any]] = {}
+    real = Studies._open
+    monkeypatch.setattr(Studies, "_open", lambda self, url: openers[url]() if url in openers else real(self, url))
+    return openers
+
+
+def finished(url: str, name: str, trials: int = 1) -> None:
+    """A study with so many completed trials."""
+    study = create_study(open_study_storage(url), name, Direction.MAXIMIZE)
+    for number in range(trials):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        study.tell(trial, float(number))
+
+
+@pytest.mark.anyio
+async def test_a_study_server_that_hangs_costs_only_its_own_jobs(
+    opened: dict[str, Callable[[], Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its calls are given up, further ones fail at once, the loop turns, and studies elsewhere answer."""
+    monkeypatch.setattr(module, "CALL_SECONDS", 0.1)
+    monkeypatch.setattr(module, "REST_SECONDS", 0.0)
+    release, hanging = threading.Event(), 0
+
+    def hang() -> Any:
+        nonlocal hanging
+        hanging += 1
+        release.wait(60)
+        raise StudyError("released")
+
+    opened["grpc://hangs:1"] = hang
+    here = f"sqlite://{tmp_path}/study.db"
+    finished(here, NAME)
+    studies = Studies()
+    try:
+        slow = [studies.summary("grpc://hangs:1", f"team-a/job/{n}") for n in range(THREADS)]
+        given_up = await asyncio.gather(*slow, return_exceptions=True)
+        await asyncio.sleep(0.15)
+        with pytest.raises(StudyError) as at_once:
+            await studies.summary("grpc://hangs:1", "team-a/job/9")
+        summary = await studies.summary(here, NAME)
+    finally:
+        release.set()
+        studies.close()
+
+    assert all(isinstance(error, StudyError) for error in given_up), given_up
+    assert "did not answer within" in str(given_up[0])
+    assert "did not answer" in str(at_once.value)
+    assert summary is not None and summary.completed == 1
+
+
+@pytest.mark.anyio
+async def test_after_a_call_in_vain_others_do_not_wait_likewise(
+    opened: dict[str, Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand jobs would otherwise each hold a worker for the patience of a call."""
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.1)
+    tries = 0
+
+    def away() -> Any:
+        nonlocal tries
+        tries += 1
+        threading.Event().wait(0.06)
+        raise StudyError("study server did not answer for 0 s")
+
+    opened["grpc://away:1"] = away
+    studies = Studies()
+    errors = []
+    for number in range(20):
+        with pytest.raises(StudyError) as error:
+            await studies.summary("grpc://away:1", f"team-a/job/{number}")
+        errors.append(str(error.value))
+    studies.close()
+
+    assert set(errors) == {"study server did not answer for 0 s"}
+    assert tries < 3
+
+
+@pytest.mark.anyio
+async def test_a_damaged_study_does_not_close_its_url(tmp_path: Path) -> None:
+    """What fails at once says nothing about the others."""
+    url = f"sqlite://{tmp_path}/study.db"
+    finished(url, NAME)
+    studies = Studies()
+    with pytest.raises(StudyError, match="the study did not answer: ValueError: damaged"):
+        await studies._call("summary", url, _raise_damaged)
+
+    assert (await studies.summary(url, NAME)) is not None
+    studies.close()
+
+
+def _raise_damaged(storage: Any) -> None:
+    raise ValueError("damaged\nin several lines")
+
+
+@pytest.mark.anyio
+async def test_the_latest_study_of_a_job_is_found_by_its_name(tmp_path: Path) -> None:
+    """The newest that has a completed trial; neither a namesake in another namespace nor a longer name counts."""
+    url = f"sqlite://{tmp_path}/study.db"
+    for name, trials in (
+        ("team-a/churn/old", 2),
+        ("team-a/churn/new", 1),
+        ("team-a/churn/empty", 0),
+        ("team-a/churn-2/x", 1),
+        ("team-b/churn/x", 1),
+    ):
+        finished(url, name, trials)
+    studies = Studies()
+
+    found = [await studies.latest(url, namespace, "churn") for namespace in ("team-a", "team-b", "team-c")]
+    studies.close()
+
+    assert found == ["team-a/churn/new", "team-b/churn/x", None]
+
+
+@pytest.mark.anyio
+async def test_a_study_can_be_deleted_by_the_leader_only(tmp_path: Path) -> None:
+    """Reading needs no lease; a second deletion finds nothing and is fine."""
+    url, holds = f"sqlite://{tmp_path}/study.db", False
+    finished(url, NAME)
+    studies = Studies(fence=Fence(lambda: holds))
+
+    with pytest.raises(ClusterError) as error:
+        await studies.delete(url, NAME)
+    there = await studies.summary(url, NAME)
+    holds = True
+    deleted = [await studies.delete(url, NAME), await studies.delete(url, NAME)]
+    gone = await studies.summary(url, NAME)
+    studies.close()
+
+    assert error.value.reason == "NotLeading"
+    assert (there is not None, deleted, gone) == (True, [True, False], None)
+
+
+@pytest.mark.anyio
+async def test_what_is_kept_of_studies_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dropped study is read again when somebody asks, and its trials are all there."""
+    monkeypatch.setattr(module, "KEPT_TRIALS", 25)
+    url = f"sqlite://{tmp_path}/study.db"
+    names = [f"team-a/job-{n}/u" for n in range(6)]
+    for name in names:
+        finished(url, name, trials=10)
+    studies = Studies()
+    for name in names:
+        await studies.summary(url, name)
+    storage = studies._places[url]._storage
+    kept = sum(len(study.trials) for study in storage._studies.values())
+    numbers = len(storage._trial_id_to_study_id_and_number)
+
+    again = [await studies.summary(url, name) for name in names]
+    studies.close()
+
+    assert kept <= 25 and numbers <= 25
+    assert [summary.completed for summary in again if summary] == [10] * 6
+
+
+def test_the_shelf_drops_what_nobody_looked_at() -> None:
+    """Finished jobs are not looked at; the study in hand is kept however large it is."""
+    shelf = Shelf()
+
+    assert shelf.note(("u", "a"), 10, now=0) == []
+    assert shelf.note(("u", "b"), KEPT_TRIALS + 1, now=1) == [("u", "a")]
+    assert shelf.note(("u", "b"), KEPT_TRIALS + 2, now=2) == []
+    assert shelf.note(("u", "c"), 1, now=3) == [("u", "b")]
+    assert shelf.note(("u", "d"), 1, now=3 + KEPT_SECONDS) == [("u", "c")]
+
+
+def test_a_study_in_use_is_not_dropped() -> None:
+    """Another call reads it at this moment."""
+    shelf = Shelf()
+    shelf.note(("u", "a"), KEPT_TRIALS, now=0)
+
+    with shelf.in_use(("u", "a")):
+        during = shelf.note(("u", "b"), 5, now=1)
+
+    assert (during, shelf.note(("u", "b"), 6, now=2)) == ([], [("u", "a")])
