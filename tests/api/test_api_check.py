@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from factories import make_job, make_manifest, make_profile
 from kubeautoml.api.check import Problem, check_job, parse_job, problems
@@ -12,6 +13,7 @@ from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import ManifestError
 from kubeautoml.api.metrics import metrics_of
 from kubeautoml.api.objects import Manifest
+from kubeautoml.api.profile import AutoMLProfile, AutoMLProfileSpec, Locations
 
 
 def renamed(manifest: Manifest, path: str, new: str) -> Manifest:
@@ -26,6 +28,12 @@ def renamed(manifest: Manifest, path: str, new: str) -> Manifest:
 
 def edited(manifest: Manifest, field: str, value: Any) -> Manifest:
     return {**manifest, field: value}
+
+
+def node_terms(operator: str, *values: str) -> dict[str, Any]:
+    """Nodes whose size compares so."""
+    term = {"matchExpressions": [{"key": "size", "operator": operator, "values": list(values)}]}
+    return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
 
 
 FORM = [
@@ -103,6 +111,43 @@ FORM = [
         "apiVersion must be kubeautoml.dev/v1alpha1, got 'kubeautoml.dev/v1'; did you mean kubeautoml.dev/v1alpha1?",
     ),
     (edited(make_manifest(), "spec", None), "spec must be an object, got nothing"),
+    (
+        make_manifest(workers={"placement": {"tolerations": [{"value": "ml"}]}}),
+        "spec.workers.placement.tolerations[0]: key is required unless operator is Exists",
+    ),
+    (
+        make_manifest(workers={"placement": {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}}),
+        "spec.workers.placement.tolerations[0]: value must be left out when operator is Exists",
+    ),
+    (
+        make_manifest(workers={"placement": {"tolerations": [{"key": "a", "tolerationSeconds": 5}]}}),
+        "spec.workers.placement.tolerations[0]: effect must be NoExecute when tolerationSeconds is set",
+    ),
+    (
+        make_manifest(workers={"placement": {"nodeSelector": {"pool": "my pool"}}}),
+        "spec.workers.placement.nodeSelector.pool must be the value of a label: letters, digits, '-', '_' and '.', at most 63, "
+        "got 'my pool'",
+    ),
+    (
+        make_manifest(workers={"placement": {"affinity": {"nodeAffinity": node_terms("In")}}}),
+        "spec.workers.placement.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]"
+        ".matchExpressions[0]: values must have one or more entries when operator is In",
+    ),
+    (
+        make_manifest(workers={"placement": {"affinity": {"nodeAffinity": node_terms("Gt", "a")}}}),
+        "spec.workers.placement.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]"
+        ".matchExpressions[0]: values must be one whole number in quotes when operator is Gt",
+    ),
+    (
+        make_manifest(workers={"placement": {"affinity": {"podAffinity": {}}}}),
+        "spec.workers.placement.affinity.podAffinity is not a field of AutoMLJob; did you mean "
+        "spec.workers.placement.affinity.nodeAffinity?",
+    ),
+    (
+        make_manifest(workers={"placement": {"hostNetwork": True}}),
+        "spec.workers.placement.hostNetwork is not a field of AutoMLJob; known here: nodeSelector, tolerations, affinity, "
+        "topologySpreadConstraints, priorityClassName, runtimeClassName",
+    ),
     (["a", "list"], "the manifest must be an object, got a list"),
 ]
 
@@ -224,6 +269,7 @@ def test_what_makes_no_sense_is_refused_with_a_reason(spec: dict[str, Any], reas
     assert [(p.reason, p.message) for p in found] == [(reason, message)]
 
 
+GPU = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}
 LIMITS = [
     (
         {"limits": {"maxTrials": 50}},
@@ -253,26 +299,191 @@ LIMITS = [
         "(AutoMLProfile default, limits.maxResources.memory)",
     ),
     (
-        {"locations": {"dataPrefixes": ["s3://shop/", "s3://web/"]}},
-        {},
-        "spec.dataset.train.uri must begin with one of s3://shop/, s3://web/, got 's3://lake/churn.csv' "
-        "(AutoMLProfile default)",
+        {"limits": {"maxResources": {"cpu": "2"}}},
+        {"serving": {"resources": {"requests": {"cpu": "2500m"}}}},
+        "spec.serving.resources.requests.cpu must be at most 2, got '2500m' "
+        "(AutoMLProfile default, limits.maxResources.cpu)",
     ),
     (
-        {"locations": {"outputPrefixes": ["s3://safe/"]}},
-        {},
-        "spec.output.uri must begin with one of s3://safe/, got 's3://models' (AutoMLProfile default)",
+        {"limits": {"maxAccelerators": 4}},
+        {"workers": {"parallelism": 3, **GPU}},
+        "spec.workers.parallelism must be so that all workers together hold at most 4 accelerators (2 each), got 3 "
+        "(AutoMLProfile default, limits.maxAccelerators)",
+    ),
+    (
+        {"limits": {"maxAcceleratorSeconds": 600}},
+        {"workers": GPU},
+        "spec.budget.maxAcceleratorSeconds must be set and at most 600, got nothing "
+        "(AutoMLProfile default, limits.maxAcceleratorSeconds)",
+    ),
+    (
+        {"limits": {"maxTtlSecondsAfterFinished": 60}},
+        {"retention": {"ttlSecondsAfterFinished": 61}},
+        "spec.retention.ttlSecondsAfterFinished must be at most 60, got 61 "
+        "(AutoMLProfile default, limits.maxTtlSecondsAfterFinished)",
+    ),
+    (
+        {"allowedServiceAccountNames": ["trainer", "reader"]},
+        {"workers": {"serviceAccountName": "admin"}},
+        "spec.workers.serviceAccountName must be one of trainer, reader, got 'admin' "
+        "(AutoMLProfile default, allowedServiceAccountNames)",
+    ),
+    (
+        {"allowedPriorityClassNames": ["batch"]},
+        {"workers": {"placement": {"priorityClassName": "system-node-critical"}}},
+        "spec.workers.placement.priorityClassName must be one of batch, got 'system-node-critical' "
+        "(AutoMLProfile default, allowedPriorityClassNames)",
+    ),
+    (
+        {"allowedPriorityClassNames": ["batch"]},
+        {"serving": {"placement": {"priorityClassName": "high"}}},
+        "spec.serving.placement.priorityClassName must be one of batch, got 'high' "
+        "(AutoMLProfile default, allowedPriorityClassNames)",
     ),
 ]
 
 
 @pytest.mark.parametrize(("profile", "spec", "message"), LIMITS, ids=[m.split(" ")[0] for *_, m in LIMITS])
 def test_the_profile_s_limits_hold(profile: dict[str, Any], spec: dict[str, Any], message: str) -> None:
-    """The message names the limit and whose it is."""
+    """The message names field, rule, value, the limit, whose it is, and what to do."""
     (found,) = check_job(make_job(**spec), make_profile(**profile))
 
-    expected = Reason.LOCATION_NOT_ALLOWED if "locations" in profile else Reason.LIMIT_EXCEEDED
-    assert (found.message, found.reason) == (message, expected)
+    more = "; ask for less, or ask the platform team"
+    assert (found.message, found.reason) == (message + more, Reason.LIMIT_EXCEEDED)
+
+
+def test_what_the_profile_gives_by_default_is_within_its_limits() -> None:
+    """A job that asks for nothing is not refused for what it was given."""
+    profile = make_profile(
+        defaults={"parallelism": 2, "minParallelism": 5},
+        workerResources=GPU["resources"],
+        limits={"maxAccelerators": 4, "maxParallelism": 2, "maxResources": {"memory": "1Gi"}},
+    )
+
+    assert list(check_job(make_job(), profile)) == []
+
+
+LOCATIONS = [
+    # prefixes, URI, allowed
+    (["s3://lake"], "s3://lake/churn.csv", True),
+    (["s3://lake/"], "s3://lake/churn.csv", True),
+    (["s3://lake/"], "s3://lake", True),
+    (["s3://lake"], "s3://lake/a/*.parquet", True),
+    (["s3://lake/team-a"], "s3://lake/team-a/", True),
+    (["s3://other", "s3://lake"], "s3://lake/a", True),
+    (["S3://lake/"], "s3://lake/a", True),
+    (["file:///mnt/data"], "file:///mnt/data/a.csv", True),
+    ([], "s3://anywhere/a", True),
+    ([], "file:///etc/passwd", False),
+    (["s3://lake"], "s3://lake-evil/a", False),
+    (["s3://lake"], "s3://lakes/a", False),
+    (["s3://lake"], "s3://lak", False),
+    (["s3://lake"], "s3://lake*/a", False),
+    (["s3://lake"], "s3://lake@evil/a", False),
+    (["s3://lake"], "s3://lake.evil.example/a", False),
+    (["s3://lake/team-a/"], "s3://lake/team-a-secret/a", False),
+    (["s3://lake/team-a/"], "s3://lake/team-*/a", False),
+    (["s3://lake/team-a/"], "s3://lake/*/a", False),
+    (["s3://lake/team-a/"], "s3://lake/team-a/../team-b/a", False),
+    (["s3://lake/team-a/"], "s3://lake/team-b/a", False),
+    (["s3://lake/team-a/"], "s3://lake", False),
+    (["s3://lake"], "file:///lake/a", False),
+    (["s3://mnt"], "file:///mnt/a", False),
+    (["file:///mnt/data"], "file:///mnt/data/../secret", False),
+    (["file:///mnt/data"], "file:///mnt/data/%2e%2e/secret", False),
+    (["file:///mnt/data"], "file:///mnt/database", False),
+]
+
+
+@pytest.mark.parametrize(("prefixes", "uri", "is_allowed"), LOCATIONS, ids=[u for _, u, _ in LOCATIONS])
+def test_locations_are_whole_folders(prefixes: list[str], uri: str, is_allowed: bool) -> None:
+    """A prefix ends at a slash, nothing leads out of it, and file:// must be listed. For data and output alike."""
+    spec = AutoMLProfile.model_construct(metadata=make_profile().metadata, spec=_locations(prefixes))
+    job = make_job(dataset={"train": {"uri": uri}, "test": {"uri": uri}}, output={"uri": uri})
+
+    found = list(check_job(job, spec))
+
+    wrong = [] if is_allowed else ["spec.dataset.train.uri", "spec.dataset.test.uri", "spec.output.uri"]
+    assert [p.path for p in found] == wrong
+    assert {p.reason for p in found} <= {Reason.LOCATION_NOT_ALLOWED}
+
+
+def _locations(prefixes: list[str]) -> AutoMLProfileSpec:
+    """With prefixes that the schema would refuse, too."""
+    locations = Locations.model_construct(data_prefixes=prefixes, output_prefixes=prefixes)
+    return AutoMLProfileSpec().model_copy(update={"locations": locations})
+
+
+def test_a_location_that_is_not_allowed_is_told_with_those_that_are() -> None:
+    profile = make_profile(locations={"dataPrefixes": ["s3://shop/", "s3://web/"]})
+
+    (found,) = check_job(make_job(), profile)
+
+    assert found.message == (
+        "spec.dataset.train.uri must lie in one of s3://shop/, s3://web/, got 's3://lake/churn.csv' "
+        "(AutoMLProfile default, locations.dataPrefixes); choose another place, or ask the platform team"
+    )
+
+
+RESOURCES = [
+    (
+        {"limits": {"nvidia.com/gpu": "500m"}},
+        "spec.workers.resources.limits.nvidia.com/gpu must be a whole number, got '500m'",
+    ),
+    (
+        {"requests": {"nvidia.com/gpu": "1"}},
+        "spec.workers.resources.limits.nvidia.com/gpu is required, since accelerators and the like are limits; "
+        "move it there from requests",
+    ),
+    (
+        {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "2"}},
+        "spec.workers.resources.requests.nvidia.com/gpu must be the same as the limit (2), got '1'",
+    ),
+    (
+        {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}},
+        "spec.workers.resources.requests.memory must be at most the limit (1Gi), got '2Gi'",
+    ),
+    (
+        {"limits": {"gpu": "1"}},
+        "spec.workers.resources.limits.gpu: a resource must be one of cpu, memory, ephemeral-storage, or a name with a "
+        "domain such as nvidia.com/gpu, got 'gpu'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("resources", "message"), RESOURCES, ids=[m.split(" ")[0] for _, m in RESOURCES])
+def test_resources_that_no_pod_could_have_are_refused(resources: dict[str, Any], message: str) -> None:
+    """What the API server would say of the pods, after they were asked for, is said of the job."""
+    assert [p.message for p in check_job(make_job(workers={"resources": resources}), None)] == [message]
+
+
+def test_few_workers_are_fewer_than_all_of_them() -> None:
+    """Also when their number is the profile's."""
+    job = make_job(workers={"minParallelism": 3})
+
+    (found,) = check_job(job, make_profile(defaults={"parallelism": 2}))
+
+    assert found.message == "spec.workers.minParallelism must be at most parallelism (2), got 3"
+    assert list(check_job(job, make_profile(defaults={"parallelism": 3}))) == []
+
+
+PROFILES = [
+    ({"images": {"requireDigest": True, "trainer": "trainer:1"}}, "trainer must be named by digest"),
+    ({"images": {"requireDigest": True, "trainer": "t@sha256:1"}}, "server must be named by digest"),
+    ({"network": {"serverIngress": [{}]}}, "exactly one of cidr and labels"),
+    ({"network": {"egress": [{"to": [{"cidr": "10.0.0.0/8", "podLabels": {"a": "b"}}]}]}}, "exactly one of cidr"),
+    ({"network": {"egress": [{"ports": [0]}]}}, "greater than or equal to 1"),
+    ({"locations": {"dataPrefixes": ["s3://lake*"]}}, "String should match pattern"),
+    ({"locations": {"dataPrefixes": ["lake"]}}, "String should match pattern"),
+    ({"podSecurity": {"runAsUser": 0}}, "greater than or equal to 1"),
+    ({"study": {"url": "http://x"}}, "String should match pattern"),
+]
+
+
+@pytest.mark.parametrize(("spec", "message"), PROFILES)
+def test_a_profile_that_would_not_work_is_no_profile(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        make_profile(**spec)
 
 
 @pytest.mark.parametrize("name", ["my.job", "1st", "a" * 64])
@@ -288,21 +499,3 @@ def test_a_job_s_name_must_fit_its_service(name: str) -> None:
         f"(its Service is named after it), got '{name}'",
         Reason.INVALID_SPEC,
     )
-
-
-@pytest.mark.parametrize("uri", ["s3://lake/churn.csv", "s3://lake/a/*.parquet", "s3://lake"])
-@pytest.mark.parametrize("prefix", ["s3://lake", "s3://lake/"])
-def test_a_location_under_the_prefix_is_allowed(uri: str, prefix: str) -> None:
-    job = make_job(dataset={"train": {"uri": uri}})
-
-    assert list(check_job(job, make_profile(locations={"dataPrefixes": [prefix]}))) == []
-
-
-@pytest.mark.parametrize("uri", ["s3://lakes/churn.csv", "s3://lake/../secret/a.csv", "file:///lake/a.csv"])
-def test_a_location_beside_the_prefix_is_not(uri: str) -> None:
-    """A prefix ends at a slash, and nothing leads out of it."""
-    job = make_job(dataset={"train": {"uri": uri}})
-
-    (found,) = check_job(job, make_profile(locations={"dataPrefixes": ["s3://lake"]}))
-
-    assert found.reason is Reason.LOCATION_NOT_ALLOWED

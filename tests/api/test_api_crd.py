@@ -16,7 +16,7 @@ from kubeautoml.api.crd import KINDS, Kind, definition, main, render_crds
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.profile import AutoMLProfile
-from kubeautoml.plan.serving import model_object
+from kubeautoml.plan.model import model_object
 
 FOLDER = Path(__file__).resolve().parents[2] / "crds"
 KNOWN = {
@@ -199,7 +199,9 @@ BAD = {
     "spec.dataset.split: timeColumn is required when type is Time": {
         "dataset": {"train": {"uri": "s3://a"}, "split": {"type": "Time"}}
     },
-    "spec.workers.minParallelism: minParallelism must be at most parallelism": {"workers": {"minParallelism": 2}},
+    "spec.workers.minParallelism: minParallelism must be at most parallelism": {
+        "workers": {"parallelism": 1, "minParallelism": 2}
+    },
     "spec.serving.gate: exactly one of min and max must be set": {"serving": {"gate": {"metric": "RocAuc"}}},
     "spec.serving.autoscaling.minReplicas: minReplicas must be at most maxReplicas": {
         "serving": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}
@@ -266,5 +268,5 @@ def test_a_stored_profile_does_not_pin_images() -> None:
     """Else an upgraded operator would go on with the old images."""
     served = with_defaults({"metadata": {"name": "default"}}, schema_of("AutoMLProfile"))
 
-    assert served["spec"]["images"] == {"pullPolicy": "IfNotPresent"}
+    assert served["spec"]["images"] == {"pullPolicy": "IfNotPresent", "requireDigest": False}
     assert AutoMLProfile.model_validate(served) == make_profile()

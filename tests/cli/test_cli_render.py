@@ -59,7 +59,10 @@ def test_render_prints_what_kubectl_can_read(capsys: pytest.CaptureFixture[str])
     """YAML documents with apiVersion, kind and a name each, for a job from search to endpoint."""
     documents = list(yaml.safe_load_all(rendered(ROOT / "examples" / "titanic.yaml", capsys)))
 
-    assert [d["kind"] for d in documents] == ["Job", "Job", "AutoMLModel", "Deployment", "Service"]
+    assert [d["kind"] for d in documents] == [
+        *("NetworkPolicy", "Job", "Job", "AutoMLModel"),
+        *("NetworkPolicy", "Deployment", "Service"),
+    ]
     assert all(d["apiVersion"] and d["metadata"]["name"] for d in documents)
 
 

@@ -204,8 +204,11 @@ async def test_a_profile_that_breaks_a_rule_is_named(tmp_path: Path) -> None:
     profile = {"apiVersion": "kubeautoml.dev/v1alpha1", "kind": "AutoMLProfile", "metadata": {"name": "default"}}
     await cluster.put({**profile, "spec": {"limits": {"maxTrials": 0}}})
 
-    with pytest.raises(ManifestError, match=r"AutoMLProfile default: spec\.limits\.maxTrials: "):
-        await seen_by(cluster, tmp_path, make_manifest())
+    observed, _ = await seen_by(cluster, tmp_path, make_manifest())
+
+    assert observed.profile is None and not observed.profile_missing
+    assert observed.profile_error is not None
+    assert observed.profile_error.startswith("AutoMLProfile default: spec.limits.maxTrials: ")
 
 
 @pytest.mark.anyio
@@ -235,7 +238,7 @@ async def test_the_endpoint_is_looked_for_once_there_is_a_model(tmp_path: Path) 
     asked = {kind for verb, kind in cluster.calls if verb == "list"}
     after, _ = await seen_by(cluster, tmp_path, {**make_manifest(), "status": {"model": model}})
 
-    assert (before.children, asked) == ({}, {"Job", "AutoMLModel", "Pod"})
+    assert (before.children, asked) == ({}, {"Job", "AutoMLModel", "NetworkPolicy", "Pod"})
     assert set(after.children) == {Ref("Service", "team-a", "s")}
 
 

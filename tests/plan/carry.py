@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from factories import NOON, SETTINGS, make_job, make_summary, with_batch_condition
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.objects import Manifest, Ref
+from kubeautoml.api.problems import Problem
 from kubeautoml.api.profile import AutoMLProfile
 from kubeautoml.api.trials import StudyOrders, StudySummary
 from kubeautoml.plan import plan
@@ -24,6 +25,8 @@ class Stage:
     study: StudySummary | None = None
     profile: AutoMLProfile | None = None
     profile_missing: bool = False
+    profile_error: str | None = None
+    spec_problem: Problem | None = None
     study_error: str | None = None
     now: datetime = NOON
     settings: Settings = SETTINGS
@@ -35,7 +38,14 @@ class Stage:
     @property
     def observed(self) -> Observed:
         return Observed(
-            self.profile, self.profile_missing, dict(self.children), self.pods, self.study, self.study_error
+            profile=self.profile,
+            profile_missing=self.profile_missing,
+            profile_error=self.profile_error,
+            spec_problem=self.spec_problem,
+            children=dict(self.children),
+            pods=self.pods,
+            study=self.study,
+            study_error=self.study_error,
         )
 
     def one_pass(self) -> Plan:
@@ -50,6 +60,9 @@ class Stage:
             self.children.pop(ref, None)
         if self.study is not None:
             self.study = _written(self.study, todo.study)
+        if todo.model_status is not None:
+            ref, status = todo.model_status
+            self.children[ref] = {**self.children[ref], "status": status.model_dump(mode="json", by_alias=True)}
         self.job = self.job.model_copy(update={"status": todo.status})
         return todo
 
@@ -59,7 +72,8 @@ class Stage:
         while len(passes) < 10:
             before = self.job.status
             todo = self.one_pass()
-            if todo.status == before and not (todo.apply or todo.delete or todo.study or todo.events):
+            acts = todo.apply or todo.delete or todo.study or todo.events or todo.model_status
+            if todo.status == before and not acts:
                 return passes
             passes.append(todo)
         raise AssertionError(f"the planner does not come to rest: {passes[-1]}")

@@ -111,7 +111,7 @@ def test_the_first_limit_reached_ends_the_search(
     spec: dict[str, Any], study: StudySummary, used: BudgetUsed, end: BudgetEnd | None
 ) -> None:
     """Running trials count against maxTrials but must end first; preempted ones do not count."""
-    assert search_end(make_job(**spec), study, used, NOON) == end
+    assert search_end(make_job(**spec), study, used) == end
 
 
 def test_a_stop_of_ours_whose_limit_was_raised_is_no_end() -> None:
@@ -120,7 +120,7 @@ def test_a_stop_of_ours_whose_limit_was_raised_is_no_end() -> None:
 
     def end_after(ended_by: BudgetEnd) -> BudgetEnd | None:
         status = AutoMLJobStatus(budget_used=BudgetUsed(ended_by=ended_by))
-        return search_end(make_job(status=status, budget={"maxTrials": 9}), stopped, BudgetUsed(), NOON)
+        return search_end(make_job(status=status, budget={"maxTrials": 9}), stopped, BudgetUsed())
 
     assert end_after(BudgetEnd.MAX_TRIALS) is None
     assert end_after(BudgetEnd.INTERRUPTED) is BudgetEnd.INTERRUPTED

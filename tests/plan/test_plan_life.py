@@ -24,7 +24,7 @@ from factories import (
     make_running_trial,
     make_summary,
 )
-from kubeautoml.api.names import Component, finalizer_job_name, model_name, worker_job_name
+from kubeautoml.api.names import Component, finalizer_job_name, model_name, network_policy_name, worker_job_name
 from kubeautoml.api.objects import Ref
 from kubeautoml.api.trials import Failure
 from kubeautoml.plan import plan
@@ -34,6 +34,8 @@ from plan.carry import Stage
 WORKERS = Ref("Job", "team-a", worker_job_name("churn", UID))
 FINALIZER = Ref("Job", "team-a", finalizer_job_name("churn", UID))
 MODEL = Ref("AutoMLModel", "team-a", model_name("churn", UID, "v1"))
+POLICY = Ref("NetworkPolicy", "team-a", network_policy_name("churn", UID))
+SERVER_POLICY = Ref("NetworkPolicy", "team-a", "churn-server")
 SERVER = Ref("Deployment", "team-a", "churn-server")
 SERVICE = Ref("Service", "team-a", "churn-server")
 
@@ -97,7 +99,7 @@ LIFE: list[tuple[Callable[[Stage], object], dict[str, str], list[str], list[str]
             "Reconciling": "True Progressing",
             "Stalled": "False Working",
         },
-        [str(WORKERS)],
+        [str(POLICY), str(WORKERS)],
         ["WorkersCreated"],
         0,
     ),
@@ -110,7 +112,7 @@ LIFE: list[tuple[Callable[[Stage], object], dict[str, str], list[str], list[str]
     (
         model_is_stored,
         {"Succeeded": "True ModelTrained", "Ready": "Unknown Deploying"},
-        [str(MODEL), str(SERVER), str(SERVICE), "PodDisruptionBudget team-a/churn-server"],
+        [str(MODEL), str(SERVER_POLICY), str(SERVER), str(SERVICE), "PodDisruptionBudget team-a/churn-server"],
         ["ModelTrained"],
         100,
     ),
@@ -189,7 +191,7 @@ def test_workers_learn_the_limits_before_they_are_made() -> None:
     todo = plan(make_job(budget={"maxDurationSeconds": 60}), make_observed(), now=NOON, settings=SETTINGS)
 
     noon = NOON.timestamp()
-    assert [Ref.of(m) for m in todo.apply] == [WORKERS]
+    assert [Ref.of(m) for m in todo.apply] == [POLICY, WORKERS]
     assert todo.study.limits == make_limits(search_deadline=noon + 45, job_deadline=noon + 60, keep_trial_artifacts=5)
     assert todo.status.start_time == NOON
 
@@ -589,7 +591,7 @@ def test_without_serving_the_stored_model_is_ready() -> None:
     stage = finished()
 
     assert stage.conditions()["Ready"] == "True ModelStored"
-    assert stage.kinds() == sorted(f"{r.kind} {r.name}" for r in (WORKERS, FINALIZER, MODEL))
+    assert stage.kinds() == sorted(f"{r.kind} {r.name}" for r in (WORKERS, FINALIZER, MODEL, POLICY))
 
 
 def test_on_a_laptop_the_model_is_stored_and_the_command_named() -> None:
@@ -631,7 +633,7 @@ def test_serving_can_be_added_changed_and_taken_away() -> None:
     stage.edit(budget={"maxTrials": 3})
     stage.settle()
     assert stage.conditions()["Ready"] == "True ModelStored"
-    assert stage.kinds() == sorted(f"{r.kind} {r.name}" for r in (WORKERS, FINALIZER, MODEL))
+    assert stage.kinds() == sorted(f"{r.kind} {r.name}" for r in (WORKERS, FINALIZER, MODEL, POLICY))
     assert stage.job.status.serving is None
 
 
@@ -690,7 +692,7 @@ def test_after_its_time_to_live_pods_go_and_the_job_stays(has_failed: bool) -> N
     else:
         model_is_stored(stage)
     stage.settle()
-    kept = [k for k in stage.kinds() if not k.startswith("Job ")]
+    kept = [k for k in stage.kinds() if not k.startswith("Job ") and k != f"NetworkPolicy {POLICY.name}"]
     assert stage.look().wake_after == timedelta(seconds=100)
 
     stage.wait(100)

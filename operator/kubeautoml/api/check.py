@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -17,12 +16,16 @@ from pydantic_core import ErrorDetails
 from rapidfuzz import process
 
 from kubeautoml.api.conditions import Reason
+from kubeautoml.api.effective import parallelism
 from kubeautoml.api.errors import ManifestError
 from kubeautoml.api.job import URI_PATTERN, AutoMLJob, Parameter, SplitType
+from kubeautoml.api.limits import check_profile
 from kubeautoml.api.metrics import METRICS, TaskType, metrics_of
 from kubeautoml.api.names import JOB_NAME_PATTERN
 from kubeautoml.api.objects import Manifest
-from kubeautoml.api.profile import AutoMLProfile, Limits
+from kubeautoml.api.placement import CLASS_NAME_PATTERN, LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN
+from kubeautoml.api.problems import Problem, said, shown
+from kubeautoml.api.profile import AutoMLProfile, AutoMLProfileSpec
 from kubeautoml.api.values import (
     CAMEL_PATTERN,
     DECIMAL_PATTERN,
@@ -44,6 +47,9 @@ RULE_OF_PATTERN = {
     DNS_LABEL_PATTERN: "must be lower-case letters, digits and hyphens, with a letter or digit at both ends",
     CAMEL_PATTERN: "must be one word in CamelCase",
     URI_PATTERN: "must be a URI such as s3://bucket/key or file:///path",
+    LABEL_KEY_PATTERN: "must be the key of a label, such as pool or example.com/pool",
+    LABEL_VALUE_PATTERN: "must be the value of a label: letters, digits, '-', '_' and '.', at most 63",
+    CLASS_NAME_PATTERN: "must be the name of an object: lower-case letters, digits, '-' and '.'",
 }
 RULE_OF_TYPE = {
     "string_type": "must be text",
@@ -62,19 +68,6 @@ RULE_OF_TYPE = {
     "too_long": "must have at most {max_length} entries",
 }
 """Pydantic's kinds of error in this project's words."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One broken rule. `message` is a whole sentence with path, rule, value and, where known, what to do."""
-
-    path: str
-    rule: str
-    value: Any
-    message: str
-    reason: Reason = Reason.INVALID_SPEC
-    near: str | None = None
-    """Path of the field that a misspelt one probably means."""
 
 
 def parse_job(manifest: Manifest) -> AutoMLJob:
@@ -117,7 +110,7 @@ def _problem(error: ErrorDetails) -> Problem:
         rule = str(error["ctx"]["error"])
         return Problem(path, rule, value, f"{path}: {rule}")
     rule = _rule(error)
-    return Problem(path, rule, value, f"{path} {rule}, got {_shown(value)}{_advice(error)}")
+    return Problem(path, rule, value, f"{path} {rule}, got {shown(value)}{_advice(error)}")
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
@@ -205,18 +198,6 @@ def _advice(error: ErrorDetails) -> str:
     return f"; did you mean {near}?" if near else ""
 
 
-def _shown(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "a list"
-    return repr(value) if not isinstance(value, str) else f"'{value[:80]}'"
-
-
 def check_job(job: AutoMLJob, profile: AutoMLProfile | None) -> Iterator[Problem]:
     """Broken rules of meaning, the most telling first."""
     yield from _check_name(job)
@@ -225,21 +206,17 @@ def check_job(job: AutoMLJob, profile: AutoMLProfile | None) -> Iterator[Problem
     yield from _check_columns(job)
     yield from _check_search(job)
     yield from _check_budget(job)
-    yield from _check_workers_and_serving(job)
+    yield from _check_workers_and_serving(job, profile)
+    yield from _check_resources(job)
     if profile is not None:
-        yield from _check_limits(job, profile.spec.limits)
-        yield from _check_locations(job, profile)
-
-
-def _said(path: str, rule: str, value: Any, *, more: str = "", reason: Reason = Reason.INVALID_SPEC) -> Problem:
-    return Problem(path, rule, value, f"{path} {rule}, got {_shown(value)}{more}", reason)
+        yield from check_profile(job, profile)
 
 
 def _check_name(job: AutoMLJob) -> Iterator[Problem]:
     name = job.metadata.name
     if len(name) > 63 or not re.fullmatch(JOB_NAME_PATTERN, name):
         rule = "must be at most 63 lower-case letters, digits and hyphens, beginning with a letter (its Service is named after it)"
-        yield _said("metadata.name", rule, name)
+        yield said("metadata.name", rule, name)
 
 
 def _check_metric(job: AutoMLJob) -> Iterator[Problem]:
@@ -255,13 +232,13 @@ def _check_metric(job: AutoMLJob) -> Iterator[Problem]:
         words = f"must be a metric that fits {job.spec.task.type}: {', '.join(fitting)}"
         near = _nearest(name, fitting) if name not in METRICS else None
         more = f"; did you mean {near}?" if near else ""
-        yield _said(path, words, name, more=more, reason=Reason.UNFITTING_METRIC)
+        yield said(path, words, name, more=more, reason=Reason.UNFITTING_METRIC)
 
 
 def _check_task(job: AutoMLJob) -> Iterator[Problem]:
     task = job.spec.task
     if task.positive_class is not None and task.type is not TaskType.TABULAR_CLASSIFICATION:
-        yield _said(
+        yield said(
             "spec.task.positiveClass", f"must be left out for {task.type}, which has no classes", task.positive_class
         )
 
@@ -275,9 +252,9 @@ def _check_columns(job: AutoMLJob) -> Iterator[Problem]:
     }
     for path, column in roles.items():
         if column == target:
-            yield _said(path, "must be another column than spec.task.target", column)
+            yield said(path, "must be another column than spec.task.target", column)
     if target in dataset.columns.ignore:
-        yield _said("spec.dataset.columns.ignore", "must not hold the target", target)
+        yield said("spec.dataset.columns.ignore", "must not hold the target", target)
     needs = {SplitType.GROUP: ("groupColumn", dataset.split.group_column)}
     needs[SplitType.TIME] = ("timeColumn", dataset.split.time_column)
     if dataset.split.type in needs and needs[dataset.split.type][1] is None:
@@ -285,16 +262,16 @@ def _check_columns(job: AutoMLJob) -> Iterator[Problem]:
         message = f"spec.dataset.split.{name} is required when split.type is {dataset.split.type}"
         yield Problem(f"spec.dataset.split.{name}", "is required", None, message)
     if dataset.split.type is SplitType.STRATIFIED and job.spec.task.type is not TaskType.TABULAR_CLASSIFICATION:
-        yield _said("spec.dataset.split.type", "must be another than Stratified for numbers", dataset.split.type.value)
+        yield said("spec.dataset.split.type", "must be another than Stratified for numbers", dataset.split.type.value)
     if not 0.05 <= float(dataset.split.test_fraction) <= 0.5:
-        yield _said("spec.dataset.split.testFraction", 'must be between "0.05" and "0.5"', dataset.split.test_fraction)
+        yield said("spec.dataset.split.testFraction", 'must be between "0.05" and "0.5"', dataset.split.test_fraction)
 
 
 def _check_search(job: AutoMLJob) -> Iterator[Problem]:
     families = job.spec.search.families
     both = sorted(set(families.include) & set(families.exclude))
     if both:
-        yield _said("spec.search.families", "must not include and exclude the same family", both[0])
+        yield said("spec.search.families", "must not include and exclude the same family", both[0])
     for i, parameter in enumerate(job.spec.search.parameters):
         yield from _check_range(f"spec.search.parameters[{i}]", parameter)
 
@@ -305,83 +282,60 @@ def _check_range(path: str, parameter: Parameter) -> Iterator[Problem]:
             continue
         low, high = float(given.min), float(given.max)
         if low > high:
-            yield _said(f"{path}.{kind}.min", f"must be at most max ({given.max})", given.min)
+            yield said(f"{path}.{kind}.min", f"must be at most max ({given.max})", given.min)
         elif given.log and low <= 0:
-            yield _said(f"{path}.{kind}.min", "must be above 0 when log is true", given.min)
+            yield said(f"{path}.{kind}.min", "must be above 0 when log is true", given.min)
 
 
 def _check_budget(job: AutoMLJob) -> Iterator[Problem]:
     seconds = job.spec.budget.max_duration_seconds
     if seconds is not None and seconds < MIN_DURATION_SECONDS:
         rule = f"must be at least {MIN_DURATION_SECONDS}, or no trial can be run"
-        yield _said("spec.budget.maxDurationSeconds", rule, seconds, reason=Reason.NO_TRIAL_POSSIBLE)
+        yield said("spec.budget.maxDurationSeconds", rule, seconds, reason=Reason.NO_TRIAL_POSSIBLE)
 
 
-def _check_workers_and_serving(job: AutoMLJob) -> Iterator[Problem]:
+def _check_workers_and_serving(job: AutoMLJob, profile: AutoMLProfile | None) -> Iterator[Problem]:
     workers, serving = job.spec.workers, job.spec.serving
-    if workers.min_parallelism is not None and workers.min_parallelism > workers.parallelism:
-        rule = f"must be at most parallelism ({workers.parallelism})"
-        yield _said("spec.workers.minParallelism", rule, workers.min_parallelism)
+    count = parallelism(job, profile.spec if profile else AutoMLProfileSpec())
+    if workers.min_parallelism is not None and workers.min_parallelism > count:
+        rule = f"must be at most parallelism ({count})"
+        yield said("spec.workers.minParallelism", rule, workers.min_parallelism)
     scaling = serving.autoscaling if serving else None
     if scaling is not None and scaling.min_replicas > scaling.max_replicas:
         rule = f"must be at most maxReplicas ({scaling.max_replicas})"
-        yield _said("spec.serving.autoscaling.minReplicas", rule, scaling.min_replicas)
+        yield said("spec.serving.autoscaling.minReplicas", rule, scaling.min_replicas)
 
 
-def _check_limits(job: AutoMLJob, limits: Limits) -> Iterator[Problem]:
-    spec = job.spec
-    replicas = None
-    if spec.serving is not None:
-        scaling = spec.serving.autoscaling
-        replicas = scaling.max_replicas if scaling else spec.serving.replicas
-    asked = (
-        ("spec.workers.parallelism", spec.workers.parallelism, "maxParallelism", limits.max_parallelism),
-        ("spec.budget.maxTrials", spec.budget.max_trials, "maxTrials", limits.max_trials),
-        ("spec.serving.replicas", replicas, "maxReplicas", limits.max_replicas),
-    )
-    for path, value, name, limit in asked:
-        if limit is not None and value is not None and value > limit:
-            yield _over(path, f"must be at most {limit}", value, f"limits.{name}", job)
-    duration, limit = spec.budget.max_duration_seconds, limits.max_duration_seconds
-    if limit is not None and (duration is None or duration > limit):
-        yield _over(
-            "spec.budget.maxDurationSeconds",
-            f"must be set and at most {limit}",
-            duration,
-            "limits.maxDurationSeconds",
-            job,
-        )
-    for side in ("requests", "limits"):
-        for resource, quantity in getattr(spec.workers.resources, side).items():
-            most = limits.max_resources.get(resource)
-            if most is not None and quantity_number(quantity) > quantity_number(most):
-                path = f"spec.workers.resources.{side}.{resource}"
-                yield _over(path, f"must be at most {most}", quantity, f"limits.maxResources.{resource}", job)
+NATIVE_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
 
-def _over(path: str, rule: str, value: Any, limit: str, job: AutoMLJob) -> Problem:
-    more = f" (AutoMLProfile {job.spec.profile_ref.name}, {limit})"
-    return _said(path, rule, value, more=more, reason=Reason.LIMIT_EXCEEDED)
+def _check_resources(job: AutoMLJob) -> Iterator[Problem]:
+    """What an API server would say of the pods, said of the job."""
+    asked = [("spec.workers.resources", job.spec.workers.resources)]
+    asked += [("spec.serving.resources", job.spec.serving.resources)] if job.spec.serving else []
+    for path, resources in asked:
+        for side, amounts in (("requests", resources.requests), ("limits", resources.limits)):
+            for name, quantity in amounts.items():
+                yield from _check_resource(f"{path}.{side}.{name}", name, quantity)
+        for name, request in resources.requests.items():
+            limit = resources.limits.get(name)
+            if "/" in name and limit is None:
+                message = f"{path}.limits.{name} is required, since accelerators and the like are limits; move it there from requests"
+                yield Problem(f"{path}.limits.{name}", REQUIRED, None, message)
+            elif limit is not None and _is_request_wrong(name, request, limit):
+                rule = f"must be {'the same as' if '/' in name else 'at most'} the limit ({limit})"
+                yield said(f"{path}.requests.{name}", rule, request)
 
 
-def _check_locations(job: AutoMLJob, profile: AutoMLProfile) -> Iterator[Problem]:
-    dataset, allowed = job.spec.dataset, profile.spec.locations
-    asked = [("spec.dataset.train.uri", dataset.train.uri, allowed.data_prefixes)]
-    if dataset.test is not None:
-        asked.append(("spec.dataset.test.uri", dataset.test.uri, allowed.data_prefixes))
-    asked.append(("spec.output.uri", job.spec.output.uri, allowed.output_prefixes))
-    for path, uri, prefixes in asked:
-        if prefixes and not any(_is_within(uri, p) for p in prefixes):
-            more = f" (AutoMLProfile {profile.metadata.name})"
-            yield _said(
-                path,
-                f"must begin with one of {', '.join(prefixes)}",
-                uri,
-                more=more,
-                reason=Reason.LOCATION_NOT_ALLOWED,
-            )
+def _check_resource(path: str, name: str, quantity: str) -> Iterator[Problem]:
+    if "/" in name:
+        if not quantity.isdecimal():
+            yield said(path, "must be a whole number", quantity)
+    elif name not in NATIVE_RESOURCES and not name.startswith("hugepages-"):
+        rule = f"must be one of {', '.join(NATIVE_RESOURCES)}, or a name with a domain such as nvidia.com/gpu"
+        yield Problem(path, rule, name, f"{path}: a resource {rule}, got '{name[:80]}'")
 
 
-def _is_within(uri: str, prefix: str) -> bool:
-    """Whether a URI lies under a prefix: s3://lake allows s3://lake/a, not s3://lakes/a nor s3://lake/../b."""
-    return ".." not in uri.split("/") and f"{uri}/".startswith(f"{prefix.rstrip('/')}/")
+def _is_request_wrong(name: str, request: str, limit: str) -> bool:
+    asked, most = quantity_number(request), quantity_number(limit)
+    return asked != most if "/" in name else asked > most

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     SPEC_VALID = "SpecValid"
     INVALID_SPEC = "InvalidSpec"
     PROFILE_NOT_FOUND = "ProfileNotFound"
+    PROFILE_INVALID = "ProfileInvalid"
     UNFITTING_METRIC = "UnfittingMetric"
     LIMIT_EXCEEDED = "LimitExceeded"
     LOCATION_NOT_ALLOWED = "LocationNotAllowed"
@@ -80,6 +81,9 @@ class Reason(StrEnum):
     GATE_NOT_PASSED = "GateNotPassed"
     MODEL_STORED = "ModelStored"
     NO_MODEL = "NoModel"
+    # Ready, of a model
+    SERVED = "Served"
+    STORED = "Stored"
     # Reconciling, Stalled
     PROGRESSING = "Progressing"
     IDLE = "Idle"

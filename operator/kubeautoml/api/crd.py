@@ -25,7 +25,8 @@ from kubeautoml.api.kinds import GROUP, VERSION
 from kubeautoml.api.model import AutoMLModel
 from kubeautoml.api.names import JOB_NAME_PATTERN
 from kubeautoml.api.objects import Manifest
-from kubeautoml.api.profile import AutoMLProfile
+from kubeautoml.api.placement import LabelRequirement, NodeRequirement, Toleration
+from kubeautoml.api.profile import DIGEST, AutoMLProfile, Images, NetworkPeer
 
 Schema = dict[str, Any]
 
@@ -137,6 +138,18 @@ IMMUTABLE: dict[str, tuple[str, ...]] = {
 }
 """Fields that cannot change, by model. They always have a default or are required, so that the rule can compare them."""
 
+_VALUES = (
+    Rule(
+        "!(self.operator in ['In', 'NotIn']) || (has(self.values) && size(self.values) > 0)",
+        "values must have one or more entries when operator is In or NotIn",
+        "values",
+    ),
+    Rule(
+        "!(self.operator in ['Exists', 'DoesNotExist']) || !has(self.values) || size(self.values) == 0",
+        "values must be left out when operator is Exists or DoesNotExist",
+        "values",
+    ),
+)
 _ONE_OF_THREE = "(has(self.float) ? 1 : 0) + (has(self.int) ? 1 : 0) + (has(self.categorical) ? 1 : 0) == 1"
 
 RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
@@ -167,12 +180,52 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
     ),
     Workers: (
         Rule(
-            "!has(self.minParallelism) || self.minParallelism <= self.parallelism",
+            "!has(self.minParallelism) || !has(self.parallelism) || self.minParallelism <= self.parallelism",
             "minParallelism must be at most parallelism",
             "minParallelism",
         ),
     ),
     Gate: (Rule("has(self.min) != has(self.max)", "exactly one of min and max must be set"),),
+    Toleration: (
+        Rule(
+            "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
+            "key is required unless operator is Exists",
+            "key",
+        ),
+        Rule(
+            "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+            "value must be left out when operator is Exists",
+            "value",
+        ),
+        Rule(
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            "effect must be NoExecute when tolerationSeconds is set",
+            "effect",
+        ),
+    ),
+    NodeRequirement: (
+        *_VALUES,
+        Rule(
+            "!(self.operator in ['Gt', 'Lt']) || (has(self.values) && size(self.values) == 1)",
+            "values must be one whole number in quotes when operator is Gt or Lt",
+            "values",
+        ),
+    ),
+    LabelRequirement: _VALUES,
+    Images: (
+        Rule(
+            f"!has(self.requireDigest) || !self.requireDigest || (has(self.trainer) && self.trainer.contains('{DIGEST}')"
+            f" && has(self.server) && self.server.contains('{DIGEST}'))",
+            "trainer and server must be named by digest (image@sha256:...) when requireDigest is true",
+        ),
+    ),
+    NetworkPeer: (
+        Rule(
+            "has(self.cidr) != ((has(self.namespaceLabels) && size(self.namespaceLabels) > 0)"
+            " || (has(self.podLabels) && size(self.podLabels) > 0))",
+            "exactly one of cidr and labels (namespaceLabels, podLabels) must be set",
+        ),
+    ),
     Autoscaling: (
         Rule("self.minReplicas <= self.maxReplicas", "minReplicas must be at most maxReplicas", "minReplicas"),
     ),
@@ -313,7 +366,9 @@ class _Builder:
             if node["items"].get("$ref") == "#/$defs/Condition":
                 schema |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
         if node["type"] == "object":
-            schema["additionalProperties"] = self._value(node["additionalProperties"], with_defaults=with_defaults)
+            # a CRD has no word for the form of keys; the planner checks them
+            inner = node.get("additionalProperties") or next(iter(node["patternProperties"].values()))
+            schema["additionalProperties"] = self._value(inner, with_defaults=with_defaults)
         return {**schema, **_description(node)}
 
     def _referenced(self, ref: str, with_defaults: bool) -> Schema:

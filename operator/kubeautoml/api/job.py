@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, model_validator
 from kubeautoml.api.conditions import Condition
 from kubeautoml.api.kinds import ApiVersion, ObjectMeta
 from kubeautoml.api.metrics import TaskType
+from kubeautoml.api.placement import Placement
 from kubeautoml.api.values import (
     ApiModel,
     CamelName,
@@ -18,11 +19,13 @@ from kubeautoml.api.values import (
     DecimalString,
     LocalRef,
     ObjectName,
-    Placement,
     Resources,
 )
 
 URI_PATTERN = r"^(s3|file)://.+$"
+MAX_ACCEPTED_SPEC = 6 * 1024
+"""Characters of status.acceptedSpec: a part of the 32 KiB that an object may have. A longer one is not kept."""
+
 Uri = Annotated[str, StringConstraints(pattern=URI_PATTERN, max_length=1024)]
 """s3://bucket/key, or file:///path for local runs and for volumes that the profile mounts."""
 
@@ -279,7 +282,7 @@ class Budget(ApiModel):
     max_duration_seconds: Annotated[int, Field(ge=1, le=30 * 86400)] | None = None
     """Wall time of the whole job, from its start to the finished model."""
     max_accelerator_seconds: Annotated[int, Field(ge=1)] | None = None
-    """Seconds of accelerators, summed over pods."""
+    """Seconds of accelerators, summed over workers and finalizer, from the start of a pod to its end."""
     target_value: DecimalString | None = None
     """Score that is good enough."""
     max_failed_trials: Annotated[int, Field(ge=1, le=100_000)] = 10
@@ -291,14 +294,14 @@ class Budget(ApiModel):
 class Workers(ApiModel):
     """The pods that run trials."""
 
-    parallelism: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Workers at the same time; may be changed while running."""
+    parallelism: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Workers at the same time; may be changed while running. Default from the profile, else 1."""
     min_parallelism: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Fewest workers that are worth starting, where a queue (Kueue) admits jobs."""
+    """Fewest workers that are worth starting, where a queue (Kueue) admits jobs; default from the profile."""
     resources: Resources = Field(default_factory=Resources)
-    """Compute resources of one worker; default from the profile."""
+    """Compute resources of one worker; what it does not name comes from the profile."""
     placement: Placement = Field(default_factory=Placement)
-    """Where workers may run; default from the profile."""
+    """Where workers and the finalizer may run; default from the profile, and what the profile enforces comes on top."""
     service_account_name: ObjectName | None = None
     """Service account of the pods, for cloud storage identities; default from the profile."""
 
@@ -348,7 +351,9 @@ class Serving(ApiModel):
     protocol: Literal["OpenInferenceV2"] = "OpenInferenceV2"
     """Open Inference Protocol v2; /v1/predict with plain JSON records is always there beside it."""
     resources: Resources = Field(default_factory=Resources)
-    """Compute resources of one server; default from the profile."""
+    """Compute resources of one server; what it does not name comes from the profile."""
+    placement: Placement = Field(default_factory=Placement)
+    """Where servers may run; default from the profile, and what the profile enforces comes on top."""
     gate: Gate | None = None
     """What the model must reach on the hold-out to be served."""
     autoscaling: Autoscaling | None = None
@@ -427,7 +432,7 @@ class BudgetUsed(ApiModel):
     duration_seconds: int = 0
     """Wall time, without the time it was suspended."""
     accelerator_seconds: int = 0
-    """Accelerator seconds, summed over pods."""
+    """Accelerator seconds, summed over workers and finalizer."""
     ended_by: str | None = None
     """Limit that ended the search, such as MaxTrials."""
 
@@ -498,13 +503,13 @@ class AutoMLJobStatus(ApiModel):
     conditions: tuple[Condition, ...] = ()
     """Accepted, DataReady, Admitted, Succeeded, Ready, Reconciling, Stalled."""
     start_time: datetime | None = None
-    """When the first worker was asked for."""
+    """When the first worker was asked for; moved when the clock is set back, so that the time used stays true."""
     completion_time: datetime | None = None
     """When the job succeeded or failed."""
     suspended_seconds: int = 0
-    """Wall time spent suspended, which no budget counts."""
+    """Wall time spent suspended or waiting in a queue, which no budget counts."""
     suspended_since: datetime | None = None
-    """When the current suspension began."""
+    """When the current suspension, or wait in a queue, began."""
     progress_percentage: Annotated[int, Field(ge=0, le=100)] = 0
     """Share of the budget that is used, in percent; 100 when the job ended."""
     trials: TrialCounts = Field(default_factory=TrialCounts)
@@ -521,6 +526,9 @@ class AutoMLJobStatus(ApiModel):
     """The model that came out."""
     serving: ServingStatus | None = None
     """The endpoint."""
+    accepted_spec: Annotated[str, StringConstraints(max_length=MAX_ACCEPTED_SPEC)] | None = None
+    """The part of the spec that may be edited as it was when it was last accepted, as JSON: what goes on running while a
+    later edit is refused."""
 
 
 class AutoMLJob(ApiModel):

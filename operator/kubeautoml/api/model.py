@@ -61,7 +61,7 @@ class AutoMLModelStatus(ApiModel):
     observed_generation: int = 0
     """metadata.generation this status describes."""
     conditions: tuple[Condition, ...] = ()
-    """Ready: a server answers with this version."""
+    """Ready: a server answers with this version (Served), or it is stored and nobody asked for a server (Stored)."""
 
 
 class AutoMLModel(ApiModel):

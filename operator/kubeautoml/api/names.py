@@ -15,6 +15,14 @@ LABEL_JOB_UID = f"{GROUP}/job-uid"
 LABEL_COMPONENT = f"{GROUP}/component"
 LABEL_MODEL_VERSION = f"{GROUP}/model-version"
 ANNOTATION_DIGEST = f"{GROUP}/applied-digest"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
+QUEUE_MIN_ANNOTATION = "kueue.x-k8s.io/job-min-parallelism"
+"""What Kueue reads on a batch Job: the LocalQueue and the WorkloadPriorityClass, which an AutoMLJob carries as labels, and the
+fewest pods that are worth admitting."""
+
+ANNOTATION_PARALLELISM = f"{GROUP}/parallelism"
+"""Workers that were asked for; a queue may have admitted fewer."""
 ANNOTATION_TRIALS = f"{GROUP}/trials-before"
 
 JOB_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
@@ -83,6 +91,11 @@ def finalizer_job_name(job: str, uid: str) -> str:
 def server_name(job: str) -> str:
     """Deployment, Service and all else of the endpoint: stable over versions, since clients hold its address."""
     return child_name(job, "server")
+
+
+def network_policy_name(job: str, uid: str) -> str:
+    """The NetworkPolicy of workers and finalizer; that of the servers is named like them."""
+    return child_name(job, f"{short_hash(uid)[:5]}-training")
 
 
 def model_name(job: str, uid: str, version: str) -> str:

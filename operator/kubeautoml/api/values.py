@@ -50,21 +50,6 @@ class LocalRef(ApiModel):
     """Name of the object."""
 
 
-class Toleration(ApiModel):
-    """Lets pods run on nodes with a matching taint; as in a pod's spec."""
-
-    key: str | None = None
-    """Taint key; empty with operator Exists matches every taint."""
-    operator: Annotated[str, StringConstraints(pattern="^(Exists|Equal)$")] = "Equal"
-    """Exists or Equal."""
-    value: str | None = None
-    """Taint value, for Equal."""
-    effect: Annotated[str, StringConstraints(pattern="^(NoSchedule|PreferNoSchedule|NoExecute)$")] | None = None
-    """NoSchedule, PreferNoSchedule or NoExecute; absent matches all."""
-    toleration_seconds: Annotated[int, Field(ge=0)] | None = None
-    """Seconds a pod stays after a NoExecute taint appears."""
-
-
 class Resources(ApiModel):
     """Compute resources of one pod; as in a container's spec."""
 
@@ -72,19 +57,6 @@ class Resources(ApiModel):
     """What the scheduler reserves, such as {cpu: "2", memory: 4Gi}."""
     limits: dict[str, Quantity] = Field(default_factory=dict, max_length=16)
     """What the pod may use at most; accelerators such as nvidia.com/gpu go here."""
-
-
-class Placement(ApiModel):
-    """Where pods may run: a typed subset of the pod spec."""
-
-    node_selector: dict[str, str] = Field(default_factory=dict, max_length=16)
-    """Labels a node must have."""
-    tolerations: list[Toleration] = Field(default_factory=list, max_length=16)
-    """Taints that are tolerated."""
-    priority_class_name: str | None = None
-    """PriorityClass of the pods."""
-    runtime_class_name: str | None = None
-    """RuntimeClass of the pods."""
 
 
 _SUFFIXES = {

@@ -202,8 +202,9 @@ class LocalRun:
         self._screen.say(f"going on with the study of an earlier run ({done} completed trials)")
 
 
-_LOCAL: dict[str, Any] = {"status_interval_seconds": 1.0, "status_trials": 1, "keeps_all_trials": True}
-"""On one machine nobody else pays for status updates, a person is watching, and a larger budget goes on with all trials."""
+_LOCAL: dict[str, Any] = {"status_interval_seconds": 1.0, "status_trials": 1, "keeps_all_trials": True, "queueing_enabled": False}
+"""On one machine nobody else pays for status updates, a person is watching, a larger budget goes on with all trials, and no
+Kueue admits anything."""
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from datetime import datetime
 from kubeautoml.api.conditions import Condition, ConditionStatus, ConditionType, Reason, set_condition
 from kubeautoml.api.errors import ClusterError, Conflict, KubeAutoMLError, ManifestError, StudyError, Throttled
 from kubeautoml.api.job import AutoMLJob, AutoMLJobStatus
+from kubeautoml.api.model import AutoMLModelStatus
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.trials import StudySummary
@@ -31,7 +32,7 @@ async def carry_out(
     """Make the study if it is needed, apply, delete, then write the study. The study comes before its workers."""
     pod_job = PodJob.of(job)
     exists = observed.study is not None
-    if not exists and observed.study_error is None and (todo.study or _asks_for_pods(todo)):
+    if not exists and observed.study_error is None and todo.study.limits is not None:
         await studies.create(study_url, pod_job.study_name, pod_job.direction)
         exists = True
     for manifest in todo.apply:
@@ -43,12 +44,23 @@ async def carry_out(
 
 
 async def publish(job: AutoMLJob, todo: Plan, cluster: Cluster) -> None:
-    """Write the status if it changed, then emit the events."""
+    """Write the status if it changed, emit the events, and write the model's status."""
     ref = Ref("AutoMLJob", job.metadata.namespace, job.metadata.name)
     if todo.status != job.status:
         await cluster.patch_status(ref, _written(todo.status))
     for event in todo.events:
         await _emit(ref, job.metadata.uid, event, cluster)
+    if todo.model_status is not None:
+        await publish_model(*todo.model_status, cluster)
+
+
+async def publish_model(ref: Ref, status: AutoMLModelStatus, cluster: Cluster) -> None:
+    """Write the status of a model; one that was deleted meanwhile needs none."""
+    try:
+        await cluster.patch_status(ref, _with_told(status.model_dump(mode="json", by_alias=True, exclude_none=True)))
+    except ClusterError as error:
+        if error.reason != "NotFound":
+            raise
 
 
 async def refuse(manifest: Manifest, error: ManifestError, now: datetime, cluster: Cluster) -> None:
@@ -100,7 +112,10 @@ def _written(status: AutoMLJobStatus) -> Manifest:
 
     Server-side apply of an empty text in a keyed list becomes null on some servers (seen on 1.20), which then refuse it.
     """
-    manifest = status.to_manifest()
+    return _with_told(status.to_manifest())
+
+
+def _with_told(manifest: Manifest) -> Manifest:
     told = [{k: v for k, v in c.items() if (k, v) != ("message", "")} for c in manifest["conditions"]]
     return {**manifest, "conditions": told}
 
@@ -116,10 +131,6 @@ async def _emit(ref: Ref, uid: str, event: EventOrder, cluster: Cluster) -> None
 def _may_lack_attempts(study: StudySummary | None) -> bool:
     """Whether a trial may be without its next attempt, because its worker gave it up by itself or an operator died."""
     return study is not None and study.preempted > 0 and not (study.limits and study.limits.stop)
-
-
-def _asks_for_pods(todo: Plan) -> bool:
-    return any(m["kind"] == "Job" for m in todo.apply)
 
 
 def _uid(manifest: Manifest | None) -> str | None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from kubeautoml.api.conditions import ConditionStatus, ConditionType, find_condition
 from kubeautoml.api.job import AutoMLJobStatus
+from kubeautoml.api.model import AutoMLModelStatus
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
+from kubeautoml.api.problems import Problem
 from kubeautoml.api.profile import AutoMLProfile
 from kubeautoml.api.trials import StudyOrders, StudySummary
 
@@ -43,6 +46,10 @@ class Observed:
     profile: AutoMLProfile | None = None
     profile_missing: bool = False
     """The job names a profile that does not exist (a missing `default` is fine: built-in settings)."""
+    profile_error: str | None = None
+    """Why the job's profile, which is there, cannot be used."""
+    spec_problem: Problem | None = None
+    """Why the spec as it is stored cannot be read; the job is then the one that was accepted last."""
     children: dict[Ref, Manifest] = field(default_factory=dict)
     pods: tuple[PodSeen, ...] = ()
     study: StudySummary | None = None
@@ -59,6 +66,8 @@ class Settings:
     """Study URL for pods, unless the profile sets one."""
     trainer_image: str = "kubeautoml-trainer:0.1.0"
     server_image: str = "kubeautoml-server:0.1.0"
+    study_ca_config_map: str | None = None
+    """ConfigMap in the job's namespace with the authority (ca.crt) of the study server at `study_url`."""
     serving_enabled: bool = True
     """False on a laptop without --serve: the model is stored, Ready says so."""
     status_interval_seconds: float = 5.0
@@ -68,18 +77,34 @@ class Settings:
     every tenth trial is the goal."""
     keeps_all_trials: bool = False
     """True on a laptop, where a finished search may be gone on with: retention.keepTrialArtifacts is not applied."""
+    queueing_enabled: bool = True
+    """False on a laptop, where no Kueue would ever admit a Job."""
     resync_seconds: float = 30.0
     """Longest time between two looks at a job that is running."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in this order: apply, delete, write the study, publish the status, emit the events."""
+    """What to do, in this order: apply, delete, write the study, publish the status, emit the events, publish the model's."""
 
     apply: tuple[Manifest, ...] = ()
     delete: tuple[Ref, ...] = ()
     study: StudyOrders = field(default_factory=StudyOrders)
     status: AutoMLJobStatus = field(default_factory=AutoMLJobStatus)
     events: tuple[EventOrder, ...] = ()
+    model_status: tuple[Ref, AutoMLModelStatus] | None = None
+    """What the status of the job's AutoMLModel must become; None leaves it."""
     wake_after: timedelta | None = None
     """When to look again even if nothing happens; None when only an event can change anything."""
+
+    def is_grave(self, before: AutoMLJobStatus) -> bool:
+        """Whether it does what cannot be undone: ends a trial, deletes something, or fails the job. It must then be decided
+        on a fresh look, since a cache may lag behind what pods have done."""
+        fails = is_failed(self.status) and not is_failed(before)
+        return bool(self.study.retire or self.delete or fails)
+
+
+def is_failed(status: AutoMLJobStatus) -> bool:
+    """Whether the job has failed for good."""
+    said = find_condition(status.conditions, ConditionType.SUCCEEDED)
+    return said is not None and said.status is ConditionStatus.FALSE

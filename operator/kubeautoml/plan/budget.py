@@ -1,12 +1,19 @@
-"""When the search ends, and how much of each budget is used. Pure functions of the spec, the study and the time."""
+"""When the search ends, and how much of each budget is used. Pure functions of the spec, the study and the time.
+
+Time is the operator's wall clock, which may jump. What was used never becomes less: a clock that goes back moves the start of
+the job back with it (`with_start`), so that the time used goes on from what was published. A clock that goes forward looks
+like an operator that was away, and its time counts: who runs clusters keeps their clocks right.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kubeautoml.api.conditions import BudgetEnd
 from kubeautoml.api.job import AutoMLJob, AutoMLJobStatus, BudgetUsed
 from kubeautoml.api.metrics import DEFAULT_METRIC, is_better
+from kubeautoml.api.names import Component
 from kubeautoml.api.trials import StudyLimits, StudySummary
 from kubeautoml.plan.base import Observed, PodSeen
 
@@ -23,8 +30,52 @@ def finalize_seconds(budget_seconds: float) -> float:
     return min(budget_seconds / 2, max(FINALIZE_SECONDS, FINALIZE_FRACTION * budget_seconds))
 
 
+CLOCK_TOLERANCE_SECONDS = 5.0
+"""Clocks of two machines that take turns in leading may differ by this much without a correction."""
+
+ACCELERATOR_SPARE_SECONDS = 15.0
+"""Kept of maxAcceleratorSeconds for each accelerator of the finalizer. Measured: 8 to 12 s."""
+
+DEADLINE_TOLERANCE_SECONDS = 2.0
+"""A deadline that is foretold (accelerator seconds) is written anew when it moves by more than this."""
+
+
 def elapsed_seconds(status: AutoMLJobStatus, now: datetime) -> float:
-    """Wall time since the start, without the time the job was suspended."""
+    """Wall time since the start, without the time the job was suspended; never less than was published."""
+    return max(float(status.budget_used.duration_seconds), _elapsed(status, now))
+
+
+def with_start(status: AutoMLJobStatus, now: datetime) -> AutoMLJobStatus:
+    """The status with a start that fits the clock: when that has gone back, the time used stays what was published."""
+    if status.start_time is None or status.suspended_since is not None:
+        return status
+    suspended = status.suspended_seconds
+    behind = status.budget_used.duration_seconds - ((now - status.start_time).total_seconds() - suspended)
+    if behind <= CLOCK_TOLERANCE_SECONDS:
+        return status
+    return status.model_copy(update={"start_time": status.start_time - timedelta(seconds=int(behind))})
+
+
+def paused(status: AutoMLJobStatus, now: datetime) -> AutoMLJobStatus:
+    """The status of a job whose time does not count from now on."""
+    if status.start_time is None or status.suspended_since is not None:
+        return status
+    return status.model_copy(update={"suspended_since": now.replace(microsecond=0)})
+
+
+def resumed(status: AutoMLJobStatus, now: datetime) -> AutoMLJobStatus:
+    """The status of a job whose time counts: with a start, and a pause that has ended added up."""
+    if status.start_time is None:
+        status = status.model_copy(update={"start_time": now.replace(microsecond=0)})
+    if status.suspended_since is not None:
+        length = max(0, int((now - status.suspended_since).total_seconds()))
+        status = status.model_copy(
+            update={"suspended_seconds": status.suspended_seconds + length, "suspended_since": None}
+        )
+    return with_start(status, now)
+
+
+def _elapsed(status: AutoMLJobStatus, now: datetime) -> float:
     if status.start_time is None:
         return 0.0
     until = status.completion_time or now
@@ -43,10 +94,14 @@ def deadlines(job: AutoMLJob, start: datetime, suspended_seconds: float) -> tupl
     return end - finalize_seconds(budget), end
 
 
-def limits_of(job: AutoMLJob, start: datetime, suspended_seconds: float) -> StudyLimits:
-    """What pods must know of the fields that may be edited."""
+def limits_of(
+    job: AutoMLJob, start: datetime, suspended_seconds: float, accelerator_deadline: float | None = None
+) -> StudyLimits:
+    """What pods must know of the fields that may be edited; the search ends at the earlier of its deadlines."""
     budget = job.spec.budget
     search_deadline, job_deadline = deadlines(job, start, suspended_seconds)
+    known = [d for d in (search_deadline, accelerator_deadline) if d is not None]
+    search_deadline = min(known) if known else None
     return StudyLimits(
         max_trials=budget.max_trials,
         max_failed_trials=budget.max_failed_trials,
@@ -58,19 +113,50 @@ def limits_of(job: AutoMLJob, start: datetime, suspended_seconds: float) -> Stud
     )
 
 
+def steady_limits(limits: StudyLimits, known: StudyLimits | None) -> StudyLimits:
+    """`known` when `limits` only tell another second of a deadline: each writing costs every worker a look."""
+    if known is None or known.search_deadline is None or limits.search_deadline is None:
+        return limits
+    is_near = abs(limits.search_deadline - known.search_deadline) <= DEADLINE_TOLERANCE_SECONDS
+    return known if is_near and replace(limits, search_deadline=known.search_deadline) == known else limits
+
+
+def accelerator_spare(job: AutoMLJob, accelerators: int) -> float:
+    """Accelerator seconds that the search leaves for the finalizer, which holds as many accelerators as a worker."""
+    budget = job.spec.budget.max_accelerator_seconds or 0
+    return min(budget / 2, ACCELERATOR_SPARE_SECONDS * accelerators)
+
+
+def accelerator_deadline(
+    job: AutoMLJob, used: BudgetUsed, observed: Observed, spare: float, now: datetime
+) -> float | None:
+    """Unix time at which the accelerators that are at work now will have used the budget up; None while none is."""
+    budget = job.spec.budget.max_accelerator_seconds
+    at_work = sum(p.accelerators for p in observed.pods if _trains(p) and p.is_alive and p.started_at is not None)
+    if budget is None or at_work == 0:
+        return None
+    return now.timestamp() + max(0.0, budget - spare - used.accelerator_seconds) / at_work
+
+
 def accelerator_seconds(job: AutoMLJob, observed: Observed, now: datetime) -> int:
     """Accelerators times running time: what the status says, and what was used since it was published.
 
     Counted in pieces because pods, and with them their times, are deleted. The pieces join: each begins at the duration
-    that the last status published.
+    that the last status published, and none reaches into a pause. What is lost is the time of a pod between the last status
+    and its deletion, which `status.worth_publishing` keeps short, and its last seconds after a suspension.
     """
     status = job.status
     if status.start_time is None:
         return 0
     begin = status.start_time.timestamp() + status.suspended_seconds + status.budget_used.duration_seconds
-    end = now.replace(microsecond=0).timestamp()
-    used = sum(p.accelerators * _overlap(p, begin, end) for p in observed.pods)
+    until = min(now, status.suspended_since) if status.suspended_since else now
+    end = until.replace(microsecond=0).timestamp()
+    used = sum(p.accelerators * _overlap(p, begin, end) for p in observed.pods if _trains(p))
     return status.budget_used.accelerator_seconds + round(used)
+
+
+def _trains(pod: PodSeen) -> bool:
+    return pod.component in (Component.WORKER, Component.FINALIZER)
 
 
 def _overlap(pod: PodSeen, begin: float, end: float) -> float:
@@ -80,10 +166,14 @@ def _overlap(pod: PodSeen, begin: float, end: float) -> float:
     return max(0.0, min(pod.finished_at or end, end) - max(pod.started_at, begin))
 
 
-def search_end(job: AutoMLJob, study: StudySummary, used: BudgetUsed, now: datetime) -> BudgetEnd | None:
+def search_end(job: AutoMLJob, study: StudySummary, used: BudgetUsed, spare: float = 0.0) -> BudgetEnd | None:
     """The first limit that was reached, or None while the search goes on.
 
-    Running trials count against maxTrials, so that workers start no more, but the search has ended only when they have.
+    Running trials count against maxTrials, so that workers start no more, but the search has ended only when as many have
+    ended: a limit that was lowered below them ends it at once.
+
+    Args:
+        spare: accelerator seconds to leave for the finalizer.
     """
     budget, limits = job.spec.budget, study.limits
     metric = job.spec.objective.metric or DEFAULT_METRIC[job.spec.task.type]
@@ -94,13 +184,14 @@ def search_end(job: AutoMLJob, study: StudySummary, used: BudgetUsed, now: datet
             return BudgetEnd.TARGET_VALUE
     if study.failed >= budget.max_failed_trials:
         return BudgetEnd.MAX_FAILED_TRIALS
-    if study.spent >= budget.max_trials and study.running == 0:
+    if study.spent - study.running >= budget.max_trials:
         return BudgetEnd.MAX_TRIALS
     if budget.max_duration_seconds is not None:
         left = budget.max_duration_seconds - used.duration_seconds
         if left <= finalize_seconds(budget.max_duration_seconds):
             return BudgetEnd.MAX_DURATION
-    if budget.max_accelerator_seconds is not None and used.accelerator_seconds >= budget.max_accelerator_seconds:
+    most = budget.max_accelerator_seconds
+    if most is not None and used.accelerator_seconds >= most - spare:
         return BudgetEnd.MAX_ACCELERATOR
     if budget.patience_trials is not None and study.best and study.trials_since_best >= budget.patience_trials:
         return BudgetEnd.PATIENCE

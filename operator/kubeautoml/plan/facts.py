@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from kubeautoml.api.conditions import BudgetEnd, ConditionStatus, ConditionType, Reason, find_condition
-from kubeautoml.api.job import AutoMLJob, ModelStatus
+from kubeautoml.api.job import ModelStatus
 from kubeautoml.api.names import Component
 from kubeautoml.api.trials import Failure
 from kubeautoml.plan.base import PodSeen
+from kubeautoml.plan.queueing import admitted_words, held_fact, is_held
 from kubeautoml.plan.scene import Scene
 from kubeautoml.plan.status import Fact, false, true, unknown
 
@@ -31,9 +32,12 @@ def data_facts(scene: Scene) -> Facts:
 
 
 def worker_facts(scene: Scene) -> Facts:
+    found = scene.child(scene.worker_ref)
+    if found is not None and is_held(found):
+        return {C.ADMITTED: held_fact(found), C.STALLED: false(Reason.WORKING)}
     started = [p for p in scene.pods(Component.WORKER) if p.started_at is not None or p.phase != "Pending"]
     waiting = unknown(Reason.WAITING_FOR_PODS, "no worker pod has started yet")
-    admitted = true(Reason.WORKERS_ADMITTED) if started or scene.study.data else waiting
+    admitted = true(Reason.WORKERS_ADMITTED, admitted_words(found)) if started or scene.study.data else waiting
     return {C.ADMITTED: admitted, **stalled_fact(scene, Component.WORKER)}
 
 
@@ -71,9 +75,9 @@ def search_words(scene: Scene) -> str:
     return f"{study.completed} trials completed, {study.running} running, of at most {scene.job.spec.budget.max_trials}"
 
 
-def workers_words(job: AutoMLJob) -> str:
-    count = job.spec.workers.parallelism
-    return f"{count} worker{'s' if count != 1 else ''} for study {job.metadata.namespace}/{job.metadata.name}"
+def workers_words(scene: Scene) -> str:
+    meta, count = scene.job.metadata, scene.parallelism
+    return f"{count} worker{'s' if count != 1 else ''} for study {meta.namespace}/{meta.name}"
 
 
 def stored_words(scene: Scene, model: ModelStatus) -> str:
@@ -84,7 +88,7 @@ def stored_words(scene: Scene, model: ModelStatus) -> str:
 
 def is_hopeless(scene: Scene) -> bool:
     """Workers fail again and again before any trial has completed."""
-    return scene.study.completed == 0 and len(_crashed(scene)) >= scene.job.spec.workers.parallelism + HOPELESS_PODS
+    return scene.study.completed == 0 and len(_crashed(scene)) >= scene.parallelism + HOPELESS_PODS
 
 
 def _crashed(scene: Scene) -> list[PodSeen]:

@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from kubeautoml.api import effective
 from kubeautoml.api.job import AutoMLJob
-from kubeautoml.api.names import Component, finalizer_job_name, server_name, worker_job_name
+from kubeautoml.api.names import (
+    Component,
+    finalizer_job_name,
+    network_policy_name,
+    server_name,
+    worker_job_name,
+)
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.api.profile import AutoMLProfileSpec
 from kubeautoml.api.trials import StudySummary
@@ -40,6 +47,22 @@ class Scene:
     def finalizer_ref(self) -> Ref:
         meta = self.job.metadata
         return Ref("Job", meta.namespace, finalizer_job_name(meta.name, meta.uid))
+
+    @cached_property
+    def policy_ref(self) -> Ref:
+        """The NetworkPolicy of workers and finalizer."""
+        meta = self.job.metadata
+        return Ref("NetworkPolicy", meta.namespace, network_policy_name(meta.name, meta.uid))
+
+    @cached_property
+    def parallelism(self) -> int:
+        """Workers that the job asks for."""
+        return effective.parallelism(self.job, self.profile)
+
+    @cached_property
+    def accelerators(self) -> int:
+        """Accelerators of one pod that trains."""
+        return effective.accelerators(effective.worker_resources(self.job, self.profile).limits)
 
     @cached_property
     def server_ref(self) -> Ref:

@@ -1,86 +1,33 @@
-"""The model and its endpoint: AutoMLModel, Deployment, Service, and on request an autoscaler and a disruption budget."""
+"""The endpoint of a model: Deployment, Service, and on request an autoscaler and a disruption budget."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
-from kubeautoml.api.job import AutoMLJob, DeletionPolicy, Gate, ModelStatus, Serving
-from kubeautoml.api.kinds import ObjectMeta
-from kubeautoml.api.model import AutoMLModel, AutoMLModelSpec, Lineage
+from kubeautoml.api import effective
+from kubeautoml.api.job import AutoMLJob, Gate, ModelStatus, Serving
 from kubeautoml.api.names import (
     LABEL_MODEL_VERSION,
     SERVER_PORT,
     Component,
     Env,
     labels,
-    model_name,
     server_name,
 )
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.profile import AutoMLProfileSpec
-from kubeautoml.api.trials import JobResult
 from kubeautoml.plan.base import Settings
-from kubeautoml.plan.workers import (
+from kubeautoml.plan.network import server_policy
+from kubeautoml.plan.pods import (
     CREDENTIALS,
+    authorities,
     owner,
     pod_basics,
     restricted_container,
-    storage_ca,
     storage_environment,
 )
 
-MODEL_VERSION = "v1"
-"""A job makes one model; its immutable part cannot change, so there is no second version yet."""
-
 PROGRESS_SECONDS = 600
-
-
-def number_text(value: float) -> str:
-    """A decimal string, as the contract has them: six significant digits are more than a metric means."""
-    return format(value, ".6g")
-
-
-def model_object(job: AutoMLJob, result: JobResult) -> Manifest:
-    """The AutoMLModel. It outlives the job unless the job says otherwise."""
-    meta, spec = job.metadata, job.spec
-    model = AutoMLModel(
-        metadata=ObjectMeta(name=model_name(meta.name, meta.uid, MODEL_VERSION), namespace=meta.namespace),
-        spec=AutoMLModelSpec(
-            version=MODEL_VERSION,
-            task_type=spec.task.type,
-            target=spec.task.target,
-            uri=result.model_uri,
-            secret_ref=spec.output.secret_ref,
-            sha256=result.sha256,
-            size_bytes=result.size_bytes,
-            metrics={k: number_text(v) for k, v in result.metrics.items()},
-            created_at=datetime.fromtimestamp(int(result.finished_at), UTC),
-            lineage=Lineage(
-                job_name=meta.name,
-                job_uid=meta.uid,
-                data_sha256=result.data_sha256,
-                trials=result.trials,
-                members=result.members,
-                code_version=result.code_version,
-            ),
-        ),
-    ).to_manifest()
-    model["metadata"]["labels"] = labels(meta.name, meta.uid, Component.MODEL)
-    if spec.retention.model is DeletionPolicy.DELETE:
-        model["metadata"]["ownerReferences"] = owner(job)
-    return model
-
-
-def model_status(job: AutoMLJob, result: JobResult) -> ModelStatus:
-    """status.model."""
-    return ModelStatus(
-        name=model_name(job.metadata.name, job.metadata.uid, MODEL_VERSION),
-        version=MODEL_VERSION,
-        uri=result.model_uri,
-        sha256=result.sha256,
-        metrics={k: number_text(v) for k, v in result.metrics.items()},
-    )
 
 
 def gate_problem(gate: Gate | None, metrics: dict[str, str]) -> str | None:
@@ -102,7 +49,8 @@ def serving_objects(
     job: AutoMLJob, serving: Serving, model: ModelStatus, profile: AutoMLProfileSpec, settings: Settings
 ) -> tuple[Manifest, ...]:
     """Everything behind the endpoint."""
-    objects = [_deployment(job, serving, model, profile, settings), _service(job)]
+    deployment = _deployment(job, serving, model, profile, settings)
+    objects = [*server_policy(job, profile), deployment, _service(job)]
     if serving.autoscaling is not None:
         objects.append(_autoscaler(job, serving))
     if max(serving.replicas, serving.autoscaling.min_replicas if serving.autoscaling else 0) > 1:
@@ -151,10 +99,9 @@ def _deployment(
 def _server_pod(
     job: AutoMLJob, serving: Serving, model: ModelStatus, profile: AutoMLProfileSpec, settings: Settings
 ) -> dict[str, Any]:
-    own = serving.resources
-    resources = own if own.requests or own.limits else profile.server_resources
+    resources = effective.server_resources(job, profile)
     secret = job.spec.output.secret_ref
-    ca_volumes, ca_mounts = storage_ca(profile)
+    ca_volumes, ca_mounts = authorities({"storage-ca": profile.object_storage.ca_config_map})
     values = {
         Env.MODEL_URI: model.uri,
         Env.MODEL_SHA256: model.sha256,
@@ -184,7 +131,7 @@ def _server_pod(
         ],
     }
     return {
-        **pod_basics(job, profile),
+        **pod_basics(job, profile, effective.server_placement(job, profile), Component.SERVER),
         "terminationGracePeriodSeconds": 30,
         "containers": [container],
         "volumes": [

@@ -23,6 +23,9 @@ from kubeautoml.plan.budget import accelerator_seconds, elapsed_seconds
 TIME_ONLY_SECONDS = 60.0
 """When only the clock has moved, the status is published this often: long trials must not cost an API write each tick."""
 
+LOST_ACCELERATOR_SECONDS = 15.0
+"""Accelerator seconds of one pod that may go uncounted."""
+
 FEW_TRIALS_INTERVALS = 6
 """So many intervals pass before a few trials alone are published."""
 
@@ -116,16 +119,22 @@ def artifacts_of(job: AutoMLJob) -> Artifacts:
     )
 
 
-def worth_publishing(old: AutoMLJobStatus, new: AutoMLJobStatus, settings: Settings) -> AutoMLJobStatus:
+def worth_publishing(
+    old: AutoMLJobStatus, new: AutoMLJobStatus, settings: Settings, max_accelerator_seconds: int | None = None
+) -> AutoMLJobStatus:
     """`new`, or `old` when all that has changed are counters, too few of them and too soon.
 
-    The time of the last update is the duration that it published: nothing else needs to be remembered.
+    The time of the last update is the duration that it published: nothing else needs to be remembered. Accelerator seconds
+    that are not published are lost with their pod, so where they are limited, a hundredth of the limit is enough.
     """
     if _hard(old) != _hard(new):
         return new
     since = new.budget_used.duration_seconds - old.budget_used.duration_seconds
     interval = settings.status_interval_seconds
-    if (old.trials, old.leaderboard) == (new.trials, new.leaderboard):
+    held = new.budget_used.accelerator_seconds - old.budget_used.accelerator_seconds
+    if max_accelerator_seconds and held >= max(LOST_ACCELERATOR_SECONDS, max_accelerator_seconds / 100):
+        is_due = since >= interval
+    elif (old.trials, old.leaderboard) == (new.trials, new.leaderboard):
         is_due = since >= TIME_ONLY_SECONDS
     elif _ended(new) - _ended(old) >= settings.status_trials:
         is_due = since >= interval
