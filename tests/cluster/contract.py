@@ -406,6 +406,26 @@ class ClusterContract:
         finally:
             await changes.aclose()  # type: ignore[attr-defined]
 
+    async def test_a_watch_of_a_label_tells_what_gets_and_what_loses_it(
+        self, cluster: Cluster, namespace: str, name: str
+    ) -> None:
+        """For who watches a label, an object is there while it has it."""
+        manifest = make_service(namespace, name)
+        changes = cluster.watch("Service", namespace, {LABEL_JOB: ""})
+        try:
+            await cluster.apply(manifest)
+            await cluster.apply(make_service(namespace, name, labels={LABEL_JOB: name}))
+            added = await next_change(changes, name)
+            await cluster.apply(manifest)
+            deleted = await next_change(changes, name)
+            await cluster.apply(make_service(namespace, name, labels={LABEL_JOB: name}))
+            again = await next_change(changes, name)
+
+            assert [added.type, deleted.type, again.type] == ["ADDED", "DELETED", "ADDED"]
+            assert deleted.manifest["metadata"]["uid"] == added.manifest["metadata"]["uid"]
+        finally:
+            await changes.aclose()  # type: ignore[attr-defined]
+
     # Events
 
     async def test_an_event_can_be_emitted_about_an_object(self, cluster: Cluster, namespace: str, name: str) -> None:

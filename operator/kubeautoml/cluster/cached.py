@@ -2,23 +2,23 @@
 
 An operator of a thousand jobs looks at each again and again; asking the server each time would cost it several lists a pass.
 What is kept is small (compact JSON of what the planner reads) and parsed at every read, so that what comes out is a copy.
-What this process writes is seen at once; a watch event that is older than an own write is passed over.
+What this process writes is seen at once; `Shelf` says which of two stories about an object is believed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Protocol
 
 from kubeautoml.api.errors import ClusterError
 from kubeautoml.api.names import LABEL_JOB_UID
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.cluster.base import Change, Cluster, Heard
+from kubeautoml.cluster.shelf import Shelf
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +39,13 @@ PROFILE = "AutoMLProfile"
 UNKNOWN_KIND_SECONDS = 300.0
 """A kind that the server does not know, or that we may not see, is asked for again after this long; a guess."""
 
-GONE_SECONDS = 60.0
-"""Events that are still on their way for an object that we have deleted arrive within this time."""
+PAUSE_SECONDS = 5.0
+"""Before a watch that ended is begun anew, and between two looks at the clock."""
 
 Manifests = list[Manifest]  # aliases, since `list` is a method below
 Watches = list[tuple[str, str | None]]
 
+_REFUSALS = ("Unauthorized", "Forbidden", "NotFound", "Invalid", "BadRequest")
 _EMPTY = {"Forbidden": "may not be seen", "NotFound": "is unknown to the server"}
 
 
@@ -56,16 +57,6 @@ class FollowedCluster(Cluster, Protocol):
     ) -> AsyncIterator[Change | Heard]:
         """A watch that also says that the server lives, and when everything there is has been told."""
         ...
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """One object: what tells incarnations and versions apart, whose it is, and itself as JSON."""
-
-    uid: str
-    version: int | None
-    job_uid: str
-    data: bytes
 
 
 class CachedCluster:
@@ -91,7 +82,7 @@ class CachedCluster:
         self._on_change = on_change
         self._optional = optional
         self._clock = clock
-        self._shelves = {kind: _Shelf(clock) for kind in (*CHILD_KINDS, PROFILE)}
+        self._shelves = {kind: Shelf(clock) for kind in (*CHILD_KINDS, PROFILE)}
         self._heard: dict[tuple[str, str | None], float | None] = dict.fromkeys(self._watches())
 
     @property
@@ -133,7 +124,7 @@ class CachedCluster:
         fresh: bool = False,
     ) -> list[Manifest]:
         job_uid = (labels or {}).get(LABEL_JOB_UID)
-        if fresh or not job_uid or kind not in CHILD_KINDS or not self._is_listed(kind):
+        if fresh or not job_uid or not self._covers(kind, namespace):
             return await self._cluster.list(kind, namespace, labels, fresh=fresh)
         found = self._shelves[kind].of_job(job_uid)
         return [m for m in found if _matches(m, namespace, labels or {})]
@@ -153,11 +144,17 @@ class CachedCluster:
     async def delete(self, ref: Ref, *, uid: str | None = None) -> bool:
         was_there = await self._cluster.delete(ref, uid=uid)
         if ref.kind in self._shelves:
-            self._shelves[ref.kind].forget(ref, uid)
+            with suppress(ClusterError):  # it is done; the watch will tell the rest
+                await self._see_what_is_left(ref, uid)
         return was_there
 
     async def patch_status(self, ref: Ref, status: Manifest) -> None:
         await self._cluster.patch_status(ref, status)
+        if ref.kind in self._shelves:
+            with suppress(ClusterError):
+                written = await self._cluster.get(ref)
+                if written is not None:
+                    self._keep(written)
 
     async def emit(self, ref: Ref, uid: str, event: EventOrder) -> None:
         await self._cluster.emit(ref, uid, event)
@@ -171,118 +168,80 @@ class CachedCluster:
     def _is_listed(self, kind: str) -> bool:
         return all(heard is not None for (k, _), heard in self._heard.items() if k == kind)
 
+    def _covers(self, kind: str, namespace: str | None) -> bool:
+        """Whether memory knows all children of a kind in a namespace."""
+        is_watched = not self._namespaces or namespace in self._namespaces
+        return kind in CHILD_KINDS and is_watched and self._is_listed(kind)
+
     async def _watch(self, kind: str, namespace: str | None) -> None:
-        labels = None if kind == PROFILE else {LABEL_JOB_UID: ""}
         while True:
             try:
-                async for item in self._cluster.follow(kind, namespace, labels):
-                    self._take(kind, namespace, item)
+                await self._follow(kind, namespace)
             except ClusterError as error:
-                if error.reason not in _EMPTY or not self._may_be_missing(kind):
+                if error.reason in _EMPTY and self._may_be_missing(kind):
+                    log.info("kind counts as empty", extra={"kind": kind, "why": _EMPTY[error.reason]})
+                    await self._count_as_empty(kind, namespace)
+                elif error.reason in _REFUSALS:
                     raise
-                log.info("kind counts as empty", extra={"kind": kind, "why": _EMPTY[error.reason]})
-                await self._count_as_empty(kind, namespace)
+                else:
+                    log.warning("watch begins anew", extra={"kind": kind, "error": str(error)})
+                    await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _follow(self, kind: str, namespace: str | None) -> None:
+        """One watch, until it fails. What it does not list, but was known before, is gone."""
+        labels = None if kind == PROFILE else {LABEL_JOB_UID: ""}
+        unseen = self._shelves[kind].uids(namespace)
+        is_listed = False
+        async for item in self._cluster.follow(kind, namespace, labels):
+            if isinstance(item, Change):
+                unseen.pop(Ref.of(item.manifest), None)
+                self._take(item)
+            elif item.is_listed and not is_listed:
+                is_listed = True
+                self._drop(kind, unseen)
+            if is_listed:
+                self._heard[kind, namespace] = self._clock()
 
     def _may_be_missing(self, kind: str) -> bool:
         """An operator with rights in some namespaces only has none to profiles, and does with its own settings."""
         return kind in self._optional or (kind == PROFILE and bool(self._namespaces))
 
     async def _count_as_empty(self, kind: str, namespace: str | None) -> None:
+        self._drop(kind, self._shelves[kind].uids(namespace))
         until = self._clock() + UNKNOWN_KIND_SECONDS
         while self._clock() < until:
             self._heard[kind, namespace] = self._clock()
-            await asyncio.sleep(10.0)
+            await asyncio.sleep(PAUSE_SECONDS)
 
-    def _take(self, kind: str, namespace: str | None, item: Change | Heard) -> None:
-        if isinstance(item, Change):
-            is_news = self._remove(item.manifest) if item.type == "DELETED" else self._keep(item.manifest)
-            if is_news:
-                self._on_change(item)
-        if self._heard[kind, namespace] is not None or (isinstance(item, Heard) and item.is_listed):
-            self._heard[kind, namespace] = self._clock()
-
-    def _keep(self, manifest: Manifest) -> bool:
-        shelf = self._shelves.get(manifest["kind"])
-        return shelf is not None and shelf.put(manifest)
-
-    def _remove(self, manifest: Manifest) -> bool:
-        self._shelves[manifest["kind"]].forget(Ref.of(manifest), manifest["metadata"]["uid"])
-        return True
-
-
-class _Shelf:
-    """The objects of one kind, found by name or by job."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._kept: dict[Ref, _Kept] = {}
-        self._of_job: dict[str, set[Ref]] = {}
-        self._gone: dict[str, float] = {}
-
-    def get(self, ref: Ref) -> Manifest | None:
-        kept = self._kept.get(ref)
-        return json.loads(kept.data) if kept else None
-
-    def of_job(self, job_uid: str) -> list[Manifest]:
-        return [json.loads(self._kept[ref].data) for ref in sorted(self._of_job.get(job_uid, ()))]
-
-    def put(self, manifest: Manifest) -> bool:
-        """Keep it unless something newer is known; whether it was news."""
-        ref, meta = Ref.of(manifest), manifest["metadata"]
-        uid, version = meta["uid"], _version(meta["resourceVersion"])
-        before = self._kept.get(ref)
-        if before is not None and before.uid == uid and version is not None and (before.version or 0) >= version:
-            return False
-        if uid in self._gone and "deletionTimestamp" not in meta:
-            return False
-        self._discard(ref)
-        job_uid = meta.get("labels", {}).get(LABEL_JOB_UID, "")
-        data = json.dumps(_trimmed(manifest), separators=(",", ":")).encode()
-        self._kept[ref] = _Kept(uid, version, job_uid, data)
-        self._of_job.setdefault(job_uid, set()).add(ref)
-        return True
-
-    def forget(self, ref: Ref, uid: str | None) -> None:
-        """Drop it, in this incarnation; events about it that are still on their way bring nothing back."""
-        kept = self._kept.get(ref)
-        gone = uid or (kept.uid if kept else None)
-        if gone is not None:
-            now = self._clock()
-            self._gone = {u: since for u, since in self._gone.items() if now - since < GONE_SECONDS}
-            self._gone[gone] = now
-        if kept is not None and kept.uid == gone:
-            self._discard(ref)
-
-    def _discard(self, ref: Ref) -> None:
-        kept = self._kept.pop(ref, None)
-        if kept is None:
+    def _take(self, change: Change) -> None:
+        shelf = self._shelves[change.manifest["kind"]]
+        if change.type == "DELETED":
+            shelf.forget_as_told(change.manifest)
+        elif not shelf.put(change.manifest):
             return
-        refs = self._of_job[kept.job_uid]
-        refs.discard(ref)
-        if not refs:
-            del self._of_job[kept.job_uid]
+        self._on_change(change)
 
+    def _keep(self, manifest: Manifest) -> None:
+        if manifest["kind"] in self._shelves:
+            self._shelves[manifest["kind"]].put(manifest)
 
-def _version(text: str) -> int | None:
-    """Versions of one kind grow (a promise of Kubernetes since 1.35, true before); one that is no number is always news."""
-    return int(text) if text.isdecimal() else None
+    def _drop(self, kind: str, unseen: dict[Ref, str]) -> None:
+        """Objects of which only our memory knows any more."""
+        shelf = self._shelves[kind]
+        for ref, uid in unseen.items():
+            known = shelf.get(ref)
+            if known is not None and known["metadata"]["uid"] == uid:
+                shelf.forget(ref, uid)
+                self._on_change(Change("DELETED", known))
 
-
-_POD_STATUS = ("phase", "reason", "message", "conditions", "containerStatuses", "startTime")
-_POD_CONTAINER = ("name", "resources")
-
-
-def _trimmed(manifest: Manifest) -> Manifest:
-    """Without what nobody reads: of a pod, the planner wants its state and what it holds, not what it runs."""
-    if manifest["kind"] != "Pod":
-        return manifest
-    spec, status = manifest.get("spec", {}), manifest.get("status", {})
-    containers = [{k: c[k] for k in _POD_CONTAINER if k in c} for c in spec.get("containers", ())]
-    return {
-        **manifest,
-        "spec": {"containers": containers, **{k: spec[k] for k in ("nodeName",) if k in spec}},
-        "status": {k: status[k] for k in _POD_STATUS if k in status},
-    }
+    async def _see_what_is_left(self, ref: Ref, uid: str | None) -> None:
+        """After a deletion of ours: nothing, or an object that says that it is going."""
+        shelf = self._shelves[ref.kind]
+        left = await self._cluster.get(ref) if shelf.may_linger(ref) else None
+        if left is None or uid not in (None, left["metadata"]["uid"]):
+            shelf.forget(ref, uid)
+        else:
+            shelf.put(left)
 
 
 def _matches(manifest: Manifest, namespace: str | None, labels: dict[str, str]) -> bool:

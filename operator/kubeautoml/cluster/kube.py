@@ -367,7 +367,7 @@ class KubeCluster:
         for page in self._pages(kind, namespace, labels, stream.wait):
             if page.is_first:
                 told.begin_list()
-            yield from told.page(tidy(kind, item) for item in page.items)
+            yield from told.page((tidy(kind, item) for item in page.items), page.version)
             version = page.version
         yield from told.end_list(version)
 

@@ -101,11 +101,13 @@ class MemoryCluster:
         queue.put_nowait(Heard(is_listed=True))
         entry = (kind, namespace, queue)
         self._watchers.append(entry)
+        told: set[Ref] = set()
         try:
             while True:
                 item = await queue.get()
-                if isinstance(item, Heard) or _has_labels(item.manifest, labels or {}):
-                    yield item
+                seen = item if isinstance(item, Heard) else _as_selected(item, labels or {}, told)
+                if seen is not None:
+                    yield seen
         finally:
             self._watchers.remove(entry)
 
@@ -302,6 +304,17 @@ def _named(manifest: Manifest) -> Ref:
 
 def _is_in(ref: Ref, kind: str, namespace: str | None) -> bool:
     return ref.kind == kind and namespace in (None, ref.namespace)
+
+
+def _as_selected(change: Change, labels: dict[str, str], told: set[Ref]) -> Change | None:
+    """A change as a watch of these labels tells it: what loses them is gone, and what gets them is new."""
+    ref = Ref.of(change.manifest)
+    was_told, fits = ref in told, _has_labels(change.manifest, labels) and change.type != "DELETED"
+    if fits:
+        told.add(ref)
+        return change if was_told or change.type == "ADDED" else Change("ADDED", change.manifest)
+    told.discard(ref)
+    return Change("DELETED", change.manifest) if was_told else None
 
 
 def _has_labels(manifest: Manifest, labels: dict[str, str]) -> bool:

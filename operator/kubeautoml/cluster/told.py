@@ -38,14 +38,14 @@ class Told:
         """A list begins, perhaps for the second time because its snapshot was gone half-way."""
         self._listed = set()
 
-    def page(self, manifests: Iterable[Manifest]) -> Iterator[Change]:
-        """What is new in a page. A recreated object is one gone and one added."""
+    def page(self, manifests: Iterable[Manifest], version: str) -> Iterator[Change]:
+        """What is new in a page of a list of this resourceVersion. A recreated object is one gone and one added."""
         for manifest in manifests:
             ref, metadata = Ref.of(manifest), manifest["metadata"]
             self._listed.add(ref)
             before = self._entries.get(ref)
             if before is not None and before.uid != metadata["uid"]:
-                yield self._gone(ref)
+                yield self._gone(ref, version)
                 before = None
             if before is None:
                 yield self.remember(Change("ADDED", manifest))
@@ -55,7 +55,7 @@ class Told:
     def end_list(self, version: str) -> Iterator[Change]:
         """What is gone: all that was told and is in no page."""
         for ref in [ref for ref in self._entries if ref not in self._listed]:
-            yield self._gone(ref)
+            yield self._gone(ref, version)
         self._listed = set()
         self.version = version
 
@@ -85,5 +85,7 @@ class Told:
             self._entries[ref] = _Entry(metadata["uid"], metadata["resourceVersion"], short)
         return change
 
-    def _gone(self, ref: Ref) -> Change:
-        return self.remember(Change("DELETED", json.loads(self._entries[ref].outline)))
+    def _gone(self, ref: Ref, version: str) -> Change:
+        """As a watch would tell it: with a version at which it was gone."""
+        last = json.loads(self._entries[ref].outline)
+        return self.remember(Change("DELETED", {**last, "metadata": {**last["metadata"], "resourceVersion": version}}))
