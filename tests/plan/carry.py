@@ -10,7 +10,7 @@ from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.api.problems import Problem
 from kubeautoml.api.profile import AutoMLProfile
-from kubeautoml.api.trials import StudyOrders, StudySummary
+from kubeautoml.api.trials import MAX_ATTEMPTS, StudyOrders, StudySummary
 from kubeautoml.plan import plan
 from kubeautoml.plan.base import Observed, Plan, PodSeen, Settings
 
@@ -109,10 +109,8 @@ def _written(study: StudySummary, orders: StudyOrders) -> StudySummary:
     study = study if orders.limits is None else replace(study, limits=orders.limits)
     for order in orders.retire:
         left = tuple(t for t in study.running_trials if t.number != order.number)
-        ended = (
-            {"preempted": study.preempted + 1, "waiting": study.waiting + 1}
-            if order.requeue
-            else {"failed": study.failed + 1}
-        )
+        is_last = order.attempt >= MAX_ATTEMPTS
+        retried = {"preempted": study.preempted + 1, "waiting": study.waiting + (not is_last)}
+        ended = retried if order.requeue else {"failed": study.failed + 1}
         study = replace(study, running=study.running - 1, running_trials=left, **ended)
     return study

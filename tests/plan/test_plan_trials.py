@@ -59,13 +59,15 @@ def test_a_trial_that_no_pod_has_claimed_is_given_time(age: float, is_retired: b
     [
         ("Evicted", 1, True),
         ("Evicted", 2, True),
-        ("Evicted", 3, False),
+        ("Evicted", 3, True),
         ("OOMKilled", 1, True),
         ("OOMKilled", 2, False),
     ],
 )
-def test_a_trial_is_tried_three_times_and_twice_when_it_lacked_memory(reason: str, attempt: int, requeue: bool) -> None:
-    """Running out of memory twice with the same parameters is a finding."""
+def test_a_trial_whose_pod_went_away_never_fails_and_one_that_lacks_memory_twice_does(
+    reason: str, attempt: int, requeue: bool
+) -> None:
+    """Running out of memory twice with the same parameters is a finding; the study repeats the others up to three times."""
     pod = make_pod("pod-1", phase="Failed", reason=reason)
     seen = make_observed(pods=[pod], running=[make_running_trial(attempt=attempt)])
     assert seen.study is not None

@@ -150,7 +150,8 @@ class StudySummary:
 
 @dataclass(frozen=True)
 class RetireTrial:
-    """Fail a running trial as preempted, and queue its parameters again unless this was its last attempt."""
+    """End a running trial: as preempted, with its parameters queued again unless this was its last attempt (`requeue`), or as
+    failed for good."""
 
     number: int
     attempt: int

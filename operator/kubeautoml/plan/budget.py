@@ -1,8 +1,9 @@
 """When the search ends, and how much of each budget is used. Pure functions of the spec, the study and the time.
 
-Time is the operator's wall clock, which may jump. What was used never becomes less: a clock that goes back moves the start of
-the job back with it (`with_start`), so that the time used goes on from what was published. A clock that goes forward looks
-like an operator that was away, and its time counts: who runs clusters keeps their clocks right.
+Time is the operator's wall clock, which may jump. It is believed only as far as the pods' clocks agree (`believed`): one that
+is behind what they have written counts as theirs. Else a clock that has gone back was set right, and moves the start of the job
+back with it (`with_start`), so that the time used goes on from what was published; it never becomes less. A clock that goes
+forward looks like an operator that was away, and its time counts.
 """
 
 from __future__ import annotations
@@ -38,6 +39,19 @@ ACCELERATOR_SPARE_SECONDS = 15.0
 
 DEADLINE_TOLERANCE_SECONDS = 2.0
 """A deadline that is foretold (accelerator seconds) is written anew when it moves by more than this."""
+
+
+def believed(now: datetime, observed: Observed) -> datetime:
+    """The time, or that of the pods when ours is behind it: what they do by their clocks must not look like the future.
+
+    The newest trial tells, since trials are numbered; before there is one, the pods' start.
+    """
+    running = observed.study.running_trials if observed.study else ()
+    newest = max(running, key=lambda t: t.number, default=None)
+    started = (p.started_at for p in observed.pods if _trains(p) and p.is_alive and p.started_at is not None)
+    seen = newest.started_at if newest is not None else max(started, default=0.0)
+    is_behind = seen > now.timestamp() + CLOCK_TOLERANCE_SECONDS
+    return datetime.fromtimestamp(seen, now.tzinfo) if is_behind else now
 
 
 def elapsed_seconds(status: AutoMLJobStatus, now: datetime) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubeautoml.api.conditions import BudgetEnd, ConditionStatus, ConditionType, Reason, find_condition
 from kubeautoml.api.job import AutoMLJobStatus
 from kubeautoml.api.objects import EventOrder
-from kubeautoml.api.trials import RetireTrial
+from kubeautoml.api.trials import MAX_ATTEMPTS, RetireTrial
 from kubeautoml.plan.budget import elapsed_seconds
 from kubeautoml.plan.scene import Scene
 
@@ -32,11 +32,12 @@ def transitions(old: AutoMLJobStatus, new: AutoMLJobStatus) -> tuple[EventOrder,
 
 
 def requeue_events(retire: tuple[RetireTrial, ...]) -> tuple[EventOrder, ...]:
-    """One event for each lost trial that is tried again."""
+    """One event for each lost trial: it is tried again, or given up."""
     return tuple(
         EventOrder("Warning", Reason.TRIAL_REQUEUED, f"trial {t.number}: {t.reason}; attempt {t.attempt + 1} is queued")
+        if t.requeue and t.attempt < MAX_ATTEMPTS
+        else EventOrder("Warning", t.reason, f"trial {t.number}: {t.reason}; given up after attempt {t.attempt}")
         for t in retire
-        if t.requeue
     )
 
 

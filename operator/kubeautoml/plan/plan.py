@@ -16,6 +16,7 @@ from kubeautoml.api.objects import Ref
 from kubeautoml.api.problems import Problem
 from kubeautoml.plan.accepted import accepted_text, last_accepted, profile_problem, spec_problem
 from kubeautoml.plan.base import Observed, Plan, Settings, is_failed
+from kubeautoml.plan.budget import believed
 from kubeautoml.plan.changes import changed
 from kubeautoml.plan.ending import failed, failed_before, serve, succeeded
 from kubeautoml.plan.events import transitions
@@ -27,7 +28,7 @@ from kubeautoml.plan.status import false, is_status, true, with_conditions, wort
 
 def plan(job: AutoMLJob, observed: Observed, *, now: datetime, settings: Settings) -> Plan:
     """Decide what to do about one job."""
-    todo = _decided(job, observed, now, settings)
+    todo = _decided(job, observed, believed(now, observed), settings)
     apply = changed(todo.apply, observed.children)
     events = (*transitions(job.status, todo.status), *todo.events)
     status = todo.status

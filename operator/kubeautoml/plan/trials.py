@@ -6,7 +6,7 @@ from datetime import datetime
 
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.names import Component
-from kubeautoml.api.trials import MAX_ATTEMPTS, RetireTrial, RunningTrial, StudySummary
+from kubeautoml.api.trials import RetireTrial, RunningTrial, StudySummary
 from kubeautoml.plan.base import Observed, PodSeen
 
 UNCLAIMED_SECONDS = 60.0
@@ -32,11 +32,11 @@ def _is_lost(trial: RunningTrial, alive: set[str], now: float) -> bool:
 
 
 def _retire(trial: RunningTrial, pod: PodSeen | None) -> RetireTrial:
+    """Whose pod went away is no failure, also not the last time; who ran out of memory again and again is one."""
     out_of_memory = pod is not None and pod.reason == "OOMKilled"
-    attempts = MAX_OUT_OF_MEMORY_ATTEMPTS if out_of_memory else MAX_ATTEMPTS
     return RetireTrial(
         number=trial.number,
         attempt=trial.attempt,
         reason=Reason.OUT_OF_MEMORY if out_of_memory else Reason.PREEMPTED,
-        requeue=trial.attempt < attempts,
+        requeue=not out_of_memory or trial.attempt < MAX_OUT_OF_MEMORY_ATTEMPTS,
     )
