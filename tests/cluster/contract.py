@@ -196,9 +196,9 @@ class ClusterContract:
 
     async def test_applying_again_changes_nothing(self, cluster: Cluster, namespace: str, name: str) -> None:
         """The second apply of the same manifest leaves the resourceVersion."""
-        first = await cluster.apply(make_batch_job(namespace, name))
+        first = await cluster.apply(make_service(namespace, name))
 
-        second = await cluster.apply(make_batch_job(namespace, name))
+        second = await cluster.apply(make_service(namespace, name))
 
         assert second["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,35 @@ class TestKubeCluster(ClusterContract):
 
     async def edit(self, cluster: Any, ref: Ref, patch: Manifest) -> None:
         await asyncio.to_thread(self._admin.patch, path_of(ref), patch)
+
+
+class TestLeases:
+    """Create and replace, with the server's own idea of who was first; what leader election builds on. Calls block."""
+
+    def test_a_lease_is_created_once(self, cluster: KubeCluster, namespace: str) -> None:
+        """Of two that create it, one wins; the other hears of a conflict."""
+        ref = Ref("Lease", namespace, f"lease-{uuid.uuid4().hex[:8]}")
+        assert cluster.read_lease(ref) is None
+
+        created = cluster.write_lease(make_lease(ref, "a"))
+        with pytest.raises(Conflict):
+            cluster.write_lease(make_lease(ref, "b"))
+
+        read = cluster.read_lease(ref)
+        assert read is not None and read["spec"] == created["spec"] == {"holderIdentity": "a"}
+
+    def test_a_lease_is_replaced_by_who_saw_it_last(self, cluster: KubeCluster, namespace: str) -> None:
+        """Of two that replace the same version, one wins."""
+        ref = Ref("Lease", namespace, f"lease-{uuid.uuid4().hex[:8]}")
+        seen = cluster.write_lease(make_lease(ref, "a"))
+
+        replaced = cluster.write_lease({**seen, "spec": {"holderIdentity": "b"}})
+        with pytest.raises(Conflict):
+            cluster.write_lease({**seen, "spec": {"holderIdentity": "c"}})
+
+        read = cluster.read_lease(ref)
+        assert read is not None and read["spec"] == {"holderIdentity": "b"}
+        assert replaced["metadata"]["resourceVersion"] != seen["metadata"]["resourceVersion"]
 
 
 @pytest.mark.anyio
@@ -258,3 +288,10 @@ def make_event(namespace: str, name: str) -> Manifest:
     """An Event, the one kind that the API server does not cache."""
     involved = {"kind": "Service", "namespace": namespace, "name": name}
     return {"metadata": {"name": name, "namespace": namespace}, "involvedObject": involved, "reason": "Test"}
+
+
+def make_lease(ref: Ref, holder: str) -> Manifest:
+    """A Lease that says no more than who holds it."""
+    metadata = {"name": ref.name, "namespace": ref.namespace}
+    spec = {"holderIdentity": holder}
+    return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}

@@ -40,7 +40,7 @@ def filtered(version: tuple[int, ...]) -> type[KubeCluster]:
                     yield item
             while True:
                 yield Heard(is_listed=True)
-                await asyncio.sleep(10.0)
+                await asyncio.sleep(0.2)
 
         async def apply(self, manifest: Manifest) -> Manifest:
             return await super().apply(strip(manifest, version)) if has(manifest["kind"]) else manifest

@@ -1,0 +1,446 @@
+"""The client against a real API server whose network or answers fail: through a proxy that does it on cue."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from cluster.contract import make_automl_job, make_service
+from kubeautoml.api.errors import ClusterError, Conflict, Throttled
+from kubeautoml.api.names import LABEL_JOB_UID
+from kubeautoml.api.objects import EventOrder, Ref
+from kubeautoml.cluster import connection
+from kubeautoml.cluster.base import Change
+from kubeautoml.cluster.cached import CachedCluster
+from kubeautoml.cluster.connection import Connection
+from kubeautoml.cluster.kube import KubeCluster
+from real.controlplane import ADMIN_TOKEN, ControlPlane
+from real.filtered import filtered
+from real.proxy import Answer, Cut, CutAfter, FaultyProxy, Late, Lost, Mode, Silent, Tls, faulty_proxy
+
+pytestmark = [pytest.mark.controlplane, pytest.mark.anyio]
+
+OF_JOB = {LABEL_JOB_UID: "job-1"}
+WATCH = "watch=true"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane) -> Iterator[FaultyProxy]:
+    """Between us and the API server, with its own certificate."""
+    port = urlsplit(control_plane.server).port
+    assert port is not None
+    tls = Tls(control_plane.ca_file, control_plane.ca_file.with_suffix(".key"))
+    with faulty_proxy(port, http=True, tls=tls) as running:
+        yield running
+
+
+@pytest.fixture
+def kubeconfig(control_plane: ControlPlane, proxy: FaultyProxy, tmp_path: Path) -> Path:
+    """The admin's, through the proxy; its token is in a file beside it."""
+    settings = json.loads(control_plane.kubeconfig.read_text())
+    settings["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{proxy.port}"
+    settings["users"][0]["user"] = {"tokenFile": str(tmp_path / "token")}
+    (tmp_path / "token").write_text(ADMIN_TOKEN)
+    (tmp_path / "kubeconfig").write_text(json.dumps(settings))
+    return tmp_path / "kubeconfig"
+
+
+@pytest.fixture
+def cluster(control_plane: ControlPlane, kubeconfig: Path) -> Iterator[KubeCluster]:
+    opened = filtered(control_plane.version).from_kubeconfig(path=kubeconfig)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def beside(control_plane: ControlPlane) -> Iterator[KubeCluster]:
+    """Somebody else, whose connection is fine."""
+    opened = filtered(control_plane.version).from_kubeconfig(path=control_plane.kubeconfig)
+    yield opened
+    opened.close()
+
+
+class Told:
+    """What a cache told its owner, of the objects of one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.changes: list[tuple[str, str]] = []
+
+    def __call__(self, change: Change) -> None:
+        metadata = change.manifest["metadata"]
+        if metadata.get("namespace") == self.namespace:
+            self.changes.append((change.type, metadata["name"]))
+
+
+@asynccontextmanager
+async def synced(cluster: KubeCluster, told: Callable[[Change], None] = lambda _: None) -> AsyncIterator[CachedCluster]:
+    """A cache over a cluster, once it has listed."""
+    cached = CachedCluster(cluster, on_change=told)
+    task = asyncio.create_task(cached.run())
+    try:
+        await eventually(lambda: cached.is_synced or task.done())
+        yield cached
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    async with asyncio.timeout(60):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+def service(namespace: str, name: str, port: int = 80) -> dict[str, Any]:
+    return make_service(namespace, name, labels=OF_JOB, ports=(port,))
+
+
+GONE = Answer(410)
+GONE_IN_STREAM = Answer(
+    200, body=json.dumps({"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}).encode()
+)
+
+
+class TestWatch:
+    """Nothing is lost and nothing is told twice, whatever happens to a watch."""
+
+    @pytest.mark.parametrize("gone", [GONE, GONE_IN_STREAM], ids=["as-status", "in-the-stream"])
+    async def test_an_expired_watch_lists_again(
+        self, cluster: KubeCluster, beside: KubeCluster, proxy: FaultyProxy, namespace: str, gone: Answer
+    ) -> None:
+        """After 410 Gone the difference is told: what was added, changed and deleted meanwhile, once each."""
+        for name in ("changed", "deleted", "untouched"):
+            await beside.apply(service(namespace, name))
+        told = Told(namespace)
+        async with synced(cluster, told) as cached:
+            proxy.set_mode(Mode.REFUSE)
+            await beside.apply(service(namespace, "changed", 81))
+            await beside.apply(service(namespace, "added"))
+            await beside.delete(Ref("Service", namespace, "deleted"))
+            told.changes.clear()
+            lists = cluster.requests.by_verb_and_kind()["list", "Service"]
+            proxy.once(gone, path="/services?watch=true")
+            proxy.set_mode(Mode.OPEN)
+
+            await eventually(lambda: len(told.changes) >= 3)
+            await beside.apply(service(namespace, "last"))
+            await eventually(lambda: ("ADDED", "last") in told.changes)
+
+            assert sorted(told.changes) == [
+                ("ADDED", "added"),
+                ("ADDED", "last"),
+                ("DELETED", "deleted"),
+                ("MODIFIED", "changed"),
+            ]
+            assert cluster.requests.by_verb_and_kind()["list", "Service"] == lists + 1
+            assert proxy.is_done
+            found = await cached.list("Service", namespace, OF_JOB)
+            assert [m["metadata"]["name"] for m in found] == ["added", "changed", "last", "untouched"]
+            assert found[1]["spec"]["ports"][0]["port"] == 81
+
+    async def test_a_connection_that_is_cut_in_an_event_goes_on_there(
+        self, cluster: KubeCluster, beside: KubeCluster, proxy: FaultyProxy, namespace: str
+    ) -> None:
+        """Half an event is no event: it comes again, whole, after the watch was opened where it was."""
+        told = Told(namespace)
+        proxy.once(CutAfter(900), path="/services?watch=true")
+        async with synced(cluster, told):
+            lists = cluster.requests.by_verb_and_kind()["list", "Service"]
+            for number in range(5):
+                await beside.apply(service(namespace, f"s{number}"))
+            await eventually(lambda: len(told.changes) >= 5)
+
+            assert told.changes == [("ADDED", f"s{number}") for number in range(5)]
+            assert cluster.requests.by_verb_and_kind()["list", "Service"] == lists
+            assert proxy.is_done
+
+    async def test_a_server_that_was_away_is_watched_from_where_it_was(
+        self, cluster: KubeCluster, beside: KubeCluster, proxy: FaultyProxy, namespace: str
+    ) -> None:
+        """Refused connections cost no list, and silence shows that something is wrong."""
+        told = Told(namespace)
+        async with synced(cluster, told) as cached:
+            lists = cluster.requests.by_verb_and_kind()["list", "Service"]
+            proxy.set_mode(Mode.REFUSE)
+            await beside.apply(service(namespace, "meanwhile"))
+            await eventually(lambda: cached.silence_seconds() > 1.0)
+            assert told.changes == []
+
+            proxy.set_mode(Mode.OPEN)
+            await eventually(lambda: told.changes == [("ADDED", "meanwhile")])
+            await eventually(lambda: cached.silence_seconds() < 1.0)
+
+            assert cluster.requests.by_verb_and_kind()["list", "Service"] == lists
+
+    async def test_a_refusal_after_the_first_list_does_not_end_the_operator(
+        self, cluster: KubeCluster, beside: KubeCluster, proxy: FaultyProxy, namespace: str
+    ) -> None:
+        """A server that has just been restarted may answer 403 or 404 for a moment."""
+        told = Told(namespace)
+        async with synced(cluster, told):
+            for status in (403, 404, 500):
+                proxy.once(Answer(status), path="/services?watch=true")
+            proxy.cut()
+            await beside.apply(service(namespace, "after"))
+            await eventually(lambda: told.changes == [("ADDED", "after")])
+
+            assert proxy.is_done
+
+    async def test_a_watch_that_hangs_is_noticed(
+        self,
+        cluster: KubeCluster,
+        beside: KubeCluster,
+        proxy: FaultyProxy,
+        namespace: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A connection that is open and says nothing is cut after its time, and opened anew."""
+        monkeypatch.setattr("kubeautoml.cluster.kube.WATCH_SILENCE_SECONDS", 1.0)
+        monkeypatch.setattr("kubeautoml.cluster.kube.WATCH_SECONDS", 600)
+        told = Told(namespace)
+        proxy.once(Silent(), path="/services?watch=true", times=2)
+        async with synced(cluster, told) as cached:
+            await beside.apply(service(namespace, "late"))
+            await eventually(lambda: told.changes == [("ADDED", "late")])
+            assert proxy.is_done
+
+            proxy.set_mode(Mode.HANG)
+            await eventually(lambda: cached.silence_seconds() > 2.0)
+            proxy.set_mode(Mode.OPEN)
+            await eventually(lambda: cached.silence_seconds() < 1.0)
+
+    async def test_a_healthy_watch_is_never_silent_for_long(
+        self, cluster: KubeCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also where nothing happens and a server sends no bookmarks: watches end, and are opened again."""
+        monkeypatch.setattr("kubeautoml.cluster.kube.WATCH_SECONDS", 1)
+        async with synced(cluster) as cached:
+            longest, end = 0.0, time.monotonic() + 4.0
+            while time.monotonic() < end:
+                longest = max(longest, cached.silence_seconds())
+                await asyncio.sleep(0.05)
+
+        assert longest < 3.5
+        assert cluster.requests.by_verb_and_kind()["watch", "Pod"] >= 2
+
+
+class TestWrites:
+    """A write is repeated only where that is safe."""
+
+    async def test_an_apply_whose_answer_is_lost_is_repeated(
+        self, cluster: KubeCluster, proxy: FaultyProxy, namespace: str
+    ) -> None:
+        """Server-side apply of the same thing changes nothing the second time."""
+        proxy.once(Lost(), method="PATCH")
+
+        stored = await cluster.apply(service(namespace, "once"))
+
+        assert len([seen for seen in proxy.seen if seen.startswith("PATCH")]) == 2
+        assert stored["metadata"]["resourceVersion"] == (await _get(cluster, namespace, "once"))["resourceVersion"]
+        assert len(await cluster.list("Service", namespace)) == 1
+
+    async def test_a_delete_whose_answer_is_lost_is_repeated(
+        self, cluster: KubeCluster, proxy: FaultyProxy, namespace: str
+    ) -> None:
+        """With a uid it can meet no other incarnation."""
+        stored = await cluster.apply(service(namespace, "gone"))
+        proxy.once(Lost(), method="DELETE")
+
+        await cluster.delete(Ref("Service", namespace, "gone"), uid=stored["metadata"]["uid"])
+
+        assert await cluster.get(Ref("Service", namespace, "gone")) is None
+
+    async def test_a_creation_whose_answer_is_lost_is_not_repeated(
+        self, cluster: KubeCluster, proxy: FaultyProxy, namespace: str
+    ) -> None:
+        """Nobody knows whether the event is there; the caller is told, and the server was asked once."""
+        job = await cluster.apply(make_automl_job(namespace, "job"))
+        proxy.once(Lost(), method="POST")
+
+        with pytest.raises(ClusterError, match="does not answer"):
+            await cluster.emit(Ref.of(job), job["metadata"]["uid"], EventOrder("Normal", "Test", "once"))
+
+        assert len([seen for seen in proxy.seen if seen.startswith("POST")]) == 1
+
+    async def test_a_write_that_never_arrived_is_repeated(
+        self, cluster: KubeCluster, proxy: FaultyProxy, namespace: str
+    ) -> None:
+        """Cut before the server heard of it."""
+        proxy.once(Cut(), method="PATCH")
+
+        await cluster.apply(service(namespace, "again"))
+
+        assert await cluster.get(Ref("Service", namespace, "again")) is not None
+
+    async def test_a_conflict_is_the_caller_s(self, cluster: KubeCluster, proxy: FaultyProxy, namespace: str) -> None:
+        """409 is not repeated here: only a new look tells what to do."""
+        proxy.once(Answer(409), method="PATCH")
+
+        with pytest.raises(Conflict):
+            await cluster.apply(service(namespace, "taken"))
+
+        assert len([seen for seen in proxy.seen if seen.startswith("PATCH")]) == 1
+
+    async def test_after_stop_writing_nothing_is_written(
+        self, cluster: KubeCluster, proxy: FaultyProxy, namespace: str
+    ) -> None:
+        """Neither what comes later nor what waits for its turn; reads go on."""
+        proxy.once(Answer(429, {"Retry-After": "1"}), method="GET")
+        with suppress(Throttled):
+            await cluster.get(Ref("Service", namespace, "any"))
+        waiting = asyncio.create_task(cluster.apply(service(namespace, "late")))
+        await asyncio.sleep(0.1)
+
+        cluster.stop_writing()
+
+        with pytest.raises(ClusterError, match="write nothing"):
+            await waiting
+        with pytest.raises(ClusterError, match="write nothing"):
+            await cluster.delete(Ref("Service", namespace, "any"))
+        assert await cluster.list("Service", namespace) == []
+        assert not [seen for seen in proxy.seen if seen.startswith(("PATCH", "DELETE"))]
+
+
+class TestThrottling:
+    """A server that answers 429 is left alone."""
+
+    async def test_retry_after_holds_up_all_requests_but_the_lease_s(
+        self, cluster: KubeCluster, proxy: FaultyProxy, namespace: str
+    ) -> None:
+        """The caller is told how long; everything else waits so long; leader election does not."""
+        await cluster.list("Service", namespace)
+        proxy.once(Answer(429, {"Retry-After": "2"}), method="PATCH")
+        began = time.monotonic()
+
+        with pytest.raises(Throttled) as throttled:
+            await cluster.apply(service(namespace, "busy"))
+        answered = time.monotonic()
+        await asyncio.to_thread(cluster.read_lease, Ref("Lease", namespace, "leader"))
+        lease_seconds = time.monotonic() - answered
+        read, written = (
+            asyncio.create_task(cluster.list("Service", namespace)),
+            cluster.apply(service(namespace, "busy")),
+        )
+        await written
+        await read
+
+        assert throttled.value.retry_after_seconds == 2.0
+        assert lease_seconds < 1.5
+        assert time.monotonic() - began >= 2.0
+        assert cluster.requests.throttled == 1
+        assert cluster.requests.waited_seconds >= 3.0
+
+    async def test_a_watch_that_is_throttled_waits_as_long(
+        self, cluster: KubeCluster, beside: KubeCluster, proxy: FaultyProxy, namespace: str
+    ) -> None:
+        """And goes on where it was."""
+        told = Told(namespace)
+        async with synced(cluster, told):
+            proxy.once(Answer(429, {"Retry-After": "1"}), path="/services?watch=true")
+            proxy.cut()
+            await beside.apply(service(namespace, "after"))
+            await eventually(lambda: told.changes == [("ADDED", "after")])
+
+            assert proxy.is_done
+
+    async def test_a_wish_without_measure_is_cut_short(
+        self, cluster: KubeCluster, proxy: FaultyProxy, namespace: str
+    ) -> None:
+        """An hour, or nonsense, from a proxy in between must not stop the operator."""
+        proxy.once(Answer(503, {"Retry-After": "3600"}), method="GET")
+
+        with pytest.raises(Throttled) as throttled:
+            await cluster.get(Ref("Service", namespace, "any"))
+
+        assert throttled.value.retry_after_seconds == 60.0
+
+
+class TestSlowServer:
+    """The event loop does not wait for the server."""
+
+    async def test_slow_answers_do_not_hold_the_loop_up(
+        self, cluster: KubeCluster, proxy: FaultyProxy, namespace: str
+    ) -> None:
+        """Forty requests that take half a second each; the loop turns all the time."""
+        proxy.once(Late(0.5), times=40)
+        gets = [asyncio.create_task(cluster.get(Ref("Service", namespace, f"s{n}"))) for n in range(40)]
+        longest = 0.0
+        while not all(task.done() for task in gets):
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.monotonic() - before)
+
+        assert [task.result() for task in gets] == [None] * 40
+        assert proxy.is_done
+        assert longest < 0.4
+
+
+class TestCredentials:
+    """Tokens are replaced in their files while we run."""
+
+    async def test_a_token_that_was_replaced_in_its_file_is_read_again(
+        self,
+        cluster: KubeCluster,
+        proxy: FaultyProxy,
+        kubeconfig: Path,
+        namespace: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The refused request is sent again with the new one; with none there, the refusal is the caller's."""
+        monkeypatch.setattr(connection, "RENEWAL_SECONDS", 0.0)
+        file = kubeconfig.with_name("token")
+        file.write_text("expired")
+        proxy.once(Answer(401))
+        with pytest.raises(ClusterError, match="does not accept these credentials"):
+            await cluster.list("Service", namespace)
+
+        file.write_text(ADMIN_TOKEN)
+
+        assert await cluster.list("Service", namespace) == []
+
+    async def test_a_pod_s_token_is_read_again(
+        self,
+        control_plane: ControlPlane,
+        proxy: FaultyProxy,
+        namespace: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Also within the minute for which the client library remembers it."""
+        (tmp_path / "token").write_text("expired")
+        (tmp_path / "namespace").write_text("kubeautoml-system")
+        (tmp_path / "ca.crt").write_bytes(control_plane.ca_file.read_bytes())
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(proxy.port))
+        monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+        monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+        monkeypatch.setattr(connection, "_IN_CLUSTER", tmp_path)
+        monkeypatch.setattr(connection, "RENEWAL_SECONDS", 0.0)
+        opened = filtered(control_plane.version)(Connection.in_cluster())
+        (tmp_path / "token").write_text(ADMIN_TOKEN)
+
+        assert await opened.list("Service", namespace) == []
+        assert opened.default_namespace == "kubeautoml-system"
+        opened.close()
+
+
+async def _get(cluster: KubeCluster, namespace: str, name: str) -> dict[str, Any]:
+    found = await cluster.get(Ref("Service", namespace, name))
+    assert found is not None
+    return dict(found["metadata"])
