@@ -1,26 +1,52 @@
-"""`make bench`: all benchmarks, one after the other, each a table.
+"""`make bench`: all benchmarks, one after the other, then one table: figure, value, range, ok.
 
-python benchmarks/run.py [study controller serving quality ...]
+    python benchmarks/run.py [study controller serving ...]
+
+Ends with 1 when a benchmark fails, or a figure leaves its range in ranges.toml.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-ALL = ("study", "controller", "serving", "quality")
+from figures import FIGURES_ENV, Judged, judge, read_figures, read_ranges, table
+
+ALL = (
+    "study",
+    "controller",
+    "operator_failover",
+    "operator_scale",
+    "operator_trials",
+    "serving",
+    "quality",
+)
 
 
 def main(names: list[str]) -> int:
-    failed = []
+    unknown = [name for name in names if name not in ALL]
+    if unknown:
+        print(f"benchmarks must be some of {', '.join(ALL)}, got {', '.join(unknown)}", file=sys.stderr)
+        return 2
+    ranges, judged, failed = read_ranges(), list[Judged](), []
     for name in names or ALL:
         print(f"\n=== {name} ===", flush=True)
-        if subprocess.run([sys.executable, str(Path(__file__).parent / f"{name}.py")], check=False).returncode:
-            failed.append(name)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "figures"
+            command = [sys.executable, str(Path(__file__).parent / f"{name}.py")]
+            if subprocess.run(command, check=False, env={**os.environ, FIGURES_ENV: str(file)}).returncode:
+                failed.append(name)
+            judged += judge(name, read_figures(file), ranges.get(name, {}))
+    print(f"\n{table(judged)}")
+    missed = [j for j in judged if not j.is_ok]
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+    if missed:
+        print(f"\n{len(missed)} of {len(judged)} figures are not in their range", file=sys.stderr)
+    return 1 if failed or missed else 0
 
 
 if __name__ == "__main__":

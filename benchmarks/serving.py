@@ -21,6 +21,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from figures import record
+
 from kubeautoml_trainer.serve.rows import frame_from_records
 from serve.bundles import Trained, real_table, train
 from serve.running import Running, running
@@ -57,6 +59,9 @@ def single(trained: Trained, server: Running) -> None:
         p50, p99 = percentiles(taken)
         base50, base99 = percentiles(inside)
         print(f"{label:28}{1e3 * p50:9.2f}{1e3 * p99:9.2f}{p50 / base50:11.2f}{p99 / base99:11.2f}")
+    p50, _ = percentiles(plain)
+    record("one row over HTTP p50", 1e3 * p50, "ms")
+    record("one row over HTTP, times in-process p50", p50 / percentiles(inside)[0], "")
     _print_parallel(server, bodies)
 
 
@@ -82,6 +87,7 @@ def batches(trained: Trained, server: Running) -> None:
     served = BATCH_ROWS / np.median(seconds(BATCHES, lambda _: connection.post("/v1/predict", body)))
     print(f"\nbatches of {BATCH_ROWS} rows, median of {BATCHES}\n{'':28}{'rows/s':>9}{'ratio':>9}")
     print(f"{'in-process':28}{inside:9.0f}{1:9.2f}\n{'POST /v1/predict':28}{served:9.0f}{served / inside:9.2f}")
+    record("rows a second in batches, share of in-process", served / inside, "")
 
 
 class Connection:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from figures import record
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -77,6 +78,7 @@ def main() -> int:
             goal = GOALS_MS.get(kind)
             missed += goal is not None and p95 > goal
             print(f"{kind:32}{p50:10.1f}{p95:10.1f}{goal or '-':>10}{p95 / baseline:11.2f}")
+            record(f"between two trials p95, {kind}", p95, "ms")
     return 1 if missed else 0
 
 

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from chaos.proxy import FaultyProxy, Mode, faulty_proxy
 from controller.life import make_churn
 from kubeautoml.controller.lease import EXIT_CODE
 from real.operator_process import OperatorProcess, running_operator
+from real.proxy import FaultyProxy, Mode, faulty_proxy
 
 if TYPE_CHECKING:
     from real.controlplane import ControlPlane

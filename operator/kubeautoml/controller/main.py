@@ -130,6 +130,7 @@ class Operator:
 
     async def _leave(self) -> None:
         """After the passes have ended: let nothing more be written, then let another lead."""
+        self._cluster.stop_writing()
         await self._fence.close(_LAST_WRITES_SECONDS)
         if self._election is not None:
             await asyncio.to_thread(self._election.release)

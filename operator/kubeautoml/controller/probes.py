@@ -18,8 +18,8 @@ HEARTBEAT_SECONDS = 1.0
 MAX_LOOP_SILENCE_SECONDS = 60.0
 """A loop that was silent this long is stuck, and the pod is better restarted; a guess."""
 
-MAX_WATCH_SILENCE_SECONDS = 150.0
-"""A live server sends a bookmark about every minute, and a dead watch is begun anew after two."""
+MAX_WATCH_SILENCE_SECONDS = 180.0
+"""A healthy watch is opened anew about every minute, and one that hangs is cut after a minute and a half."""
 
 MAX_LEASE_SILENCE_SECONDS = 30.0
 """The Lease is read or written every two seconds."""
