@@ -21,6 +21,7 @@ from pathlib import Path
 import urllib3
 import yaml
 
+from kubeautoml.api.rights import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, role_objects
 from real.binaries import Binaries, find_binaries
 from real.process import end, free_ports, start
 from real.rest import ApiError, Json, Rest
@@ -29,42 +30,6 @@ from real.strip import strip
 ADMIN_TOKEN = "admin-token"
 READY_SECONDS = 60.0
 CONTROLLER_MANAGER_STARTS = 5
-OPERATOR_NAMESPACE = "kubeautoml-system"
-OPERATOR_ACCOUNT = "kubeautoml-operator"
-
-_OURS = ["automljobs", "automlmodels", "automlprofiles"]
-_ALL_BUT_MASS_DELETE = ["get", "list", "watch", "create", "update", "patch", "delete"]
-OPERATOR_RULES: list[Json] = [
-    {"apiGroups": ["kubeautoml.dev"], "resources": _OURS, "verbs": ["get", "list", "watch", "update", "patch"]},
-    {"apiGroups": ["kubeautoml.dev"], "resources": ["automlmodels"], "verbs": ["create", "delete"]},
-    {"apiGroups": ["kubeautoml.dev"], "resources": [f"{r}/status" for r in _OURS], "verbs": ["get", "update", "patch"]},
-    {"apiGroups": ["kubeautoml.dev"], "resources": [f"{r}/finalizers" for r in _OURS], "verbs": ["update"]},
-    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": _ALL_BUT_MASS_DELETE},
-    {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": _ALL_BUT_MASS_DELETE},
-    {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": _ALL_BUT_MASS_DELETE},
-    {"apiGroups": ["policy"], "resources": ["poddisruptionbudgets"], "verbs": _ALL_BUT_MASS_DELETE},
-    {
-        "apiGroups": ["networking.k8s.io"],
-        "resources": ["networkpolicies", "ingresses"],
-        "verbs": _ALL_BUT_MASS_DELETE,
-    },
-    {"apiGroups": [""], "resources": ["services", "serviceaccounts"], "verbs": _ALL_BUT_MASS_DELETE},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete"]},
-    {
-        "apiGroups": ["", "events.k8s.io"],
-        "resources": ["events"],
-        "verbs": ["create", "update", "patch", "get", "list"],
-    },
-    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": _ALL_BUT_MASS_DELETE},
-    {
-        "apiGroups": ["apiextensions.k8s.io"],
-        "resources": ["customresourcedefinitions"],
-        "verbs": ["get", "list", "watch"],
-    },
-    {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
-]
-"""What the operator may do: no verb on secrets, none on pods/exec."""
 
 
 class ServerEnded(RuntimeError):
@@ -144,6 +109,10 @@ class ControlPlane:
         """A namespace in which pods can be created at once: its default service account is there."""
         self.admin.ensure("/api/v1/namespaces", {"metadata": {"name": name}})
         _wait(lambda: _has_default_account(self, name), f"the default service account of namespace {name}")
+        # each test's operators are elected among themselves, so their lease is in the test's namespace
+        for manifest in role_objects(lease_namespace=name):
+            if manifest["metadata"]["name"].endswith("-lease"):
+                self.admin.ensure(_collection(manifest), manifest)
 
 
 @contextmanager
@@ -286,14 +255,17 @@ def _kubeconfig(server: str, ca_file: Path, user: str, token: str, namespace: st
 
 
 def _create_operator_account(plane: ControlPlane) -> None:
-    rbac = "/apis/rbac.authorization.k8s.io/v1"
-    named = {"metadata": {"name": OPERATOR_ACCOUNT}}
-    subject = {"kind": "ServiceAccount", "name": OPERATOR_ACCOUNT, "namespace": OPERATOR_NAMESPACE}
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": OPERATOR_ACCOUNT}
+    """With exactly the rights that `kubeautoml rbac` prints."""
     plane.admin.ensure("/api/v1/namespaces", {"metadata": {"name": OPERATOR_NAMESPACE}})
-    plane.admin.ensure(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/serviceaccounts", named)
-    plane.admin.ensure(f"{rbac}/clusterroles", {**named, "rules": OPERATOR_RULES})
-    plane.admin.ensure(f"{rbac}/clusterrolebindings", {**named, "subjects": [subject], "roleRef": role})
+    for manifest in role_objects():
+        plane.admin.ensure(_collection(manifest), manifest)
+
+
+def _collection(manifest: Json) -> str:
+    """URL path of where an object of RBAC is created."""
+    namespace = manifest["metadata"].get("namespace")
+    prefix = "/api/v1" if manifest["kind"] == "ServiceAccount" else f"/apis/{manifest['apiVersion']}"
+    return f"{prefix}{f'/namespaces/{namespace}' if namespace else ''}/{manifest['kind'].lower()}s"
 
 
 def _has_default_account(plane: ControlPlane, namespace: str) -> bool:

@@ -30,6 +30,8 @@ JOB_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
 STUDY_TOKEN_AUDIENCE = "kubeautoml-study"
 SERVER_PORT = 8080
+LEASE_NAME = "kubeautoml-operator"
+"""The Lease that all replicas of an operator contend for."""
 
 
 class Component(StrEnum):

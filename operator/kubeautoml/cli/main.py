@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "suspend": ("kubeautoml.cli.suspend", "stop a job's pods, keep its trials"),
     "resume": ("kubeautoml.cli.resume", "go on with a suspended job"),
     "crds": ("kubeautoml.cli.crds", "print the CustomResourceDefinitions"),
+    "rbac": ("kubeautoml.cli.rbac", "print the rights that operator and study server need"),
     "operator": ("kubeautoml.controller.main", "run the operator (container entry point)"),
     "study-server": ("kubeautoml.study.server", "run the study server (container entry point)"),
     "worker": ("", "run trials (container entry point)"),
