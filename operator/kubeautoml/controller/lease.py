@@ -26,7 +26,6 @@ from kubeautoml.api.objects import Manifest, Ref
 
 log = logging.getLogger(__name__)
 
-LEASE_NAME = "kubeautoml-operator"
 EXIT_CODE = 3
 """Of an operator that lost the lease: neither a crash nor a mistake in its settings."""
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from kubeautoml.api.errors import ClusterError, UsageError
 from kubeautoml.api.logs import LogFormat, log_to_stderr
-from kubeautoml.api.names import LABEL_JOB_UID
+from kubeautoml.api.names import LABEL_JOB_UID, LEASE_NAME
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cluster.base import Cluster
 from kubeautoml.cluster.cached import CachedCluster
 from kubeautoml.controller.endpoints import Endpoints
 from kubeautoml.controller.fence import Fence, FencedCluster
-from kubeautoml.controller.lease import LEASE_NAME, LeaderElection, Leases, new_identity
+from kubeautoml.controller.lease import LeaderElection, Leases, new_identity
 from kubeautoml.controller.metrics import CountedCluster, CountedLeases, Metrics
 from kubeautoml.controller.observe import SERVING_KINDS, TRAINING_KINDS
 from kubeautoml.controller.probes import Heart, Probes
