@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from kubeautoml.api.values import ApiModel
 
@@ -131,7 +130,7 @@ class Condition(ApiModel):
     """One CamelCase word for why; stable, for machines."""
     message: Annotated[str, StringConstraints(max_length=2048)] = ""
     """One line for people: what, where, the rule, the value, what to do."""
-    last_transition_time: datetime
+    last_transition_time: AwareDatetime
     """When `status` last changed (RFC 3339)."""
     observed_generation: Annotated[int, Field(ge=0)] = 0
     """metadata.generation this fact was observed for."""

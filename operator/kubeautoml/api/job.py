@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from kubeautoml.api.conditions import Condition
 from kubeautoml.api.kinds import ApiVersion, ObjectMeta
@@ -22,8 +21,11 @@ from kubeautoml.api.values import (
     Resources,
 )
 
+Count = Annotated[int, Field(ge=0, le=10**10)]
+"""A number in the status; what somebody else writes there beyond this counts as unreadable."""
+
 URI_PATTERN = r"^(s3|file)://.+$"
-MAX_ACCEPTED_SPEC = 6 * 1024
+MAX_ACCEPTED_SPEC = 4 * 1024
 """Characters of status.acceptedSpec: a part of the 32 KiB that an object may have. A longer one is not kept."""
 
 Uri = Annotated[str, StringConstraints(pattern=URI_PATTERN, max_length=1024)]
@@ -410,28 +412,28 @@ class AutoMLJobSpec(ApiModel):
 class TrialCounts(ApiModel):
     """Trials by what became of them."""
 
-    total: int = 0
+    total: Count = 0
     """All trials that were started."""
-    running: int = 0
+    running: Count = 0
     """Trials that are being run."""
-    completed: int = 0
+    completed: Count = 0
     """Trials with a score."""
-    pruned: int = 0
+    pruned: Count = 0
     """Trials stopped early because they were hopeless."""
-    failed: int = 0
+    failed: Count = 0
     """Trials that ended in an error."""
-    preempted: int = 0
+    preempted: Count = 0
     """Trials whose pod went away; each was queued again."""
 
 
 class BudgetUsed(ApiModel):
     """How much of each budget is spent."""
 
-    trials: int = 0
+    trials: Count = 0
     """Trials finished or running."""
-    duration_seconds: int = 0
+    duration_seconds: Count = 0
     """Wall time, without the time it was suspended."""
-    accelerator_seconds: int = 0
+    accelerator_seconds: Count = 0
     """Accelerator seconds, summed over workers and finalizer."""
     ended_by: str | None = None
     """Limit that ended the search, such as MaxTrials."""
@@ -502,13 +504,13 @@ class AutoMLJobStatus(ApiModel):
     """metadata.generation this status describes."""
     conditions: tuple[Condition, ...] = ()
     """Accepted, DataReady, Admitted, Succeeded, Ready, Reconciling, Stalled."""
-    start_time: datetime | None = None
+    start_time: AwareDatetime | None = None
     """When the first worker was asked for; moved when the clock is set back, so that the time used stays true."""
-    completion_time: datetime | None = None
+    completion_time: AwareDatetime | None = None
     """When the job succeeded or failed."""
-    suspended_seconds: int = 0
+    suspended_seconds: Count = 0
     """Wall time spent suspended or waiting in a queue, which no budget counts."""
-    suspended_since: datetime | None = None
+    suspended_since: AwareDatetime | None = None
     """When the current suspension, or wait in a queue, began."""
     progress_percentage: Annotated[int, Field(ge=0, le=100)] = 0
     """Share of the budget that is used, in percent; 100 when the job ended."""

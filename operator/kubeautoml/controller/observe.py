@@ -122,6 +122,9 @@ def parse_status(manifest: Manifest) -> AutoMLJobStatus:
     try:
         return AutoMLJobStatus.model_validate(status)
     except ValidationError:
+        conditions = status.get("conditions")
+        if isinstance(conditions, list):
+            status = {**status, "conditions": [c for c in conditions if _is_readable("conditions", [c])]}
         readable = {k: v for k, v in status.items() if _is_readable(k, v)}
         return AutoMLJobStatus.model_validate(readable)
 

@@ -25,7 +25,12 @@ from kubeautoml.plan.workers import emptied
 def succeeded(scene: Scene) -> Plan:
     result = scene.study.result
     assert result is not None
-    model = model_status(scene.job, result)
+    try:
+        made, model = model_object(scene.job, result), model_status(scene.job, result)
+    except (ValueError, OverflowError, TypeError) as error:
+        # the finalizer is a pod, and the study is written by pods
+        message = f"the finalizer's result cannot be used: {' '.join(str(error).split())}"
+        return failed(scene, Failure("finalize", Reason.FINALIZE_FAILED, message))
     status = with_study(scene.job, scene.observed, scene.now)
     status = status.model_copy(
         update={
@@ -36,7 +41,7 @@ def succeeded(scene: Scene) -> Plan:
         }
     )
     retire = retired_trials(scene.study, scene.observed, scene.now)
-    todo = serve(scene, status, model, (model_object(scene.job, result),))
+    todo = serve(scene, status, model, (made,))
     return replace(todo, study=StudyOrders(retire=retire))
 
 
@@ -123,7 +128,10 @@ def failed(scene: Scene, failure: Failure) -> Plan:
 def failed_before(scene: Scene) -> Plan:
     """It has been said; what is left is to end pods and to clean up when the time has come. The study is not asked."""
     delete, wake = _expired(scene, scene.job.status)
-    status = scene.job.status.model_copy(update={"observed_generation": scene.job.metadata.generation})
+    generation = scene.job.metadata.generation
+    conditions = tuple(c.model_copy(update={"observed_generation": generation}) for c in scene.job.status.conditions)
+    status = scene.job.status.model_copy(update={"observed_generation": generation, "conditions": conditions})
+    status = _status(scene, status, {C.ACCEPTED: true(Reason.SPEC_VALID)})
     apply, emptied_too = ((), ()) if delete else _no_more_pods(scene)
     return Plan(apply=apply, delete=(*delete, *emptied_too), status=status, wake_after=wake)
 

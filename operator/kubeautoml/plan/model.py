@@ -18,7 +18,7 @@ from kubeautoml.api.names import Component, labels, model_name
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.trials import JobResult
 from kubeautoml.plan.pods import owner
-from kubeautoml.plan.status import MAX_MESSAGE, Fact, true
+from kubeautoml.plan.status import MAX_MESSAGE, Fact, clipped, true
 
 MODEL_VERSION = "v1"
 """A job makes one model; its immutable part cannot change, so there is no second version yet."""
@@ -103,7 +103,7 @@ def condition_of(found: Manifest | None, fact: Fact, now: datetime) -> AutoMLMod
         type=ConditionType.READY,
         status=fact.status,
         reason=_WORD.get(Reason(fact.reason), fact.reason),
-        message=fact.message[:MAX_MESSAGE],
+        message=clipped(fact.message, MAX_MESSAGE),
         last_transition_time=now.replace(microsecond=0),
         observed_generation=generation,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from kubeautoml.api.conditions import (
 from kubeautoml.api.job import Artifacts, AutoMLJob, AutoMLJobStatus, BudgetUsed, RankedTrial, TrialCounts
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.trials import FinishedTrial, StudySummary
+from kubeautoml.api.values import CAMEL_PATTERN
 from kubeautoml.plan.base import Observed, Settings
 from kubeautoml.plan.budget import accelerator_seconds, elapsed_seconds
 
@@ -29,11 +31,12 @@ LOST_ACCELERATOR_SECONDS = 15.0
 FEW_TRIALS_INTERVALS = 6
 """So many intervals pass before a few trials alone are published."""
 
-MAX_PARAMETER_TEXT = 64
+MAX_PARAMETER_NAME = 48
+MAX_PARAMETER_TEXT = 32
 MAX_PARAMETERS = 12
-MAX_MESSAGE = 1024
-"""Characters of a hyperparameter, hyperparameters of a trial in the leaderboard, characters of a condition's message: the
-object stays below 32 KiB whatever the search space. All of them are in leaderboard.csv."""
+MAX_MESSAGE = 768
+"""Bytes of a hyperparameter's name and value, hyperparameters of a trial in the leaderboard, bytes of a condition's message:
+the object stays below 32 KiB whatever the search space. All of them are in leaderboard.csv."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,24 @@ def with_conditions(
             Condition(
                 type=kind,
                 status=fact.status,
-                reason=fact.reason,
-                message=fact.message[:MAX_MESSAGE],
+                reason=fact.reason if _is_reason(fact.reason) else Reason.INTERNAL_ERROR,
+                message=clipped(" ".join(fact.message.split()), MAX_MESSAGE),
                 last_transition_time=now.replace(microsecond=0),
                 observed_generation=generation,
             ),
         )
     return status.model_copy(update={"conditions": conditions, "observed_generation": generation})
+
+
+def clipped(text: str, most: int) -> str:
+    """The text, cut to so many bytes of UTF-8; a cut one ends with three dots."""
+    data = text.encode()
+    return text if len(data) <= most else data[: most - 3].decode(errors="ignore") + "..."
+
+
+def _is_reason(reason: str) -> bool:
+    """A reason may come from a pod, by way of the study."""
+    return len(reason) <= 64 and re.fullmatch(CAMEL_PATTERN, reason) is not None
 
 
 def is_status(status: AutoMLJobStatus, kind: ConditionType, value: ConditionStatus) -> bool:
@@ -161,12 +175,12 @@ def _ranked(trial: FinishedTrial) -> RankedTrial:
     return RankedTrial(
         trial=trial.number,
         value=format(trial.value, ".6g"),
-        family=trial.family,
-        parameters={k: _text(v) for k, v in shown[:MAX_PARAMETERS]},
+        family=clipped(trial.family, MAX_PARAMETER_TEXT),
+        parameters={clipped(k, MAX_PARAMETER_NAME): _text(v) for k, v in shown[:MAX_PARAMETERS]},
         duration_seconds=None if trial.duration_seconds is None else round(trial.duration_seconds),
     )
 
 
 def _text(value: object) -> str:
     text = format(value, ".6g") if isinstance(value, float) else str(value)
-    return text[:MAX_PARAMETER_TEXT]
+    return clipped(text, MAX_PARAMETER_TEXT)
