@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from figures import record
 from operator_world import ROOT, create_job, make_job, memory_mib, quantile, wait, worker_jobs, writes
 
-from real.controlplane import ControlPlane, running_control_plane
+from real.controlplane import OPERATOR_NAMESPACE, ControlPlane, running_control_plane
 from real.operator_process import OperatorProcess, running_operator
 from real.postgres import running_postgres
 from real.rest import ApiError
@@ -52,7 +52,7 @@ def main() -> int:
         for namespace in NAMESPACES:
             plane.create_namespace(namespace)
         operator = stack.enter_context(
-            running_operator(plane, folder / "operator.log", lease_namespace="default", study_url=study.url)
+            running_operator(plane, folder / "operator.log", lease_namespace=OPERATOR_NAMESPACE, study_url=study.url)
         )
         wait(lambda: operator.metric("kubeautoml_leader") == 1, 60, "the operator leads")
         record("memory at rest", memory_mib(operator.pid), "MiB")
