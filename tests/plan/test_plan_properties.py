@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,9 +17,9 @@ from factories import (
     make_finished_trial,
     make_job,
     make_limits,
-    make_manifest,
     make_observed,
     make_pod,
+    make_profile,
     make_result,
     make_running_trial,
     make_summary,
@@ -86,12 +87,23 @@ def stages(draw: st.DrawFn) -> Stage:
     spec = {**SPEC, "suspend": draw(st.booleans()), **({"serving": serving} if serving else {})}
     stage = Stage(make_job(**spec))
     if draw(st.booleans()):
+        labels = {"kueue.x-k8s.io/queue-name": "team-a"}
+        meta = stage.job.metadata.model_copy(update={"labels": labels})
+        stage.job = stage.job.model_copy(update={"metadata": meta})
+    if draw(st.booleans()):
         stage.settle()
     profile = AutoMLProfileSpec()
     for make in (worker_job, finalizer_job):
         if draw(st.booleans()):
             made = batch_job(make(stage.job, profile, SETTINGS), draw(BATCH_ENDS))
+            made["spec"]["suspend"] = draw(st.booleans())
             stage.children[Ref.of(made)] = made
+    if draw(st.booleans()):
+        stage.edit(**{**spec, "budget": {"maxTrials": draw(st.sampled_from([2, 50, 5000]))}})
+        stage.profile = make_profile(limits={"maxTrials": 100})
+    stage.profile_missing = draw(st.sampled_from([False, False, True]))
+    if stage.profile_missing:
+        stage.profile = None
     stage.pods = tuple(draw(st.lists(pods(), max_size=3, unique_by=lambda p: p.uid)))
     stage.study = draw(st.none() | studies())
     stage.study_error = draw(st.sampled_from([None, None, None, "no answer"]))
@@ -114,12 +126,13 @@ def test_the_planner_comes_to_rest_wherever_it_is_started(stage: Stage) -> None:
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(stages())
 def test_every_condition_is_told_with_a_known_reason(stage: Stage) -> None:
-    """Reasons are the documented ones, messages have one line; only a job that failed first may never have been admitted."""
+    """Reasons are the documented ones, messages have one line; only a job that failed first may never have been admitted, and
+    one that never was accepted says only that."""
     stage.settle()
 
     conditions = stage.job.status.conditions
 
-    if stage.study_error is None:
+    if stage.study_error is None and stage.job.status.accepted_spec is not None:
         missing = {t.value for t in ConditionType} - {c.type for c in conditions}
         assert missing <= ({"Admitted"} if stage.job.status.completion_time else set())
     for condition in conditions:
@@ -151,23 +164,49 @@ def test_planning_changes_none_of_its_arguments() -> None:
     assert (stage.job.model_dump_json(), json.dumps(list(stage.children.values()))) == before
 
 
-def test_the_object_stays_below_32_kib_at_twenty_thousand_trials() -> None:
-    """Long parameters, long messages, the ten best trials."""
-    parameters = {f"a_rather_long_parameter_name_{i}": "x" * 500 for i in range(40)}
-    best = [make_finished_trial(i, 0.9, parameters=parameters, family="GradientBoosting") for i in range(10)]
+WIDE = "\N{MATHEMATICAL BOLD CAPITAL A}"
+"""Four bytes of UTF-8."""
+
+
+def largest_placement(letter: str) -> dict[str, Any]:
+    """As much as the schema lets somebody say about nodes."""
+    expressions = [{"key": letter * 60, "operator": "In", "values": [letter * 63] * 32}] * 8
+    terms = {"nodeSelectorTerms": [{"matchExpressions": expressions}] * 8}
+    return {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}
+
+
+@pytest.mark.parametrize(
+    "placement", [{}, {"nodeSelector": {f"k{i}": "v" * 60 for i in range(16)}}, largest_placement("a")]
+)
+@pytest.mark.parametrize("letter", ["x", WIDE])
+def test_the_status_stays_small_whatever_it_has_to_say(letter: str, placement: dict[str, Any]) -> None:
+    """20,000 trials, the largest search space, the longest messages, the longest spec: with the smallest spec and what a server
+    keeps about field managers (4 KiB at most) the object is below 32 KiB."""
+    parameters = {f"{letter * 100}{i}": letter * 500 for i in range(64)}
+    best = [make_finished_trial(i, -0.123456789e-300, parameters=parameters, family=letter * 300) for i in range(10)]
     study = make_summary(
         best=best,
         completed=15_000,
         pruned=4_000,
         failed=900,
         preempted=100,
-        data=make_data(warnings=tuple(f"column {i} " + "is odd " * 20 for i in range(500))),
-        failure=Failure("search", "InvalidSearch", "words " * 2000),
+        data=make_data(warnings=tuple(f"column {i} " + f"is {letter} " * 20 for i in range(500))),
+        failure=Failure("data", "InvalidSearch", f"{letter} " * 4000),
     )
-    budget = {"maxTrials": 100_000, "maxFailedTrials": 1000}
+    spec = {"budget": {"maxTrials": 100_000, "maxFailedTrials": 1000}, "workers": {"placement": placement}}
 
-    todo = plan(make_job(budget=budget), make_observed(study=study), now=NOON, settings=SETTINGS)
+    todo = plan(make_job(**spec), make_observed(study=study), now=NOON, settings=SETTINGS)
 
-    size = len(json.dumps({**make_manifest(), "status": todo.status.to_manifest()}).encode())
-    assert size < 32 * 1024
+    status = json.dumps(todo.status.to_manifest(), ensure_ascii=False, separators=(",", ":"))
+    assert len(status.encode()) < 26 * 1024
     assert todo.status.trials.total == 20_000
+    assert todo.status.leaderboard and all(len(c.message.encode()) <= 768 for c in todo.status.conditions)
+
+
+def test_a_spec_that_is_too_long_to_keep_is_not_kept() -> None:
+    """An illegal edit then leaves all as it is, as far as it can."""
+    job = make_job(workers={"placement": largest_placement("a")})
+
+    todo = plan(job, make_observed(), now=NOON, settings=SETTINGS)
+
+    assert todo.status.accepted_spec is None

@@ -266,12 +266,10 @@ def finalizing(scene: Scene) -> Plan:
     words = "making the model" + (f": {scene.study.stage}" if scene.study.stage else "")
     facts = {
         **data_facts(scene),
-        **worker_facts(scene),
         **open_end(words),
         **stalled_fact(scene, Component.FINALIZER),
     }
-    if found is not None and held:
-        facts[C.ADMITTED] = held_fact(found)
+    facts[C.ADMITTED] = held_fact(found) if found is not None and held else true(Reason.WORKERS_ADMITTED)
     facts[C.SUCCEEDED] = unknown(Reason.FINALIZING, words)
     return Plan(
         study=StudyOrders(limits=_later_due(scene), retire=retire),
