@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -402,7 +403,8 @@ class KubeCluster:
         return await self._in_thread(call, *args)
 
     async def _in_thread(self, call: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, functools.partial(call, *args))
+        # with the caller's context, so that what is logged in the thread names the job, too
+        return await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, call, *args)
 
     def _wait_to_read(self, sleep: Callable[[float], object]) -> None:
         self.requests.add_wait(self._reads.wait(sleep))
