@@ -41,6 +41,18 @@ def test_a_change_of_the_spec_wakes_and_a_change_of_the_status_does_not() -> Non
     assert woken == [CHURN] * 4
 
 
+def test_a_label_or_an_annotation_wakes() -> None:
+    """A queue's label, or a note of the platform team: neither counts as a new generation."""
+    wakes, woken = make_wakes()
+    wakes.job(None, make_object("churn"))
+
+    wakes.job("MODIFIED", make_object("churn", labels={"kueue.x-k8s.io/queue-name": "gpu"}))
+    wakes.job("MODIFIED", make_object("churn", labels={"kueue.x-k8s.io/queue-name": "gpu"}))
+    wakes.job("MODIFIED", make_object("churn", labels={"kueue.x-k8s.io/queue-name": "gpu"}, annotations={"a": "b"}))
+
+    assert woken == [CHURN] * 3
+
+
 def test_a_job_made_again_under_the_same_name_wakes() -> None:
     """The uid tells incarnations apart, although both have generation 1."""
     wakes, woken = make_wakes()

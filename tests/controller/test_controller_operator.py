@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -176,9 +177,10 @@ def test_an_operator_without_rights_says_so_and_ends(
     command = [sys.executable, "-m", "kubeautoml.cli.main", "operator"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
+    [line] = [json.loads(line) for line in done.stderr.splitlines()]
     assert done.returncode == 1
-    assert "AutoMLJob objects cannot be listed" in done.stderr and "the chart's role" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert (line["message"], line["reason"]) == ("operator cannot work", "Forbidden")
+    assert "AutoMLJob objects cannot be listed" in line["error"] and "the chart's role" in line["error"]
 
 
 @pytest.mark.controlplane

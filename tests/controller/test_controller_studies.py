@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 
 from kubeautoml.api.errors import ClusterError, StudyError
+from kubeautoml.api.logs import JsonFormatter, log_context
 from kubeautoml.api.metrics import Direction
 from kubeautoml.controller import studies as module
 from kubeautoml.controller.fence import Fence
@@ -116,6 +120,24 @@ async def test_a_damaged_study_does_not_close_its_url(tmp_path: Path) -> None:
 
 def _raise_damaged(storage: Any) -> None:
     raise ValueError("damaged\nin several lines")
+
+
+@pytest.mark.anyio
+async def test_what_is_logged_in_a_study_call_names_the_job(tmp_path: Path) -> None:
+    """The thread that calls has the context of the pass."""
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
+    handler.setFormatter(JsonFormatter())
+    log = logging.getLogger("test-studies")
+    log.addHandler(handler)
+    studies = Studies()
+
+    with log_context(job="team-a/churn"):
+        await studies._call("summary", f"sqlite://{tmp_path}/study.db", lambda storage: log.warning("slow"))
+    log.removeHandler(handler)
+    studies.close()
+
+    assert json.loads(lines.getvalue())["job"] == "team-a/churn"
 
 
 @pytest.mark.anyio

@@ -8,6 +8,7 @@ Children and profiles are watched by `cluster.cached`, which keeps them, too.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import threading
@@ -23,7 +24,7 @@ from kubeautoml.api.names import LABEL_JOB, LABEL_JOB_UID
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cluster.base import Change
 
-_OF_A_JOB = ("name", "namespace", "uid", "generation", "deletionTimestamp")
+_OF_A_JOB = ("name", "namespace", "uid", "generation", "deletionTimestamp", "labels", "annotations")
 
 _STOP_SECONDS = 2.0
 """Longest wait for kopf's thread at the end; the process ends anyway."""
@@ -58,7 +59,7 @@ class Wakes:
             self.child(change.manifest)
 
     def job(self, event_type: str | None, manifest: Any) -> None:
-        """An AutoMLJob: changes of its status are our own writing and wake nobody."""
+        """An AutoMLJob: changes of its status are our own writing and wake nobody; labels may be a queue's, say."""
         meta = manifest["metadata"]
         uid, ref = meta["uid"], Ref("AutoMLJob", meta["namespace"], meta["name"])
         if event_type == "DELETED":
@@ -66,7 +67,8 @@ class Wakes:
             self._seen.pop(uid, None)
             self._wake(ref)
             return
-        mark = (meta.get("generation"), meta.get("deletionTimestamp"))
+        added = json.dumps([meta.get("labels"), meta.get("annotations")], sort_keys=True)
+        mark = (meta.get("generation"), meta.get("deletionTimestamp"), hash(added))
         if self._seen.get(uid) != mark:
             self._jobs[uid], self._seen[uid] = ref, mark
             self._wake(ref)

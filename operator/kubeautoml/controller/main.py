@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from kubeautoml.api.errors import ClusterError, UsageError
+from kubeautoml.api.errors import ClusterError, KubeAutoMLError, UsageError
 from kubeautoml.api.logs import LogFormat, log_to_stderr
 from kubeautoml.api.names import LABEL_JOB_UID, LEASE_NAME
 from kubeautoml.api.objects import Manifest, Ref
@@ -52,8 +52,17 @@ def main(argv: list[str]) -> int:
         # kopf and the client both read it from here.
         os.environ["KUBECONFIG"] = args.kubeconfig
     settings = _settings(args, os.environ)
-    with closing(_connect(args)) as cluster:
-        asyncio.run(run_operator(cluster, settings))
+    try:
+        with closing(_connect(args)) as cluster:
+            asyncio.run(run_operator(cluster, settings))
+    except UsageError:
+        raise
+    except KubeAutoMLError as error:
+        log.error("operator cannot work", extra={"reason": error.reason, "error": str(error)})
+        return 1
+    except Exception:
+        log.exception("operator crashed")
+        return 1
     return 0
 
 

@@ -13,7 +13,6 @@ from kubeautoml.api.profile import AutoMLProfile
 from kubeautoml.controller.queue import TIMED_PER_SECOND
 from kubeautoml.plan.base import Settings
 
-
 CONCURRENCY = 4
 """Passes at the same time. Measured with a thousand new jobs: so many reach the client's limit of writes, and with twice as
 many each pass only waits twice as long for its turn."""

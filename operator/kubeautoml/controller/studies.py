@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -193,7 +194,8 @@ class _Place:
             raise StudyError(self._why or "the study did not answer: all calls to it hang; see the study server's log")
         self._calls += 1
         number = self._calls
-        future = loop.run_in_executor(self._threads, self._act, number, act)
+        # With the context of the pass, so that what is logged in the thread names the job, too.
+        future = loop.run_in_executor(self._threads, copy_context().run, self._act, number, act)
         try:
             return await asyncio.wait_for(future, CALL_SECONDS)
         except TimeoutError as error:
