@@ -26,7 +26,7 @@ from kubeautoml.api.names import (
     worker_job_name,
 )
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
-from kubeautoml.api.trials import DataFacts, JobResult, StudyAttr, StudyOrders, TrialAttr
+from kubeautoml.api.trials import DataFacts, JobResult, StudyAttr, StudyOrders, StudySummary, TrialAttr
 from kubeautoml.cluster.memory import MemoryCluster
 from kubeautoml.controller.observe import parse_job
 from kubeautoml.controller.reconcile import reconcile
@@ -85,12 +85,41 @@ class FusedCluster(MemoryCluster):
         self._fuse.burn()
 
 
-class FusedStudies(Studies):
-    """Studies whose user may die after any write."""
+class LaggingCluster(FusedCluster):
+    """One whose cached lists show what `fall_behind` saw, until somebody asks afresh."""
 
-    def __init__(self, fuse: Fuse) -> None:
+    def __init__(self, fuse: Fuse, **arguments: Any) -> None:
+        super().__init__(fuse, **arguments)
+        self._old: dict[str, list[Manifest]] = {}
+
+    async def fall_behind(self, kind: str) -> None:
+        """From now on the cache knows nothing newer of this kind."""
+        self._old[kind] = await super().list(kind)
+
+    async def list(
+        self,
+        kind: str,
+        namespace: str | None = None,
+        labels: dict[str, str] | None = None,
+        *,
+        fresh: bool = False,
+    ) -> list[Manifest]:
+        if kind in self._old and not fresh:
+            return [m for m in self._old[kind] if (labels or {}).items() <= m["metadata"].get("labels", {}).items()]
+        return await super().list(kind, namespace, labels, fresh=fresh)
+
+
+class FusedStudies(Studies):
+    """Studies whose user may die after any write. Looks into them are noted in `calls`."""
+
+    def __init__(self, fuse: Fuse, calls: list[tuple[str, str]] | None = None) -> None:
         super().__init__()
         self._fuse = fuse
+        self._calls = calls if calls is not None else []
+
+    async def summary(self, url: str, name: str) -> StudySummary | None:
+        self._calls.append(("summary", "study"))
+        return await super().summary(url, name)
 
     async def create(self, url: str, name: str, direction: Direction) -> None:
         await super().create(url, name, direction)
@@ -123,12 +152,18 @@ def make_churn(**spec: Any) -> Manifest:
 class World:
     """Everything around one job."""
 
-    def __init__(self, folder: Path, dies_after: int | None = None, start: datetime | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dies_after: int | None = None,
+        start: datetime | None = None,
+        cluster: type[FusedCluster] = FusedCluster,
+    ) -> None:
         # Optuna stamps trials with the machine's clock, so ours must be near it; it moves only when told to.
         self.start = self.now = start or datetime.now(UTC).replace(microsecond=0)
         self.fuse = Fuse(dies_after)
         uids = count(1)
-        self.cluster = FusedCluster(self.fuse, new_uid=lambda: f"uid-{next(uids)}", clock=lambda: self.now)
+        self.cluster = cluster(self.fuse, new_uid=lambda: f"uid-{next(uids)}", clock=lambda: self.now)
         self.url = f"journal://{folder}/study.log"
         self.settings = OperatorSettings(plan=Settings(study_url=self.url))
         self.restarts = 0
@@ -146,7 +181,7 @@ class World:
 
     async def one_pass(self) -> timedelta | None:
         """A pass of an operator that has just been started: nothing in its memory."""
-        studies = FusedStudies(self.fuse)
+        studies = FusedStudies(self.fuse, self.cluster.calls)
         try:
             return await reconcile(JOB, self.cluster, studies, lambda: self.now, self.settings)
         finally:

@@ -7,10 +7,19 @@ from typing import Any
 import kopf
 import pytest
 
+from kubeautoml.api.errors import ClusterError
 from kubeautoml.api.names import Component, labels
 from kubeautoml.api.objects import Ref
 from kubeautoml.cluster.base import Change
-from kubeautoml.controller.handlers import SILENCE_SECONDS, WATCH_SECONDS, Wakes, make_registry, make_settings
+from kubeautoml.controller import handlers
+from kubeautoml.controller.handlers import (
+    SILENCE_SECONDS,
+    WATCH_SECONDS,
+    Wakes,
+    Watching,
+    make_registry,
+    make_settings,
+)
 
 CHURN = Ref("AutoMLJob", "team-a", "churn")
 
@@ -159,3 +168,27 @@ def test_kopf_is_a_watcher_that_finds_dead_connections() -> None:
     assert settings.watching.inactivity_timeout == SILENCE_SECONDS <= 120
     assert settings.watching.server_timeout == WATCH_SECONDS and isinstance(WATCH_SECONDS, int)
     assert (settings.networking.request_timeout or 999) <= 60
+
+
+@pytest.mark.anyio
+async def test_a_watch_that_ends_by_itself_is_begun_anew(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kopf gives up at an error within a watch; the operator does not. One that ends at once will not do better."""
+    monkeypatch.setattr(handlers, "SHORT_SECONDS", 0.0)
+    begun = 0
+
+    async def operator(**_: Any) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 3:
+            handlers.SHORT_SECONDS = 30.0
+        raise RuntimeError(f"error {begun} in the watch-stream")
+
+    monkeypatch.setattr(kopf, "operator", operator)
+
+    with pytest.raises(ClusterError, match="watching the cluster ended: RuntimeError: error 3"):
+        await Watching(lambda *_: None, ()).run()
+
+    assert begun == 3
+    assert [r.why for r in caplog.records] == [f"RuntimeError: error {n} in the watch-stream" for n in (1, 2)]  # type: ignore[attr-defined]

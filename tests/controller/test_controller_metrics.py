@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
@@ -275,6 +276,15 @@ def test_endpoints_answer_health_readiness_and_metrics() -> None:
         assert fetch(port, "/readyz") == (200, "ok\n")
         assert "kubeautoml_reconcile_duration_seconds_count 0.0" in fetch(port, "/metrics")[1]
         assert fetch(port, "/other")[0] == 404
+
+
+def test_endpoints_answer_on_every_address_of_the_pod() -> None:
+    """Clusters may be of IPv4, of IPv6, or of both."""
+    addresses = ["127.0.0.1", "[::1]"] if socket.has_dualstack_ipv6() else ["127.0.0.1"]
+    with Endpoints({0}, CollectorRegistry(), lambda: None, lambda: None) as endpoints:
+        for address in addresses:
+            url = f"http://{address}:{endpoints.ports[0]}/healthz"
+            assert urllib.request.urlopen(url, timeout=20).status == 200, address
 
 
 def test_a_taken_port_is_said_in_one_line() -> None:

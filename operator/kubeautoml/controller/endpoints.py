@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -52,9 +53,20 @@ class Endpoints:
             server.server_close()
 
 
+class _DualStackServer(ThreadingHTTPServer):
+    """Listens on every address of the pod, be it of IPv4 or IPv6."""
+
+    address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
 def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    server = _DualStackServer if not host and socket.has_dualstack_ipv6() else ThreadingHTTPServer
     try:
-        return ThreadingHTTPServer((host, port), handler)
+        return server((host, port), handler)
     except OSError as error:
         raise UsageError(f"port {port} cannot be used: {error.strerror}; set another metrics or health port") from error
 

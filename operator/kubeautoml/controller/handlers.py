@@ -26,6 +26,8 @@ from kubeautoml.cluster.base import Change
 
 _OF_A_JOB = ("name", "namespace", "uid", "generation", "deletionTimestamp", "labels", "annotations")
 
+log = logging.getLogger(__name__)
+
 _STOP_SECONDS = 2.0
 """Longest wait for kopf's thread at the end; the process ends anyway."""
 
@@ -34,6 +36,9 @@ WATCH_SECONDS = 240
 
 SILENCE_SECONDS = 90.0
 """A watch that says nothing for so long is taken for dead and begun anew: servers send a bookmark about every minute."""
+
+SHORT_SECONDS = 30.0
+"""A watch that ends sooner is not begun anew: it will not do better next time."""
 
 ANSWER_SECONDS = 60.0
 """Longest wait for a list; what died without a word must not stay unnoticed."""
@@ -148,7 +153,7 @@ class _Patience:
 
 
 class Watching:
-    """Kopf in its thread.
+    """Kopf in its thread, begun anew should it end by itself, as it does on an error within a watch.
 
     Args:
         on_job: told every event of an AutoMLJob, in the loop that `run` is awaited in.
@@ -158,22 +163,32 @@ class Watching:
     def __init__(self, on_job: Callable[[str | None, Manifest], None], namespaces: tuple[str, ...]) -> None:
         self._on_job = on_job
         self._namespaces = namespaces
-        self._stop = threading.Event()
         self._ready = threading.Event()
 
     @property
     def is_ready(self) -> bool:
-        """Whether the watches have started."""
+        """Whether the watch has started."""
         return self._ready.is_set()
 
     async def run(self) -> None:
         """Watch until cancelled.
 
         Raises:
-            ClusterError: kopf could not log in, or ended by itself.
+            ClusterError: kopf could not log in, or ended by itself before long.
         """
         loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            why = await self._run_once(loop)
+            self._ready.clear()
+            if loop.time() - began < SHORT_SECONDS:
+                raise ClusterError(f"watching the cluster ended: {why}; check the address and the credentials")
+            log.warning("watch of AutoMLJobs begun anew", extra={"why": why})
+
+    async def _run_once(self, loop: asyncio.AbstractEventLoop) -> str:
+        """Why kopf ended."""
         ended: asyncio.Future[str] = loop.create_future()
+        stop = threading.Event()
 
         def resolve(why: str) -> None:
             if not ended.done():
@@ -193,16 +208,15 @@ class Watching:
             return found
 
         registry = make_registry(lambda *event: _call(loop, self._on_job, *event), log_in_or_end)
-        thread = threading.Thread(target=self._watch, args=(registry, end), name="kopf", daemon=True)
+        thread = threading.Thread(target=self._watch, args=(registry, end, stop), name="kopf", daemon=True)
         thread.start()
         try:
-            why = await ended
+            return await ended
         finally:
-            self._stop.set()
+            stop.set()
             await asyncio.to_thread(thread.join, _STOP_SECONDS)
-        raise ClusterError(f"watching the cluster ended: {why}; check the address and the credentials")
 
-    def _watch(self, registry: kopf.OperatorRegistry, end: Callable[[str], None]) -> None:
+    def _watch(self, registry: kopf.OperatorRegistry, end: Callable[[str], None], stop: threading.Event) -> None:
         """What kopf's thread does."""
         logging.getLogger("kopf").setLevel(logging.ERROR)
         operator = kopf.operator(
@@ -210,7 +224,7 @@ class Watching:
             settings=make_settings(),
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
-            stop_flag=self._stop,
+            stop_flag=stop,
         )
         why = "it stopped"
         try:
