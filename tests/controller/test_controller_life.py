@@ -456,6 +456,7 @@ ODD: list[Any] = [
     {"budgetUsed": {"durationSeconds": 10**30}},
     {"budgetUsed": {"durationSeconds": -1, "acceleratorSeconds": -1}},
     {"budgetUsed": {"endedBy": "Nobody"}},
+    {"suspendedSeconds": 10**10},
     {"trials": {"total": "many"}},
     {"leaderboard": [{"trial": "x"}] * 50},
     {"progressPercentage": 1000},

@@ -21,7 +21,7 @@ from kubeautoml.api.values import (
     Resources,
 )
 
-Count = Annotated[int, Field(ge=0, le=10**10)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
 """A number in the status; what somebody else writes there beyond this counts as unreadable."""
 
 URI_PATTERN = r"^(s3|file)://.+$"
@@ -508,7 +508,7 @@ class AutoMLJobStatus(ApiModel):
     """When the first worker was asked for; moved when the clock is set back, so that the time used stays true."""
     completion_time: AwareDatetime | None = None
     """When the job succeeded or failed."""
-    suspended_seconds: Count = 0
+    suspended_seconds: Annotated[int, Field(ge=0, le=10**10)] = 0
     """Wall time spent suspended or waiting in a queue, which no budget counts."""
     suspended_since: AwareDatetime | None = None
     """When the current suspension, or wait in a queue, began."""

@@ -9,7 +9,7 @@ forward looks like an operator that was away, and its time counts.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from kubeautoml.api.conditions import BudgetEnd
 from kubeautoml.api.job import AutoMLJob, AutoMLJobStatus, BudgetUsed
@@ -33,6 +33,9 @@ def finalize_seconds(budget_seconds: float) -> float:
 
 CLOCK_TOLERANCE_SECONDS = 5.0
 """Clocks of two machines that take turns in leading may differ by this much without a correction."""
+
+DAWN = datetime(1970, 1, 1, tzinfo=UTC)
+"""No job began before, whatever somebody wrote into its status."""
 
 ACCELERATOR_SPARE_SECONDS = 15.0
 """Kept of maxAcceleratorSeconds for each accelerator of the finalizer. Measured: 8 to 12 s."""
@@ -67,6 +70,7 @@ def with_start(status: AutoMLJobStatus, now: datetime) -> AutoMLJobStatus:
     behind = status.budget_used.duration_seconds - ((now - status.start_time).total_seconds() - suspended)
     if behind <= CLOCK_TOLERANCE_SECONDS:
         return status
+    behind = min(behind, (status.start_time - DAWN).total_seconds())
     return status.model_copy(update={"start_time": status.start_time - timedelta(seconds=int(behind))})
 
 
@@ -78,7 +82,9 @@ def paused(status: AutoMLJobStatus, now: datetime) -> AutoMLJobStatus:
 
 
 def resumed(status: AutoMLJobStatus, now: datetime) -> AutoMLJobStatus:
-    """The status of a job whose time counts: with a start, and a pause that has ended added up."""
+    """The status of a job whose time counts: with a start, no end, and a pause that is over added up."""
+    if status.completion_time is not None:
+        status = status.model_copy(update={"completion_time": None})
     if status.start_time is None:
         status = status.model_copy(update={"start_time": now.replace(microsecond=0)})
     if status.suspended_since is not None:
