@@ -12,8 +12,6 @@ from typing import TypeVar
 
 import urllib3
 
-from kubeautoml.api.errors import ClusterError
-
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -58,7 +56,7 @@ class Stream:
         loop = asyncio.get_running_loop()
         waiting: deque[T] = deque()
         woken = asyncio.Event()
-        failures: list[ClusterError] = []
+        failures: list[Exception] = []
         has_ended = threading.Event()
 
         def wake() -> None:
@@ -75,7 +73,7 @@ class Stream:
                     waiting.append(item)
                     if len(waiting) == 1:  # else the reader is at it, and sees this one, too
                         wake()
-            except ClusterError as error:
+            except Exception as error:  # noqa: BLE001 (raised again where somebody reads)
                 failures.append(error)
             finally:
                 has_ended.set()
