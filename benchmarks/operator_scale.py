@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from figures import record
-from operator_world import ROOT, create_job, make_job, memory_mib, quantile, wait, worker_jobs, writes
+from operator_world import ROOT, buckets, create_job, make_job, memory_mib, quantile, wait, worker_jobs, writes
 
 from real.controlplane import OPERATOR_NAMESPACE, ControlPlane, running_control_plane
 from real.operator_process import OperatorProcess, running_operator
@@ -61,15 +61,16 @@ def main() -> int:
             record("seconds until every worker Job exists", seconds, f"s ({args.jobs} jobs)")
             settle(operator)
             record("most writes a second, over 5 s", most(), "writes/s")
-        record("reconcile p99", quantile(operator, "kubeautoml_reconcile_duration_seconds", 0.99), "s")
-        record("reconcile p50", quantile(operator, "kubeautoml_reconcile_duration_seconds", 0.5), "s")
-        before = memory_mib(operator.pid)
+        passes = buckets(operator, "kubeautoml_reconcile_duration_seconds")
+        record("reconcile p99", quantile(passes, 0.99), "s")
+        record("reconcile p50", quantile(passes, 0.5), "s")
+        waits = {"histogram": "kubeautoml_queue_wait_seconds", "lane": "Event"}
+        before, waited = memory_mib(operator.pid), buckets(operator, **waits)
         with watching_writes(operator) as most:
             make_events(plane, args.events)
             settle(operator)
             record("most writes a second during events", most(), "writes/s")
-        waits = "kubeautoml_queue_wait_seconds"
-        record("wait for a pass after an event p50", quantile(operator, waits, 0.5, lane="Event"), "s")
+        record("wait for a pass after an event p99", quantile(buckets(operator, **waits), 0.99, waited), "s")
         after = memory_mib(operator.pid)
         record("peak memory", memory_mib(operator.pid, "VmHWM"), "MiB")
         record("memory growth over the events", after / before - 1, f"({before:.0f} to {after:.0f} MiB)")

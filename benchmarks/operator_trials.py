@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from figures import record
-from operator_world import ROOT, create_job, make_job, memory_mib, quantile, wait, writes
+from operator_world import ROOT, buckets, create_job, make_job, memory_mib, quantile, wait, writes
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -71,7 +71,7 @@ def main() -> int:
         record("trials a second", args.trials / watcher.writing_seconds, f"({args.trials} trials)")
         record("memory of the operator", memory_mib(operator.pid), "MiB")
         record("peak memory of the operator", memory_mib(operator.pid, "VmHWM"), "MiB")
-        record("reconcile p99", quantile(operator, "kubeautoml_reconcile_duration_seconds", 0.99), "s")
+        record("reconcile p99", quantile(buckets(operator, "kubeautoml_reconcile_duration_seconds"), 0.99), "s")
     return 0
 
 

@@ -72,18 +72,24 @@ def writes(operator: OperatorProcess, *, with_lease: bool = True) -> float:
     )
 
 
-def quantile(operator: OperatorProcess, histogram: str, share: float, **only: str) -> float:
-    """As Prometheus' histogram_quantile, over the whole life of the process; in the last bucket its lower end."""
+def buckets(operator: OperatorProcess, histogram: str, **only: str) -> dict[float, float]:
+    """How many observations a histogram has up to each bound, so far."""
     sums: dict[float, float] = {}
     for name, labels, value in operator.metrics():
         if name == f"{histogram}_bucket" and only.items() <= labels.items():
-            sums[float(labels["le"])] = sums.get(float(labels["le"]), 0.0) + value
-    bounds = sorted(sums)
-    wanted, below, under = share * sums[bounds[-1]], 0.0, 0.0
-    for bound in bounds:
-        if sums[bound] >= wanted:
+            bound = float(labels["le"])
+            sums[bound] = sums.get(bound, 0.0) + value
+    return sums
+
+
+def quantile(now: dict[float, float], share: float, before: dict[float, float] | None = None) -> float:
+    """As Prometheus' histogram_quantile, of what was observed since `before`; in the last bucket its lower end."""
+    sums = {bound: count - (before or {}).get(bound, 0.0) for bound, count in sorted(now.items())}
+    wanted, below, under = share * max(sums.values(), default=0.0), 0.0, 0.0
+    for bound, count in sums.items():
+        if count >= wanted:
             if bound == float("inf"):
                 return below
-            return below + (bound - below) * (wanted - under) / max(sums[bound] - under, 1e-12)
-        below, under = bound, sums[bound]
+            return below + (bound - below) * (wanted - under) / max(count - under, 1e-12)
+        below, under = bound, count
     return below
