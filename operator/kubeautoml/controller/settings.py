@@ -27,6 +27,8 @@ class OperatorEnv(StrEnum):
     """The same studies as the operator reaches them, when that is another address."""
     STUDY_TOKEN_FILE = "KUBEAUTOML_STUDY_TOKEN_FILE"
     STUDY_CA_FILE = "KUBEAUTOML_STUDY_CA_FILE"
+    STUDY_CA_CONFIG_MAP = "KUBEAUTOML_STUDY_CA_CONFIG_MAP"
+    """ConfigMap, in the jobs' namespaces, whose key ca.crt holds the authority of the study server, for pods."""
     TRAINER_IMAGE = "KUBEAUTOML_TRAINER_IMAGE"
     SERVER_IMAGE = "KUBEAUTOML_SERVER_IMAGE"
     NAMESPACES = "KUBEAUTOML_NAMESPACES"
@@ -84,6 +86,7 @@ class OperatorSettings:
         defaults = Settings(study_url=url)
         plan = Settings(
             study_url=url,
+            study_ca_config_map=env.get(OperatorEnv.STUDY_CA_CONFIG_MAP) or None,
             trainer_image=env.get(OperatorEnv.TRAINER_IMAGE) or defaults.trainer_image,
             server_image=env.get(OperatorEnv.SERVER_IMAGE) or defaults.server_image,
             resync_seconds=_number(env, OperatorEnv.RESYNC_SECONDS, defaults.resync_seconds, 1),
