@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -160,6 +161,37 @@ def test_the_operator_works_on_a_real_server_and_leaves_when_told(
     assert operator.said("operator stopped") and "Traceback" not in operator.log.read_text()
     assert all("level" in line and "time" in line for line in operator.lines()), operator.log.read_text()
     assert UID not in operator.log.read_text()
+
+
+@pytest.mark.controlplane
+def test_a_study_server_that_hangs_does_not_keep_an_operator_from_leaving(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    """It accepts connections and never answers; SIGTERM still ends the process in order, with its lease released."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"grpc://127.0.0.1:{silent.getsockname()[1]}"
+        with running_operator(
+            control_plane,
+            tmp_path / "operator.log",
+            "-n",
+            namespace,
+            lease_namespace=namespace,
+            study_url=url,
+        ) as operator:
+            operator.wait_said("leading")
+            manifest = make_churn()
+            manifest["metadata"] = {"name": "churn", "namespace": namespace}
+            control_plane.admin.post(JOBS.format(namespace), manifest)
+            wait_for(
+                lambda: operator.metric("kubeautoml_passes_running") > 0, "a pass waits for the study", operator.log
+            )
+            healthy = operator.ask("/healthz")
+            operator.process.terminate()
+            code = operator.process.wait(30)
+
+    assert healthy == (200, "ok\n")
+    assert code == 0, operator.log.read_text()
+    assert operator.said("lease released") and "Traceback" not in operator.log.read_text()
 
 
 @pytest.mark.controlplane

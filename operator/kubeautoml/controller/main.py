@@ -7,8 +7,10 @@ import asyncio
 import logging
 import os
 import signal
+import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -43,6 +45,12 @@ _RIGHTS = "give the operator's service account the chart's role, or a kubeconfig
 _LAST_WRITES_SECONDS = 1.0
 """Longest wait for writes under way before the lease is released."""
 
+_SYNC_SECONDS = 30.0
+"""Longest wait of a new leader for its cache; then it works without."""
+
+_LAST_CALLS_SECONDS = 2.0
+"""Longest wait for calls that hang, once all is done."""
+
 
 def main(argv: list[str]) -> int:
     """Run the operator until SIGTERM. Exit codes: 0 stopped, 1 it cannot work, 2 misuse, 3 another operator leads now."""
@@ -51,7 +59,12 @@ def main(argv: list[str]) -> int:
     if args.kubeconfig:
         # kopf and the client both read it from here.
         os.environ["KUBECONFIG"] = args.kubeconfig
-    settings = _settings(args, os.environ)
+    code = _run(args, _settings(args, os.environ))
+    _leave_hanging_calls(code)
+    return code
+
+
+def _run(args: argparse.Namespace, settings: OperatorSettings) -> int:
     try:
         with closing(_connect(args)) as cluster:
             asyncio.run(run_operator(cluster, settings))
@@ -64,6 +77,18 @@ def main(argv: list[str]) -> int:
         log.exception("operator crashed")
         return 1
     return 0
+
+
+def _leave_hanging_calls(code: int) -> None:
+    """End now if threads still wait for servers that do not answer: Python would wait for them, for a minute or more."""
+    deadline = time.monotonic() + _LAST_CALLS_SECONDS
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                log.warning("calls that hang are left behind", extra={"of": thread.name})
+                logging.shutdown()
+                os._exit(code)
 
 
 async def run_operator(cluster: KubeCluster, settings: OperatorSettings) -> None:
@@ -133,8 +158,15 @@ class Operator:
         log.info("operator stopped")
 
     async def _work(self) -> None:
-        """Passes begin once we lead; until then the queue collects what they will be about."""
+        """Passes begin once we lead; until then the queue collects what they will be about.
+
+        Before everything has been listed each would ask the server for what the cache knows a moment later.
+        """
         await self._leads.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SYNC_SECONDS):
+                while not self._children.is_synced:
+                    await asyncio.sleep(0.1)
         await self._worker.run()
 
     async def _leave(self) -> None:
