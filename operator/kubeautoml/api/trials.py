@@ -4,6 +4,7 @@ The study's user attributes are the only channel between them (pods have no API 
 and has one writer:
 
     limits    operator -> workers     what ends the search; read before every trial
+    warm_start operator -> workers    studies of the namespace whose best trials are tried first (search.warmStartFrom)
     orders    in `StudyOrders`        trials to retire because their pod is gone (written into the trials themselves)
     data      first worker -> operator   the data was read, split and stored
     failure   a pod -> operator       why the job cannot go on (reason, message)
@@ -23,6 +24,8 @@ class StudyAttr(StrEnum):
     """User attributes of a study."""
 
     LIMITS = "limits"
+    WARM_START = "warm_start"
+    """Names of studies that pods of this one may read, too; written before the limits."""
     DATA = "data"
     FAILURE = "failure"
     SEARCH = "search"
@@ -165,10 +168,12 @@ class StudyOrders:
 
     limits: StudyLimits | None = None
     """None leaves the limits as they are."""
+    warm_start: tuple[str, ...] | None = None
+    """Names of the studies that search.warmStartFrom means; None leaves what is written."""
     retire: tuple[RetireTrial, ...] = field(default=())
 
     def __bool__(self) -> bool:
-        return self.limits is not None or bool(self.retire)
+        return self.limits is not None or self.warm_start is not None or bool(self.retire)
 
 
 MAX_ATTEMPTS = 3

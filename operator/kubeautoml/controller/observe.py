@@ -59,6 +59,9 @@ async def observe(
     url = study_url or settings.study_url_for(profile)
     children = await _children(job, cluster, TRAINING_KINDS, OPTIONAL_TRAINING_KINDS, fresh=fresh)
     summary, study_error = (None, None) if has_ended(job.status) else await _study(job, studies, url)
+    warm_start = None
+    if job.spec.search.warm_start_from and study_error is None and (summary is None or summary.limits is None):
+        warm_start, study_error = (None, None) if has_ended(job.status) else await _warm_start(job, studies, url)
     if job.status.model is not None or (summary is not None and summary.result is not None):
         children += await _children(job, cluster, SERVING_KINDS, OPTIONAL_SERVING_KINDS)
     pods = await cluster.list("Pod", job.metadata.namespace, {LABEL_JOB_UID: job.metadata.uid}, fresh=fresh)
@@ -70,6 +73,7 @@ async def observe(
         children={Ref.of(m): m for m in children},
         pods=tuple(pod_seen(p) for p in pods),
         study=summary,
+        warm_start=warm_start,
         study_error=study_error,
     )
     return observed, url
@@ -257,6 +261,17 @@ async def _study(job: AutoMLJob, studies: Studies, url: str) -> tuple[StudySumma
             "bring it back, or delete the job to begin anew"
         )
     return summary, None
+
+
+async def _warm_start(job: AutoMLJob, studies: Studies, url: str) -> tuple[tuple[str, ...] | None, str | None]:
+    """The latest studies of the jobs named, in their order; one without a completed trial is left out, and its pod says so."""
+    meta = job.metadata
+    own = study_name(meta.namespace, meta.name, meta.uid)
+    try:
+        found = [await studies.latest(url, meta.namespace, ref.name) for ref in job.spec.search.warm_start_from]
+    except StudyError as error:
+        return None, str(error)
+    return tuple(name for name in found if name is not None and name != own), None
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -54,6 +54,8 @@ class Observed:
     pods: tuple[PodSeen, ...] = ()
     study: StudySummary | None = None
     """None before the study exists."""
+    warm_start: tuple[str, ...] | None = None
+    """Studies that search.warmStartFrom means; None when it names none, or they have been written."""
     study_error: str | None = None
     """Why the study could not be read; the planner then decides nothing that needs it."""
 

@@ -150,7 +150,9 @@ def searching(scene: Scene) -> Plan:
     return Plan(
         apply=apply,
         delete=delete,
-        study=StudyOrders(limits=limits if limits != study.limits else None, retire=retire),
+        study=StudyOrders(
+            limits=limits if limits != study.limits else None, warm_start=scene.observed.warm_start, retire=retire
+        ),
         status=_status(scene, status, facts),
         events=(*_admission_events(before, held), *events, *requeue_events(retire)),
         wake_after=timedelta(seconds=scene.settings.resync_seconds) if held else _next_look(scene, limits),

@@ -30,6 +30,8 @@ def carry_out_orders(storage: BaseStorage, name: str, orders: StudyOrders) -> No
         study = optuna.load_study(storage=storage, study_name=name)
     except KeyError as error:
         raise StudyError(f"study {name} does not exist; create it before giving orders") from error
+    if orders.warm_start is not None and study.user_attrs.get(StudyAttr.WARM_START.value) != [*orders.warm_start]:
+        set_study_attr(study, StudyAttr.WARM_START, [*orders.warm_start])
     if orders.limits is not None:
         _set_limits(study, orders.limits)
     _retire(study, orders.retire)
