@@ -20,10 +20,12 @@ from controller.life import (
     make_churn,
 )
 from kubeautoml.api.errors import ClusterError, Conflict
+from kubeautoml.api.metrics import Direction
+from kubeautoml.api.names import study_name
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.api.trials import Failure, StudyAttr
 from kubeautoml.cluster.memory import MemoryCluster
-from kubeautoml.study import set_study_attr
+from kubeautoml.study import create_study, open_study_storage, set_study_attr
 
 pytestmark = pytest.mark.anyio
 
@@ -319,6 +321,26 @@ async def test_a_study_that_is_not_where_it_was_is_missed(tmp_path: Path) -> Non
     await world.settle()
     assert (await world.conditions())["Stalled"].startswith("False")
     assert (await world.job()).status.trials.completed == 1
+
+
+async def test_workers_are_told_which_studies_to_begin_with(tmp_path: Path) -> None:
+    """The latest study of each job named that has a completed trial; before the limits, for which workers wait; only once."""
+    world = World(tmp_path)
+    names = {}
+    for job, uid, is_done in (("old", "u1", True), ("old", "u2", True), ("old", "u3", False), ("empty", "u4", False)):
+        names[uid] = study_name("team-a", job, uid)
+        study = create_study(open_study_storage(world.url), names[uid], Direction.MAXIMIZE)
+        if is_done:
+            study.tell(study.ask(), 0.5)
+    await world.create(search={"warmStartFrom": [{"name": "empty"}, {"name": "old"}, {"name": "churn"}]})
+
+    await world.settle()
+
+    assert world.study().user_attrs[StudyAttr.WARM_START.value] == [names["u2"]]
+    later = create_study(open_study_storage(world.url), names["u3"], Direction.MAXIMIZE)
+    later.tell(later.ask(), 0.9)
+    await world.settle()
+    assert world.study().user_attrs[StudyAttr.WARM_START.value] == [names["u2"]]
 
 
 # What a cache does not know yet
