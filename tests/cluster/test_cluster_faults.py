@@ -22,7 +22,8 @@ from kubeautoml.cluster.base import Change
 from kubeautoml.cluster.cached import CachedCluster
 from kubeautoml.cluster.connection import Connection
 from kubeautoml.cluster.kube import KubeCluster
-from real.controlplane import ADMIN_TOKEN, ControlPlane
+from real.controlplane import ADMIN_TOKEN, ControlPlane, running_control_plane
+from real.controlplane_fixtures import CRDS
 from real.filtered import filtered
 from real.proxy import Answer, Cut, CutAfter, FaultyProxy, Late, Lost, Mode, Silent, Tls, faulty_proxy
 
@@ -238,6 +239,30 @@ class TestWatch:
 
         assert longest < 3.5
         assert cluster.requests.by_verb_and_kind()["watch", "Pod"] >= 2
+
+
+@pytest.mark.slow
+async def test_a_restarted_api_server_costs_nothing() -> None:
+    """Killed and started again, with an empty watch cache: caches go on, and tell what happened, once."""
+    with running_control_plane(CRDS) as plane:
+        await asyncio.to_thread(plane.create_namespace, "restart")
+        client = filtered(plane.version).from_kubeconfig(path=plane.kubeconfig)
+        told = Told("restart")
+        async with synced(client, told) as cached:
+            await client.apply(service("restart", "before"))
+            await asyncio.to_thread(plane.restart_api_server)
+            await client.apply(service("restart", "before", 81))
+            await asyncio.to_thread(
+                plane.admin.post, "/api/v1/namespaces/restart/services", service("restart", "after")
+            )
+            await eventually(lambda: ("ADDED", "after") in told.changes)
+            await eventually(lambda: cached.silence_seconds() < 1.0)
+
+            found = await cached.list("Service", "restart", OF_JOB)
+            assert found == await cached.list("Service", "restart", OF_JOB, fresh=True)
+            assert [m["metadata"]["name"] for m in found] == ["after", "before"]
+            assert told.changes.count(("ADDED", "after")) == 1
+        client.close()
 
 
 class TestWrites:

@@ -48,6 +48,22 @@ class Server:
         return self.log.read_text(errors="replace")[-2000:]
 
 
+class ApiServer:
+    """The API server's process, which a test may kill and start again: same port, same store, nothing else remembered."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self._command, self._log = command, log
+        self.server = Server(start(command, log), log)
+
+    def kill(self) -> None:
+        """At once."""
+        end(self.server.process)
+
+    def start_again(self) -> None:
+        """After `kill`; the caller waits until it answers."""
+        self.server = Server(start(self._command, self._log), self._log)
+
+
 @dataclass(frozen=True)
 class ControlPlane:
     """A running API server, and how to reach it."""
@@ -61,6 +77,7 @@ class ControlPlane:
     """May do everything."""
     etcd_url: str
     """Without credentials."""
+    api_server: ApiServer
 
     @property
     def ca_file(self) -> Path:
@@ -104,6 +121,24 @@ class ControlPlane:
         answer = urllib3.request("POST", f"{self.etcd_url}/v3/kv/compaction", body=body, retries=False)
         if answer.status != 200:
             raise RuntimeError(f"etcd must compact its history, but answered {answer.status}: {answer.data[:200]!r}")
+
+    def restart_api_server(self) -> None:
+        """Kill it, start it again, and wait until it is ready."""
+        self.api_server.kill()
+        self.api_server.start_again()
+        self.wait_until_ready()
+
+    def wait_until_ready(self, *others: Server) -> None:
+        """Until the API server says that it is ready.
+
+        Raises:
+            ServerEnded: it, or one of the others, ended instead.
+        """
+
+        def is_ready() -> bool:
+            return self.ca_file.exists() and _answers(f"{self.server}/readyz", self.ca_file)
+
+        _wait(is_ready, "the API server to be ready", *others, self.api_server.server)
 
     def create_namespace(self, name: str) -> None:
         """A namespace in which pods can be created at once: its default service account is there."""
@@ -155,10 +190,12 @@ def _start_api_server(binaries: Binaries, folder: Path, stack: ExitStack) -> Con
     _write_keys(folder)
     server, ca_file = f"https://127.0.0.1:{port}", folder / "certs" / "apiserver.crt"
     admin = Rest(server, ca_file, ADMIN_TOKEN)
-    plane = ControlPlane(server, folder, binaries.version(), admin, f"http://127.0.0.1:{etcd_port}")
     etcd = _run(binaries.etcd, _etcd_flags(folder, etcd_port, peer_port), folder, stack)
-    api = _run(binaries.apiserver, _apiserver_flags(folder, etcd_port, port), folder, stack)
-    _wait(lambda: ca_file.exists() and _answers(f"{server}/readyz", ca_file), "the API server to be ready", etcd, api)
+    command = [str(binaries.apiserver), *_apiserver_flags(folder, etcd_port, port)]
+    api = ApiServer(command, folder / f"{binaries.apiserver.name}.log")
+    stack.callback(api.kill)
+    plane = ControlPlane(server, folder, binaries.version(), admin, f"http://127.0.0.1:{etcd_port}", api)
+    plane.wait_until_ready(etcd)
     return plane
 
 

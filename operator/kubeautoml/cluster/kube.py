@@ -65,7 +65,7 @@ minutes, but for many more watches."""
 WATCH_SILENCE_SECONDS = 90.0
 """A watch that says nothing for so long is taken for dead, and opened again."""
 
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 10.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 5.0
 """Before a watch that failed is tried again."""
 
 SHORT_WATCH_SECONDS = 1.0
