@@ -173,6 +173,29 @@ GOOD = {
     "smallest": make_manifest(),
     "full": make_full_manifest(),
     "gate with a maximum": make_full_manifest(serving={"gate": {"metric": "LogLoss", "max": "0.4"}}),
+    "placed": make_manifest(
+        workers={
+            "placement": {
+                "tolerations": [{"operator": "Exists"}, {"key": "a", "tolerationSeconds": 1, "effect": "NoExecute"}],
+                "affinity": {
+                    "nodeAffinity": {
+                        "preferredDuringSchedulingIgnoredDuringExecution": [
+                            {
+                                "weight": 1,
+                                "preference": {
+                                    "matchExpressions": [
+                                        {"key": "a", "operator": "Exists"},
+                                        {"key": "b", "operator": "Lt", "values": ["3"]},
+                                        {"key": "c", "operator": "NotIn", "values": ["x", "y"]},
+                                    ]
+                                },
+                            }
+                        ]
+                    }
+                },
+            }
+        }
+    ),
     "regression": make_manifest(task={"type": "TabularRegression", "target": "price"}),
     "two classes": make_manifest(task={"type": "TabularClassification", "target": "y", "positiveClass": "yes"}),
 }
@@ -189,6 +212,18 @@ def parameter(**fields: Any) -> dict[str, Any]:
     return {"search": {"parameters": [{"name": "lr", "when": {"family": "Linear"}, **fields}]}}
 
 
+NODES = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0]"
+
+
+def placed(**placement: Any) -> dict[str, Any]:
+    return {"workers": {"placement": placement}}
+
+
+def node_affinity(**expression: Any) -> dict[str, Any]:
+    term = {"matchExpressions": [expression]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}
+
+
 BAD = {
     "spec.task.positiveClass: positiveClass must be left out unless type is TabularClassification": {
         "task": {"type": "TabularRegression", "target": "y", "positiveClass": "yes"}
@@ -203,6 +238,24 @@ BAD = {
         "workers": {"parallelism": 1, "minParallelism": 2}
     },
     "spec.serving.gate: exactly one of min and max must be set": {"serving": {"gate": {"metric": "RocAuc"}}},
+    "spec.workers.placement.tolerations[0].key: key is required unless operator is Exists": placed(
+        tolerations=[{"value": "ml"}]
+    ),
+    "spec.workers.placement.tolerations[0].value: value must be left out when operator is Exists": placed(
+        tolerations=[{"key": "a", "operator": "Exists", "value": "b"}]
+    ),
+    "spec.workers.placement.tolerations[0].effect: effect must be NoExecute when tolerationSeconds is set": placed(
+        tolerations=[{"key": "a", "tolerationSeconds": 5, "effect": "NoSchedule"}]
+    ),
+    f"spec.workers.placement.{NODES}.values: values must have one or more entries when operator is In or NotIn": placed(
+        affinity=node_affinity(key="a", operator="In")
+    ),
+    f"spec.workers.placement.{NODES}.values: values must be left out when operator is Exists or DoesNotExist": placed(
+        affinity=node_affinity(key="a", operator="Exists", values=["b"])
+    ),
+    f"spec.workers.placement.{NODES}.values: values must be one whole number in quotes when operator is Gt or Lt": placed(
+        affinity=node_affinity(key="a", operator="Gt", values=["1", "2"])
+    ),
     "spec.serving.autoscaling.minReplicas: minReplicas must be at most maxReplicas": {
         "serving": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}
     },
@@ -270,3 +323,29 @@ def test_a_stored_profile_does_not_pin_images() -> None:
 
     assert served["spec"]["images"] == {"pullPolicy": "IfNotPresent", "requireDigest": False}
     assert AutoMLProfile.model_validate(served) == make_profile()
+
+
+PROFILES: list[tuple[str, dict[str, Any]]] = [
+    ("", {}),
+    ("", {"images": {"requireDigest": True, "trainer": "t@sha256:1", "server": "s@sha256:2"}}),
+    (
+        "spec.images: trainer and server must be named by digest (image@sha256:...) when requireDigest is true",
+        {"images": {"requireDigest": True, "trainer": "t@sha256:1", "server": "s:1"}},
+    ),
+    ("", {"network": {"serverIngress": [{"cidr": "10.0.0.0/8"}, {"podLabels": {"a": "b"}}]}}),
+    (
+        "spec.network.serverIngress[0]: exactly one of cidr and labels (namespaceLabels, podLabels) must be set",
+        {"network": {"serverIngress": [{}]}},
+    ),
+    (
+        "spec.network.egress[0].to[0]: exactly one of cidr and labels (namespaceLabels, podLabels) must be set",
+        {"network": {"egress": [{"to": [{"cidr": "10.0.0.0/8", "podLabels": {"a": "b"}}]}]}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "spec"), PROFILES)
+def test_a_profile_that_contradicts_itself_is_refused(message: str, spec: dict[str, Any]) -> None:
+    manifest = {"kind": "AutoMLProfile", "metadata": {"name": "default"}, "spec": spec}
+
+    assert violations(manifest) == ([message] if message else [])
