@@ -77,6 +77,13 @@ def make_automl_job(namespace: str, name: str, *, max_trials: int = 10) -> Manif
     }
 
 
+def make_lease(ref: Ref, holder: str) -> Manifest:
+    """A Lease that says no more than who holds it."""
+    metadata = {"name": ref.name, "namespace": ref.namespace}
+    spec = {"holderIdentity": holder}
+    return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+
+
 def make_status(*, trials: int = 1, **extra: Any) -> Manifest:
     """A status of an AutoMLJob."""
     condition = {

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cluster.contract import make_automl_job, make_service
+from cluster.contract import make_automl_job, make_lease, make_service
 from kubeautoml.api.errors import ClusterError, Conflict, Throttled
 from kubeautoml.api.names import LABEL_JOB_UID
 from kubeautoml.api.objects import EventOrder, Ref
@@ -414,6 +414,44 @@ class TestSlowServer:
         assert [task.result() for task in gets] == [None] * 40
         assert proxy.is_done
         assert longest < 0.4
+
+
+class TestDeadSockets:
+    """A load balancer that failed leaves connections that look open, and over which nothing comes."""
+
+    async def test_a_lease_is_renewed_at_the_second_try(
+        self, cluster: KubeCluster, proxy: FaultyProxy, namespace: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many dead connections other requests have left: a leader has time for no more than two."""
+        monkeypatch.setattr("kubeautoml.cluster.kube.LEASE_SECONDS", 1.0)
+        ref = Ref("Lease", namespace, "leader")
+        proxy.once(Late(0.3), times=8)
+        await asyncio.gather(*(cluster.get(Ref("Service", namespace, f"s{n}")) for n in range(8)))
+        lease = await asyncio.to_thread(cluster.write_lease, make_lease(ref, "a"))
+        proxy.freeze()
+
+        with pytest.raises(ClusterError, match="does not answer"):
+            await asyncio.to_thread(cluster.write_lease, lease)
+
+        renewed = await asyncio.to_thread(cluster.write_lease, {**lease, "spec": {"holderIdentity": "b"}})
+        assert renewed["spec"]["holderIdentity"] == "b"
+
+    async def test_one_request_finds_out_for_all(
+        self, cluster: KubeCluster, proxy: FaultyProxy, namespace: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After one silence the other idle connections are not tried any more."""
+        monkeypatch.setattr("kubeautoml.cluster.kube.READ_SECONDS", 1.0)
+        proxy.once(Late(0.3), times=8)
+        await asyncio.gather(*(cluster.get(Ref("Service", namespace, f"s{n}")) for n in range(8)))
+        proxy.freeze()
+
+        began = time.monotonic()
+        with pytest.raises(ClusterError, match="does not answer"):
+            await cluster.get(Ref("Service", namespace, "any"))
+        waited = time.monotonic() - began
+
+        assert 0.9 < waited < 1.9
+        assert await asyncio.gather(*(cluster.get(Ref("Service", namespace, f"s{n}")) for n in range(8))) == [None] * 8
 
 
 class TestCredentials:

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from cluster.contract import ClusterContract, eventually, make_automl_job, make_batch_job, make_service, next_change
+from cluster.contract import (
+    ClusterContract,
+    eventually,
+    make_automl_job,
+    make_batch_job,
+    make_lease,
+    make_service,
+    next_change,
+)
 from kubeautoml.api.errors import ClusterError, Conflict
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.cluster.kube import KubeCluster
@@ -288,10 +296,3 @@ def make_event(namespace: str, name: str) -> Manifest:
     """An Event, the one kind that the API server does not cache."""
     involved = {"kind": "Service", "namespace": namespace, "name": name}
     return {"metadata": {"name": name, "namespace": namespace}, "involvedObject": involved, "reason": "Test"}
-
-
-def make_lease(ref: Ref, holder: str) -> Manifest:
-    """A Lease that says no more than who holds it."""
-    metadata = {"name": ref.name, "namespace": ref.namespace}
-    spec = {"holderIdentity": holder}
-    return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}

@@ -7,6 +7,7 @@ Any TCP server (PostgreSQL, S3, gRPC, an API server whose TLS passes through unt
         proxy.set_mode(Mode.REFUSE)                  # old ones are cut, new ones are reset: the server is down
         proxy.set_mode(Mode.DEAF)                    # requests arrive, answers are lost: the worst case for exactly once
         proxy.set_mode(Mode.HANG)                    # nothing passes, nothing ends: a black hole; OPEN lets all of it pass
+        proxy.freeze()                               # what is open now hangs for ever; new connections are fine
         proxy.set_delay(0.5)                         # everything comes later by so many seconds
         proxy.set_mode(Mode.OPEN)                    # as if it were not there
 
@@ -122,6 +123,7 @@ class _Connection:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     cut_after: int | None = None
+    is_frozen: bool = False
 
     def abort(self) -> None:
         for end in (self.client, self.server):
@@ -166,6 +168,10 @@ class FaultyProxy:
     def cut(self) -> None:
         """End every connection now; new ones are welcome."""
         self._do(self._cut)
+
+    def freeze(self) -> None:
+        """Let every connection hang that is open now, as after a failed load balancer; new ones are welcome."""
+        self._do(self._freeze)
 
     def once(self, fault: Fault, *, method: str = "", path: str = "", times: int = 1) -> None:
         """Do this to the next requests of the method whose path and query contain `path`; first come, first served."""
@@ -215,6 +221,10 @@ class FaultyProxy:
             connection.abort()
         self._connections.clear()
 
+    def _freeze(self) -> None:
+        for connection in self._connections:
+            connection.is_frozen = True
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._mode is Mode.REFUSE:
             return writer.transport.abort()
@@ -224,7 +234,7 @@ class FaultyProxy:
             return writer.transport.abort()
         connection = _Connection(writer, back)
         self._connections.add(connection)
-        asking = self._ask(reader, connection) if self._http else self._pump(reader, back)
+        asking = self._ask(reader, connection) if self._http else self._pump(reader, connection)
         try:
             await asyncio.gather(asking, self._answer(there, connection))
         finally:
@@ -239,16 +249,17 @@ class FaultyProxy:
         context.check_hostname = False
         return context
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, connection: _Connection) -> None:
         with suppress(OSError):
             while data := await source.read(65536):
-                await self._pass_on(sink, data)
-        _end(sink)
+                if not connection.is_frozen:
+                    await self._pass_on(connection.server, data)
+        _end(connection.server)
 
     async def _answer(self, source: asyncio.StreamReader, connection: _Connection) -> None:
         with suppress(OSError):
             while data := await source.read(65536):
-                if self._mode is Mode.DEAF:
+                if self._mode is Mode.DEAF or connection.is_frozen:
                     continue
                 if connection.cut_after is not None:
                     data = data[: connection.cut_after]
@@ -266,6 +277,8 @@ class FaultyProxy:
                 head = await source.readuntil(b"\r\n\r\n")
                 body = await source.readexactly(_content_length(head))
                 method, path, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
+                if connection.is_frozen:
+                    continue
                 self.seen.append(f"{method} {path}")
                 match self._fault_for(method, path):
                     case Answer() as answer:

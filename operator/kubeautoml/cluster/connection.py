@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlencode
 
 import urllib3
@@ -172,6 +172,10 @@ class Connection:
             response: urllib3.BaseHTTPResponse = api.rest_client.pool_manager.request(
                 request.method, url, body=body, headers=headers, timeout=timeout, preload_content=False, **how
             )
+        except urllib3.exceptions.ReadTimeoutError as error:
+            # Whatever swallowed this request may have swallowed the other sockets, too: the next ones are new.
+            api.rest_client.pool_manager.clear()
+            raise self.unreachable(error) from error
         except (urllib3.exceptions.HTTPError, ApiException, config.ConfigException, OSError) as error:
             raise self.unreachable(error) from error
         return response
@@ -199,12 +203,22 @@ def _api_client(settings: Configuration) -> ApiClient:
     return api
 
 
+class _Retry(urllib3.Retry):
+    """Not after a long silence: one wait is enough for a caller."""
+
+    def increment(self, method: str | None = None, url: str | None = None, *args: Any, **kwargs: Any) -> Self:
+        error = kwargs.get("error")
+        if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+            raise error
+        return super().increment(method, url, *args, **kwargs)
+
+
 def _configuration() -> Configuration:
     """Retries only where the request certainly did nothing, or may be repeated; a 429 is the caller's to wait for."""
     settings = Configuration()
     settings.keep_alive = True
     settings.connection_pool_maxsize = POOL_SIZE
-    settings.retries = urllib3.Retry(
+    settings.retries = _Retry(
         total=3,
         connect=2,
         read=1,
