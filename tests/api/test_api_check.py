@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from factories import make_job, make_manifest, make_profile
-from kubeautoml.api.check import Problem, check_job, parse_job, problems
+from kubeautoml.api.check import Problem, check_job, parse_job, parse_profile, problems
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import ManifestError
 from kubeautoml.api.metrics import metrics_of
@@ -468,22 +467,48 @@ def test_few_workers_are_fewer_than_all_of_them() -> None:
 
 
 PROFILES = [
-    ({"images": {"requireDigest": True, "trainer": "trainer:1"}}, "trainer must be named by digest"),
-    ({"images": {"requireDigest": True, "trainer": "t@sha256:1"}}, "server must be named by digest"),
-    ({"network": {"serverIngress": [{}]}}, "exactly one of cidr and labels"),
-    ({"network": {"egress": [{"to": [{"cidr": "10.0.0.0/8", "podLabels": {"a": "b"}}]}]}}, "exactly one of cidr"),
-    ({"network": {"egress": [{"ports": [0]}]}}, "greater than or equal to 1"),
-    ({"locations": {"dataPrefixes": ["s3://lake*"]}}, "String should match pattern"),
-    ({"locations": {"dataPrefixes": ["lake"]}}, "String should match pattern"),
-    ({"podSecurity": {"runAsUser": 0}}, "greater than or equal to 1"),
-    ({"study": {"url": "http://x"}}, "String should match pattern"),
+    (
+        {"images": {"requireDigest": True, "trainer": "trainer:1"}},
+        "spec.images: trainer must be named by digest (image@sha256:...) when requireDigest is true",
+    ),
+    (
+        {"images": {"requireDigest": True, "trainer": "t@sha256:1"}},
+        "spec.images: server must be named by digest (image@sha256:...) when requireDigest is true",
+    ),
+    (
+        {"network": {"serverIngress": [{}]}},
+        "spec.network.serverIngress[0]: exactly one of cidr and labels (namespaceLabels, podLabels) must be set",
+    ),
+    ({"network": {"egress": [{"ports": [0]}]}}, "spec.network.egress[0].ports[0] must be at least 1, got 0"),
+    (
+        {"network": {"egress": [{"to": [{"cidr": "10.0.0.0"}]}]}},
+        "spec.network.egress[0].to[0].cidr must be a range of addresses such as 10.0.0.0/8, got '10.0.0.0'",
+    ),
+    (
+        {"locations": {"dataPrefixes": ["s3://lake*"]}},
+        "spec.locations.dataPrefixes[0] must be a folder such as s3://bucket/ or s3://bucket/folder/, without wildcards, "
+        "got 's3://lake*'",
+    ),
+    ({"podSecurity": {"runAsUser": 0}}, "spec.podSecurity.runAsUser must be at least 1, got 0"),
+    (
+        {"study": {"url": "http://x"}},
+        "spec.study.url must be a study URL: grpc://host:port, grpcs://host:port or postgresql://..., got 'http://x'",
+    ),
+    (
+        {"limits": {"maxWorkers": 3}},
+        "spec.limits.maxWorkers is not a field of AutoMLProfile; did you mean spec.limits.maxResources?",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("spec", "message"), PROFILES)
-def test_a_profile_that_would_not_work_is_no_profile(spec: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        make_profile(**spec)
+def test_a_profile_that_would_not_work_is_told_in_one_sentence(spec: dict[str, Any], message: str) -> None:
+    """As that of a job, and whose business it is."""
+    with pytest.raises(ManifestError) as error:
+        parse_profile({"metadata": {"name": "default"}, "spec": spec})
+
+    assert str(error.value) == f"AutoMLProfile default: {message}; ask the platform team"
+    assert error.value.reason == "ProfileInvalid"
 
 
 @pytest.mark.parametrize("name", ["my.job", "1st", "a" * 64])

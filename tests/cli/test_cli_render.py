@@ -139,4 +139,7 @@ def test_a_profile_in_the_same_file_sets_limits(tmp_path: Path, capsys: pytest.C
 
     file.write_text(f"{job}---\n{yaml.safe_dump({**profile, 'spec': {'limits': {'maxTrails': 10}}})}")
     assert main(["validate", "-f", str(file)]) == 1
-    assert capsys.readouterr().err.startswith("error: AutoMLProfile default: spec.limits.maxTrails: ")
+    assert capsys.readouterr().err.startswith(
+        "error: AutoMLProfile default: spec.limits.maxTrails is not a field of AutoMLProfile; did you mean "
+        "spec.limits.maxTrials?"
+    )

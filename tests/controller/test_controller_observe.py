@@ -207,8 +207,9 @@ async def test_a_profile_that_breaks_a_rule_is_named(tmp_path: Path) -> None:
     observed, _ = await seen_by(cluster, tmp_path, make_manifest())
 
     assert observed.profile is None and not observed.profile_missing
-    assert observed.profile_error is not None
-    assert observed.profile_error.startswith("AutoMLProfile default: spec.limits.maxTrials: ")
+    assert observed.profile_error == (
+        "AutoMLProfile default: spec.limits.maxTrials must be at least 1, got 0; ask the platform team"
+    )
 
 
 @pytest.mark.anyio

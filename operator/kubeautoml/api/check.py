@@ -25,7 +25,14 @@ from kubeautoml.api.names import JOB_NAME_PATTERN
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.placement import CLASS_NAME_PATTERN, LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN
 from kubeautoml.api.problems import Problem, said, shown
-from kubeautoml.api.profile import AutoMLProfile, AutoMLProfileSpec
+from kubeautoml.api.profile import (
+    CIDR_PATTERN,
+    HTTP_PATTERN,
+    PREFIX_PATTERN,
+    STUDY_URL_PATTERN,
+    AutoMLProfile,
+    AutoMLProfileSpec,
+)
 from kubeautoml.api.values import (
     CAMEL_PATTERN,
     DECIMAL_PATTERN,
@@ -49,6 +56,10 @@ RULE_OF_PATTERN = {
     URI_PATTERN: "must be a URI such as s3://bucket/key or file:///path",
     LABEL_KEY_PATTERN: "must be the key of a label, such as pool or example.com/pool",
     LABEL_VALUE_PATTERN: "must be the value of a label: letters, digits, '-', '_' and '.', at most 63",
+    PREFIX_PATTERN: "must be a folder such as s3://bucket/ or s3://bucket/folder/, without wildcards",
+    CIDR_PATTERN: "must be a range of addresses such as 10.0.0.0/8",
+    HTTP_PATTERN: "must be a URL such as https://s3.example.com",
+    STUDY_URL_PATTERN: "must be a study URL: grpc://host:port, grpcs://host:port or postgresql://...",
     CLASS_NAME_PATTERN: "must be the name of an object: lower-case letters, digits, '-' and '.'",
 }
 RULE_OF_TYPE = {
@@ -83,33 +94,48 @@ def parse_job(manifest: Manifest) -> AutoMLJob:
     return AutoMLJob.model_validate_json(json.dumps(manifest, default=str))
 
 
-def problems(manifest: Manifest) -> list[Problem]:
+def parse_profile(manifest: Manifest) -> AutoMLProfile:
+    """The profile in a manifest.
+
+    Raises:
+        ManifestError: it breaks a rule of form; names the profile and the first rule, and how many more there are.
+    """
+    found = problems(manifest, AutoMLProfile)
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        name = manifest.get("metadata", {}).get("name", "")
+        message = f"AutoMLProfile {name}: {found[0].message}{more}; ask the platform team"
+        raise ManifestError(message, reason=Reason.PROFILE_INVALID)
+    return AutoMLProfile.model_validate_json(json.dumps(manifest, default=str))
+
+
+def problems(manifest: Manifest, kind: type[BaseModel] = AutoMLJob) -> list[Problem]:
     """Every broken rule of form, misspelt fields first, then in the order of the fields.
 
     As strict as the API server: "10" is not a number and "yes" is not a boolean.
     """
     try:
-        AutoMLJob.model_validate_json(json.dumps(manifest, default=str), strict=True)
+        kind.model_validate_json(json.dumps(manifest, default=str), strict=True)
     except ValidationError as error:
-        found = [_problem(e) for e in error.errors()]
+        found = [_problem(e, kind) for e in error.errors()]
         meant = {p.near for p in found if p.near}
         found = [p for p in found if not (p.rule == REQUIRED and p.path in meant)]
         return sorted(found, key=lambda p: p.rule != UNKNOWN)
     return []
 
 
-def _problem(error: ErrorDetails) -> Problem:
+def _problem(error: ErrorDetails, root: type[BaseModel]) -> Problem:
     path, loc = _path(error["loc"]) or "the manifest", error["loc"]
     kind, value = error["type"], error["input"]
     if kind == "extra_forbidden":
-        return _unknown_field(path, loc, value)
+        return _unknown_field(path, loc, value, root)
     if kind == "missing":
         holder = _path(loc[:-1]) or "the manifest"
         return Problem(path, REQUIRED, None, f"{path} is required; add it to {holder}")
     if kind == "value_error":
         rule = str(error["ctx"]["error"])
         return Problem(path, rule, value, f"{path}: {rule}")
-    rule = _rule(error)
+    rule = _rule(error, root)
     return Problem(path, rule, value, f"{path} {rule}, got {shown(value)}{_advice(error)}")
 
 
@@ -120,13 +146,13 @@ def _path(loc: tuple[int | str, ...]) -> str:
     return path
 
 
-def _unknown_field(path: str, loc: tuple[int | str, ...], value: Any) -> Problem:
-    known = _fields_at(loc[:-1])
+def _unknown_field(path: str, loc: tuple[int | str, ...], value: Any, root: type[BaseModel]) -> Problem:
+    known = _fields_at(loc[:-1], root)
     near = _nearest(str(loc[-1]), known)
     holder = _path(loc[:-1])
     meant = f"{holder}.{near}" if holder and near else near
     hint = f"; did you mean {meant}?" if meant else f"; known here: {', '.join(known)}"
-    return Problem(path, UNKNOWN, value, f"{path} is not a field of AutoMLJob{hint}", near=meant)
+    return Problem(path, UNKNOWN, value, f"{path} is not a field of {root.__name__}{hint}", near=meant)
 
 
 def _nearest(given: str, known: Iterable[str]) -> str | None:
@@ -134,15 +160,15 @@ def _nearest(given: str, known: Iterable[str]) -> str | None:
     return str(found[0]) if found else None
 
 
-def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
-    """Names that may stand at a place in an AutoMLJob."""
-    model = AutoMLJob if not loc else _model_in(_annotation_at(loc))
+def _fields_at(loc: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
+    """Names that may stand at a place in an object."""
+    model = root if not loc else _model_in(_annotation_at(loc, root))
     return [f.alias or n for n, f in model.model_fields.items()] if model is not None else []
 
 
-def _annotation_at(loc: tuple[int | str, ...]) -> Any:
-    """The type of what stands at a place in an AutoMLJob, with its constraints; None when that is not a field."""
-    model: type[BaseModel] | None = AutoMLJob
+def _annotation_at(loc: tuple[int | str, ...], root: type[BaseModel]) -> Any:
+    """The type of what stands at a place in an object, with its constraints; None when that is not a field."""
+    model: type[BaseModel] | None = root
     annotation: Any = None
     for part in loc:
         if isinstance(part, int):
@@ -161,10 +187,10 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((m for m in map(_model_in, get_args(annotation)) if m is not None), None)
 
 
-def _rule(error: ErrorDetails) -> str:
+def _rule(error: ErrorDetails, root: type[BaseModel]) -> str:
     """The rule as the end of a sentence that begins with the field."""
     context = error.get("ctx", {})
-    if error["type"] == "string_type" and repr(DECIMAL_PATTERN) in repr(_annotation_at(error["loc"])):
+    if error["type"] == "string_type" and repr(DECIMAL_PATTERN) in repr(_annotation_at(error["loc"], root)):
         return RULE_OF_PATTERN[DECIMAL_PATTERN]
     if error["type"] == "string_pattern_mismatch":
         return RULE_OF_PATTERN.get(str(context["pattern"]), f"must match {context['pattern']}")

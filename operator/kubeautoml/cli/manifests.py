@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
+from kubeautoml.api.check import parse_profile
 from kubeautoml.api.errors import ManifestError, UsageError
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.profile import AutoMLProfile
@@ -60,17 +60,8 @@ def the_profile(documents: list[Manifest], job: Manifest) -> AutoMLProfile | Non
     wanted = reference.get("name") if isinstance(reference, dict) else "default"
     for document in documents:
         if document["kind"] == "AutoMLProfile" and (document.get("metadata") or {}).get("name") == wanted:
-            return _profile(document)
+            return parse_profile(document)
     return None
-
-
-def _profile(document: Manifest) -> AutoMLProfile:
-    try:
-        return AutoMLProfile.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise ManifestError(f"AutoMLProfile {document['metadata']['name']}: {path}: {first['msg']}") from error
 
 
 class _Dumper(yaml.SafeDumper):

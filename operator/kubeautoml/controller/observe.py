@@ -201,16 +201,7 @@ async def find_profile(job: AutoMLJob, cluster: Cluster) -> AutoMLProfile | None
         ManifestError: it exists and breaks a rule.
     """
     found = await cluster.get(Ref("AutoMLProfile", "", job.spec.profile_ref.name))
-    return None if found is None else _parse_profile(found)
-
-
-def _parse_profile(found: Manifest) -> AutoMLProfile:
-    try:
-        return AutoMLProfile.model_validate(found)
-    except ValidationError as error:
-        name = found["metadata"]["name"]
-        message = f"AutoMLProfile {name}: {_first_problem(error)}; ask the platform team"
-        raise ManifestError(message, reason=Reason.PROFILE_INVALID) from error
+    return None if found is None else check.parse_profile(found)
 
 
 async def _profile(job: AutoMLJob, cluster: Cluster) -> tuple[AutoMLProfile | None, str | None, str | None]:
@@ -219,7 +210,7 @@ async def _profile(job: AutoMLJob, cluster: Cluster) -> tuple[AutoMLProfile | No
     if found is None:
         return None, None, None
     try:
-        return _parse_profile(found), None, None
+        return check.parse_profile(found), None, None
     except ManifestError as error:
         spec = found.get("spec")
         study = spec.get("study") if isinstance(spec, dict) else None
@@ -272,13 +263,3 @@ async def _warm_start(job: AutoMLJob, studies: Studies, url: str) -> tuple[tuple
     except StudyError as error:
         return None, str(error)
     return tuple(name for name in found if name is not None and name != own), None
-
-
-def _first_problem(error: ValidationError) -> str:
-    """One line for the first broken rule: the field's path, the rule, the value."""
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
-    rule = first["msg"][:1].lower() + first["msg"][1:]
-    got = "" if isinstance(first["input"], dict | list) else f", got {first['input']!r}"
-    more = len(error.errors()) - 1
-    return f"{path}: {rule}{got}" + (f" (and {more} more)" if more else "")
