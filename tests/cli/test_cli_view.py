@@ -117,6 +117,22 @@ def test_age_is_kubectl_s(minutes: int, text: str):
             ],
             "Suspended",
         ),
+        (
+            [
+                ("Accepted", "True", "SpecValid"),
+                ("Admitted", "False", "Queued"),
+                ("Succeeded", "Unknown", "Searching"),
+            ],
+            "Queued",
+        ),
+        (
+            [
+                ("Accepted", "True", "SpecValid"),
+                ("Admitted", "False", "Queued"),
+                ("Succeeded", "False", "WorkersFailed"),
+            ],
+            "WorkersFailed",
+        ),
         ([("Accepted", "True", "SpecValid"), ("Succeeded", "False", "TargetNotFound")], "TargetNotFound"),
         (
             [

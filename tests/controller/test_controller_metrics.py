@@ -31,11 +31,14 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CHURN, PRICE = Ref("AutoMLJob", "team-a", "churn"), Ref("AutoMLJob", "team-a", "price")
 
 
-def make_status(accepted: str = "True", succeeded: str | None = None, **fields: object) -> AutoMLJobStatus:
-    facts = {"Accepted": accepted, **({"Succeeded": succeeded} if succeeded else {})}
+def make_status(
+    accepted: str = "True", succeeded: str | None = None, admitted: str | None = None, **fields: object
+) -> AutoMLJobStatus:
+    facts = [("Accepted", accepted, Reason.SPEC_VALID)]
+    facts += [("Succeeded", succeeded, Reason.MODEL_TRAINED)] if succeeded else []
+    facts += [("Admitted", "False", Reason(admitted))] if admitted else []
     conditions = tuple(
-        Condition(type=k, status=ConditionStatus(v), reason=Reason.SPEC_VALID, last_transition_time=NOON)
-        for k, v in facts.items()
+        Condition(type=k, status=ConditionStatus(v), reason=r, last_transition_time=NOON) for k, v, r in facts
     )
     return AutoMLJobStatus(conditions=conditions, **fields)  # type: ignore[arg-type]
 
@@ -47,6 +50,7 @@ def make_status(accepted: str = "True", succeeded: str | None = None, **fields: 
         (make_status(accepted="False"), "Refused"),
         (make_status(start_time=NOON), "Searching"),
         (make_status(start_time=NOON, suspended_since=NOON), "Suspended"),
+        (make_status(admitted="Queued", start_time=NOON, suspended_since=NOON), "Queued"),
         (make_status(succeeded="True", start_time=NOON), "Succeeded"),
         (make_status(succeeded="False", start_time=NOON), "Failed"),
     ],

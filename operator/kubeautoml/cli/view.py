@@ -53,8 +53,9 @@ def state(job: AutoMLJob) -> str:
     if succeeded is not None and succeeded.status is ConditionStatus.TRUE and ready is not None:
         return ready.reason
     admitted = find_condition(conditions, "Admitted")
-    if admitted is not None and admitted.reason == "Suspended":
-        return "Suspended"
+    has_failed = succeeded is not None and succeeded.status is ConditionStatus.FALSE
+    if admitted is not None and admitted.status is ConditionStatus.FALSE and not has_failed:
+        return admitted.reason
     return succeeded.reason if succeeded is not None else accepted.reason
 
 

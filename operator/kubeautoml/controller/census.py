@@ -11,13 +11,13 @@ from typing import TypeVar
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from kubeautoml.api.conditions import ConditionStatus, ConditionType, find_condition
+from kubeautoml.api.conditions import ConditionStatus, ConditionType, Reason, find_condition
 from kubeautoml.api.job import AutoMLJobStatus
 from kubeautoml.api.objects import Ref
 
 K = TypeVar("K")
 
-STATES = ("Refused", "Pending", "Searching", "Suspended", "Succeeded", "Failed")
+STATES = ("Refused", "Pending", "Searching", "Suspended", "Queued", "Succeeded", "Failed")
 """One word for where a job is, derived from its conditions."""
 
 TRIAL_STATES = ("Running", "Completed", "Pruned", "Failed", "Preempted")
@@ -33,7 +33,8 @@ def state_of(status: AutoMLJobStatus) -> str:
     if _is(status, ConditionType.SUCCEEDED, ConditionStatus.FALSE):
         return "Failed"
     if status.suspended_since is not None:
-        return "Suspended"
+        admitted = find_condition(status.conditions, ConditionType.ADMITTED)
+        return "Queued" if admitted is not None and admitted.reason == Reason.QUEUED else "Suspended"
     return "Searching" if status.start_time else "Pending"
 
 
