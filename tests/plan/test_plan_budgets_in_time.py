@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from factories import make_profile
 from kubeautoml.api.names import QUEUE_LABEL
 from plan.simulation import Simulation
 
@@ -363,3 +366,64 @@ def test_time_in_a_queue_counts_for_nothing_and_an_eviction_fails_no_trial() -> 
     assert status.budget_used.ended_by == "MaxDuration"
     assert seconds_used(sim) <= 600 + slack(600)
     assert abs(status.suspended_seconds - (1800 + 2 * 700 + 600)) <= 30
+
+
+# Anything at any time
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> Simulation:
+    """A job with some budgets, that is edited, suspended, and loses nodes while its operator comes and goes."""
+    budget: dict[str, Any] = {"maxTrials": draw(st.integers(1, 60)), "maxFailedTrials": draw(st.integers(1, 60))}
+    if draw(st.booleans()):
+        budget["maxDurationSeconds"] = draw(st.integers(60, 400))
+    if draw(st.booleans()):
+        budget["maxAcceleratorSeconds"] = draw(st.integers(200, 2000))
+    if draw(st.booleans()):
+        budget["patienceTrials"] = draw(st.integers(3, 30))
+    spec = {"budget": budget, **GPU}
+    edits: dict[float, dict[str, Any]] = {}
+    for _ in range(draw(st.integers(0, 4))):
+        at = float(draw(st.integers(1, 500)))
+        change = draw(st.sampled_from(["parallelism", "suspend", "budget", "illegal"]))
+        if change == "parallelism":
+            edits[at] = {**spec, "workers": {**GPU["workers"], "parallelism": draw(st.integers(1, 8))}}
+        if change == "suspend":
+            edits[at] = {**spec, "suspend": True}
+            edits[at + draw(st.integers(1, 600))] = spec
+        if change == "budget":
+            edits[at] = {**spec, "budget": {**budget, "maxTrials": draw(st.integers(1, 80))}}
+        if change == "illegal":
+            edits[at] = {**spec, "budget": {**budget, "maxTrials": 90_000}}
+    edits[1200.0] = spec
+    away = draw(st.integers(0, 500))
+    sim = Simulation(
+        spec,
+        seed=draw(st.integers(0, 999)),
+        value_of=(lambda n: None if n % 7 == 3 else (n % 10) / 10) if draw(st.booleans()) else None,
+        edits=edits,
+        is_down=lambda t: away < t < away + 60,
+    )
+    sim.stage.profile = make_profile(limits={"maxTrials": 1000})
+    return sim
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(lives(), st.lists(st.integers(1, 400), max_size=5))
+def test_whatever_happens_a_job_ends_and_loses_no_finished_trial(sim: Simulation, losses: list[int]) -> None:
+    """Every trial that finished is counted, none that was preempted failed, and no time limit is overrun."""
+    for moment in sorted(losses):
+        sim.run(max(0.0, moment - sim.now))
+        if sim.workers():
+            sim.lose(sim.workers()[0])
+
+    sim.to_the_end(6000)
+
+    status, budget = sim.stage.job.status, sim.stage.job.spec.budget
+    counts = status.trials
+    assert (counts.completed, counts.failed) == (sim.count("completed"), sim.count("failed"))
+    assert sim.count("failed") == sum(t.state == "failed" and t.number % 7 == 3 for t in sim.trials)
+    assert status.budget_used.ended_by is not None
+    if budget.max_duration_seconds is not None and counts.completed:
+        # an operator that is away cannot make the model
+        assert seconds_used(sim) <= budget.max_duration_seconds + slack(budget.max_duration_seconds) + 60
