@@ -20,6 +20,7 @@ from kubeautoml.controller.handlers import (
     make_registry,
     make_settings,
 )
+from kubeautoml.controller.queue import Lane
 
 CHURN = Ref("AutoMLJob", "team-a", "churn")
 
@@ -33,7 +34,7 @@ def make_object(name: str, uid: str = "u1", generation: int = 1, **metadata: Any
 
 def make_wakes() -> tuple[Wakes, list[Ref]]:
     woken: list[Ref] = []
-    return Wakes(woken.append), woken
+    return Wakes(lambda ref, _: woken.append(ref)), woken
 
 
 def test_a_change_of_the_spec_wakes_and_a_change_of_the_status_does_not() -> None:
@@ -48,6 +49,20 @@ def test_a_change_of_the_spec_wakes_and_a_change_of_the_status_does_not() -> Non
     wakes.job("DELETED", make_object("churn", generation=2))
 
     assert woken == [CHURN] * 4
+
+
+def test_only_edits_of_a_known_job_jump_the_queue() -> None:
+    """New jobs come by the thousand; who edits or deletes one waits to see it happen."""
+    woken: list[Lane] = []
+    wakes = Wakes(lambda _, lane: woken.append(lane))
+
+    wakes.job("ADDED", make_object("churn"))
+    wakes.job("MODIFIED", make_object("churn", generation=2))
+    wakes.child(make_object("pod", uid="p1", labels=labels("churn", "u1", Component.WORKER)))
+    wakes.profile()
+    wakes.job("DELETED", make_object("churn", generation=2))
+
+    assert woken == [Lane.EVENT, Lane.EDIT, Lane.EVENT, Lane.EVENT, Lane.EDIT]
 
 
 def test_a_label_or_an_annotation_wakes() -> None:

@@ -21,7 +21,7 @@ from kubeautoml.api.errors import ClusterError, Conflict, StudyError, Throttled,
 from kubeautoml.api.job import AutoMLJobStatus, BudgetUsed, ServingStatus, TrialCounts
 from kubeautoml.api.objects import Ref
 from kubeautoml.cluster.memory import MemoryCluster
-from kubeautoml.controller.census import Census, state_of
+from kubeautoml.controller.census import STATES, Census, state_of
 from kubeautoml.controller.endpoints import Endpoints
 from kubeautoml.controller.metrics import CountedCluster, CountedLeases, Metrics
 from kubeautoml.controller.queue import Lane
@@ -109,7 +109,7 @@ def test_a_namespace_without_jobs_is_shown_no_more() -> None:
         census.show(ref, None)
     census.keep_only([])
 
-    assert busy == 1000 * (6 + 5 + 3 + 2)
+    assert busy == 1000 * (len(STATES) + 5 + 3 + 2)
     assert (len(census), [family.samples for family in census.collect()]) == (0, [[]] * 7)
 
 
@@ -125,7 +125,7 @@ def test_states_of_a_namespace_are_shown_also_when_they_are_zero() -> None:
 
 def test_the_queue_is_shown_by_lane() -> None:
     """Gauges are read when somebody asks."""
-    metrics, depth = Metrics(), {Lane.EVENT: 3, Lane.TIMED: 500}
+    metrics, depth = Metrics(), {Lane.EDIT: 1, Lane.EVENT: 3, Lane.TIMED: 500}
     metrics.watch_lanes("queue_depth", "Jobs that wait.", lambda lane: depth[lane])
     metrics.watch("passes_running", "Passes.", lambda: 8)
     metrics.watch_total("api_throttle_wait_seconds", "Waits.", lambda: 1.5)
@@ -133,7 +133,7 @@ def test_the_queue_is_shown_by_lane() -> None:
     metrics.ended_pass(Lane.EVENT, "Ok")
     value = metrics.registry.get_sample_value
 
-    assert [value("kubeautoml_queue_depth", {"lane": lane.value}) for lane in Lane] == [3, 500]
+    assert [value("kubeautoml_queue_depth", {"lane": lane.value}) for lane in Lane] == [1, 3, 500]
     assert value("kubeautoml_passes_running") == 8
     assert value("kubeautoml_api_throttle_wait_seconds_total") == 1.5
     assert value("kubeautoml_queue_wait_seconds_count", {"lane": "Event"}) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from controller.life import UID, make_churn
 from kubeautoml.api.errors import ClusterError, UsageError
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cluster.memory import MemoryCluster
+from kubeautoml.controller import metrics
 from kubeautoml.controller.main import _log_format, check_access, check_lease, resync
 from real.operator_process import OperatorProcess, running_operator
 
@@ -222,6 +224,9 @@ def test_health_readiness_and_metrics_are_served(operator: OperatorProcess) -> N
         wait_for(lambda path=path: operator.ask(path)[0] == 200, f"{path} answers", operator.log)  # type: ignore[misc]
     wait_for(lambda: operator.metric("kubeautoml_leader") == 1, "it leads", operator.log)
 
+    assert set(re.findall(r"# HELP (kubeautoml_\w+)", operator.ask("/metrics")[1])) == set(
+        re.findall(r"^\| (kubeautoml_\w+)", metrics.__doc__ or "", re.MULTILINE)
+    )
     assert operator.metric("kubeautoml_watch_synced") == 1
     assert operator.metric("kubeautoml_api_requests_total", verb="replace", kind="Lease", outcome="Ok") >= 1
     assert operator.metric("kubeautoml_lease_silence_seconds") < 30

@@ -10,7 +10,7 @@ import pytest
 
 from kubeautoml.api.objects import Ref
 from kubeautoml.controller.probes import Heart, Probes
-from kubeautoml.controller.queue import Lane, Worker
+from kubeautoml.controller.queue import Worker
 
 A = Ref("AutoMLJob", "team-a", "a")
 
@@ -52,13 +52,13 @@ class Beats:
 @dataclass
 class Work:
     stuck: str | None = None
-    overdue: float = 0.0
+    stalled: float = 0.0
 
     def why_stuck(self) -> str | None:
         return self.stuck
 
-    def overdue_seconds(self, lane: Lane) -> float:
-        return self.overdue if lane is Lane.EVENT else 9999.0
+    def stalled_seconds(self) -> float:
+        return self.stalled
 
 
 def make_probes(
@@ -110,7 +110,7 @@ def test_what_only_a_restart_helps(probes: Probes, why: str) -> None:
             make_probes(election=Election(silence=31)),
             "the lease could not be read for 31 s; check the API server and the rights on leases",
         ),
-        (make_probes(work=Work(overdue=200)), "a job that changed has been waiting for its pass for 200 s"),
+        (make_probes(work=Work(stalled=200)), "jobs wait for their passes, and none has ended for 200 s"),
     ],
 )
 def test_what_passes_by_itself_makes_it_unready_only(probes: Probes, why: str) -> None:

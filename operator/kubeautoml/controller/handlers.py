@@ -23,6 +23,7 @@ from kubeautoml.api.kinds import GROUP, VERSION
 from kubeautoml.api.names import LABEL_JOB, LABEL_JOB_UID
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cluster.base import Change
+from kubeautoml.controller.queue import Lane
 
 _OF_A_JOB = ("name", "namespace", "uid", "generation", "deletionTimestamp", "labels", "annotations")
 
@@ -48,10 +49,10 @@ class Wakes:
     """Turns events into the jobs they concern. One event loop uses it, wherever the events come from.
 
     Args:
-        wake: asks for a pass over a job.
+        wake: asks for a pass over a job, in a lane of the queue.
     """
 
-    def __init__(self, wake: Callable[[Ref], None]) -> None:
+    def __init__(self, wake: Callable[[Ref, Lane], None]) -> None:
         self._wake = wake
         self._jobs: dict[str, Ref] = {}
         self._seen: dict[str, tuple[Any, ...]] = {}
@@ -70,13 +71,14 @@ class Wakes:
         if event_type == "DELETED":
             self._jobs.pop(uid, None)
             self._seen.pop(uid, None)
-            self._wake(ref)
+            self._wake(ref, Lane.EDIT)
             return
         added = json.dumps([meta.get("labels"), meta.get("annotations")], sort_keys=True)
         mark = (meta.get("generation"), meta.get("deletionTimestamp"), hash(added))
         if self._seen.get(uid) != mark:
+            lane = Lane.EDIT if uid in self._seen else Lane.EVENT
             self._jobs[uid], self._seen[uid] = ref, mark
-            self._wake(ref)
+            self._wake(ref, lane)
 
     def child(self, manifest: Any) -> None:
         """A child or a pod: found by the uid of its job, since a label cannot hold a long name."""
@@ -86,12 +88,12 @@ class Wakes:
         if ref is None and LABEL_JOB in labels:
             ref = Ref("AutoMLJob", meta["namespace"], labels[LABEL_JOB])
         if ref is not None:
-            self._wake(ref)
+            self._wake(ref, Lane.EVENT)
 
     def profile(self) -> None:
         """A profile: any job may use it."""
         for ref in self._jobs.values():
-            self._wake(ref)
+            self._wake(ref, Lane.EVENT)
 
     def keep_only(self, uids: set[str]) -> None:
         """Forget the jobs that are not among these, whose deletion a broken watch has not told."""

@@ -127,7 +127,7 @@ class Operator:
         self._worker = Worker(
             self._metrics.measured(self._pass), settings.concurrency, queue=queue, observer=self._metrics
         )
-        self._wakes = Wakes(self._worker.add)
+        self._wakes = Wakes(lambda ref, lane: self._worker.add(ref, lane=lane))
         self._watching = Watching(self._wakes.job, settings.namespaces)
         self._children = CachedCluster(CountedCluster(cluster, self._metrics), settings.namespaces, self._wakes.change)
         self._fenced = FencedCluster(self._children, self._fence)

@@ -10,7 +10,7 @@
 | kubeautoml_searches_ended | gauge | namespace, limit | searches that ended, by status.budgetUsed.endedBy |
 | kubeautoml_endpoints | gauge | namespace, state | endpoints: Ready (answer) or NotReady |
 | kubeautoml_reconcile_duration_seconds | histogram | | time of a pass |
-| kubeautoml_passes_total | counter | lane, result | passes by lane (Event, Timed) and Ok, Failed, Throttled, TimedOut, Crashed |
+| kubeautoml_passes_total | counter | lane, result | passes by lane (Edit, Event, Timed) and Ok, Failed, Throttled, TimedOut, Crashed |
 | kubeautoml_reconcile_errors_total | counter | reason | passes that failed, by reason |
 | kubeautoml_passes_running | gauge | | passes that are going on |
 | kubeautoml_queue_depth | gauge | lane | jobs that wait for a pass, due or not |
@@ -40,7 +40,15 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
@@ -62,6 +70,8 @@ class Metrics:
     """The operator's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
+        # The times at which counters were made: twice the series for nothing.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

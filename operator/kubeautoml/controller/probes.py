@@ -11,8 +11,6 @@ import asyncio
 import time
 from typing import Protocol
 
-from kubeautoml.controller.queue import Lane
-
 HEARTBEAT_SECONDS = 1.0
 
 MAX_LOOP_SILENCE_SECONDS = 60.0
@@ -24,8 +22,8 @@ MAX_WATCH_SILENCE_SECONDS = 180.0
 MAX_LEASE_SILENCE_SECONDS = 30.0
 """The Lease is read or written every two seconds."""
 
-MAX_OVERDUE_SECONDS = 120.0
-"""After a change a job has its pass within this time, or the queue does not move; a guess."""
+MAX_STALL_SECONDS = 60.0
+"""While an event asks for a pass some pass ends within this time, or the queue does not move; a guess."""
 
 
 class Heart:
@@ -60,7 +58,7 @@ class Moves(Protocol):
 
     def why_stuck(self) -> str | None: ...
 
-    def overdue_seconds(self, lane: Lane) -> float: ...
+    def stalled_seconds(self) -> float: ...
 
 
 class WatchesJobs(Protocol):
@@ -112,7 +110,7 @@ class Probes:
 
     def why_unready(self) -> str | None:
         """Why this operator does not work, or as a standby could not take over; None when all is well."""
-        return self.why_unhealthy() or self._why_blind() or self._why_no_lease() or self._why_slow()
+        return self.why_unhealthy() or self._why_blind() or self._why_no_lease() or self._why_stalled()
 
     def _why_blind(self) -> str | None:
         if not self._jobs.is_ready:
@@ -130,8 +128,9 @@ class Probes:
             return f"the lease could not be read for {silence:.0f} s; check the API server and the rights on leases"
         return None
 
-    def _why_slow(self) -> str | None:
-        overdue = self._worker.overdue_seconds(Lane.EVENT)
-        if overdue > MAX_OVERDUE_SECONDS:
-            return f"a job that changed has been waiting for its pass for {overdue:.0f} s"
+    def _why_stalled(self) -> str | None:
+        """Not that passes are late: after a thousand new jobs they are, and all is well as long as they end."""
+        stalled = self._worker.stalled_seconds()
+        if stalled > MAX_STALL_SECONDS:
+            return f"jobs wait for their passes, and none has ended for {stalled:.0f} s"
         return None

@@ -1,7 +1,8 @@
 """What is to be reconciled, and when: each object once, never two passes over one at the same time, failures later.
 
-What an event asks for comes before what is due by time alone, of which only so much is done a second: a thousand running
-jobs make the status slower, never the reaction to a change. `WorkQueue` decides and has no clock; `Worker` drives it.
+What a person has edited comes first, then what other events ask for, then what is due by time alone, of which only so much
+is done a second: a thousand running jobs make the status slower, never the reaction to a change. Namespaces take turns: a
+thousand new jobs of one team are not in the way of another's. `WorkQueue` decides and has no clock; `Worker` drives it.
 """
 
 from __future__ import annotations
@@ -50,8 +51,10 @@ _CATCH_UP_SECONDS = 0.5
 class Lane(StrEnum):
     """Why an object is due."""
 
+    EDIT = "Edit"
+    """Somebody changed its spec or deleted it, and waits to see it happen."""
     EVENT = "Event"
-    """Something happened: its spec or a child changed, or its last pass failed."""
+    """Something else happened: it is new, a child changed, or its last pass failed."""
     TIMED = "Timed"
     """Its last pass asked for it, or the resync."""
 
@@ -121,9 +124,9 @@ class WorkQueue:
         if now < self._paused_until:
             return None
         for lane in self._order(may_be_timed and now >= self._timed_from):
-            first = self._lanes[lane].first()
-            if first is not None and first[0] <= now:
-                due, ref = first
+            found = self._lanes[lane].next(now)
+            if found is not None:
+                due, ref = found
                 self._begin(ref, lane, now)
                 return Taken(ref, lane, now - max(due, self._paused_until))
         return None
@@ -142,11 +145,9 @@ class WorkQueue:
 
     def next_due(self, *, may_be_timed: bool = True) -> float | None:
         """When `take` can give the next object, as far as is known."""
-        event, timed = self._lanes[Lane.EVENT].first(), self._lanes[Lane.TIMED].first()
-        dues = [event[0]] if event else []
-        if timed and may_be_timed:
-            dues.append(max(timed[0], self._timed_from))
-        return max(min(dues), self._paused_until) if dues else None
+        timed = max(self._lanes[Lane.TIMED].first_due(), self._timed_from) if may_be_timed else inf
+        first = min(timed, self._lanes[Lane.EDIT].first_due(), self._lanes[Lane.EVENT].first_due())
+        return max(first, self._paused_until) if first < inf else None
 
     def keep_only(self, refs: set[Ref], since: float) -> None:
         """Forget what was due before `since` and is not among these: a standby, which has no passes, collects names."""
@@ -155,6 +156,7 @@ class WorkQueue:
                 lane.drop(ref)
 
     def _order(self, may_be_timed: bool) -> Iterator[Lane]:
+        yield Lane.EDIT
         if may_be_timed and self._events_in_a_row >= _TIMED_SHARE - 1:
             yield Lane.TIMED
         yield Lane.EVENT
@@ -180,8 +182,9 @@ class WorkQueue:
         delay = min(FIRST_DELAY_SECONDS * 2.0 ** min(count - 1, 30), MAX_DELAY_SECONDS) * self._jitter()
         least = min(delay, FIRST_DELAY_SECONDS)
         self._failures[ref] = _Failures(count, now + max(least, result.retry_after))
-        asked = min(due for lane in self._lanes.values() for due in (lane.drop(ref), now + delay) if due is not None)
-        self.add(ref, asked)
+        asked = {lane: due for lane, waiting in self._lanes.items() if (due := waiting.drop(ref)) is not None}
+        lane = Lane.EDIT if Lane.EDIT in asked else Lane.EVENT
+        self.add(ref, min([now + delay, *asked.values()]), lane)
 
 
 @dataclass(frozen=True)
@@ -193,12 +196,14 @@ class _Failures:
 
 
 class _Lane:
-    """Objects by due time: what is true in `due`, and a heap beside it that also has entries of the past."""
+    """Objects by due time: what is true in `due`, and heaps beside it, a namespace each, that also have stale entries."""
 
     def __init__(self, at_work: set[Ref]) -> None:
         self.due: dict[Ref, float] = {}
         self._at_work = at_work
-        self._heap: list[tuple[float, Ref]] = []
+        self._heaps: dict[str, list[tuple[float, Ref]]] = {}
+        self._served: dict[str, int] = {}
+        self._turn = 0
 
     def add(self, ref: Ref, due: float) -> None:
         """Note it, unless it is noted for earlier."""
@@ -215,21 +220,40 @@ class _Lane:
         """Forget it; returns when it was due."""
         return self.due.pop(ref, None)
 
-    def first(self) -> tuple[float, Ref] | None:
-        """What is due first and not at work."""
-        while self._heap:
-            due, ref = self._heap[0]
-            if self.due.get(ref) == due and ref not in self._at_work:
-                return due, ref
-            heapq.heappop(self._heap)
-        return None
+    def next(self, now: float) -> tuple[float, Ref] | None:
+        """What has been due longest in the namespace whose turn it is: the one that was served least recently."""
+        waiting = [(self._served.get(ns, 0), first, ns) for ns, first in self._firsts() if first[0] <= now]
+        if not waiting:
+            return None
+        _, first, namespace = min(waiting)
+        self._turn += 1
+        self._served[namespace] = self._turn
+        return first
+
+    def first_due(self) -> float:
+        """When something is due that is not at work; infinity for never."""
+        return min((first[0] for _, first in self._firsts()), default=inf)
+
+    def _firsts(self) -> list[tuple[str, tuple[float, Ref]]]:
+        """The first of each namespace. Namespaces in which nothing waits are forgotten."""
+        for namespace in [ns for ns, heap in self._heaps.items() if not self._tidied(heap)]:
+            del self._heaps[namespace]
+            self._served.pop(namespace, None)
+        return [(namespace, heap[0]) for namespace, heap in self._heaps.items()]
+
+    def _tidied(self, heap: list[tuple[float, Ref]]) -> list[tuple[float, Ref]]:
+        """The heap without the stale entries at its top."""
+        while heap and (self.due.get(heap[0][1]) != heap[0][0] or heap[0][1] in self._at_work):
+            heapq.heappop(heap)
+        return heap
 
     def _push(self, ref: Ref) -> None:
-        if ref not in self._at_work:
-            heapq.heappush(self._heap, (self.due[ref], ref))
-        if len(self._heap) > 2 * len(self.due) + 64:
-            self._heap = [(due, ref) for ref, due in self.due.items() if ref not in self._at_work]
-            heapq.heapify(self._heap)
+        if ref in self._at_work:
+            return
+        heap = self._heaps.setdefault(ref.namespace, [])
+        heapq.heappush(heap, (self.due[ref], ref))
+        if len(heap) > 2 * len(self.due) + 64:
+            heap[:] = sorted({entry for entry in heap if self.due.get(entry[1]) == entry[0]})
 
 
 class Observer(Protocol):
@@ -272,6 +296,7 @@ class Worker:
         self._changed = asyncio.Event()
         self._passes: dict[asyncio.Task[None], _Running] = {}
         self._is_running = False
+        self._moved_at = 0.0
 
     @property
     def running(self) -> int:
@@ -288,10 +313,17 @@ class Worker:
         for running in list(self._passes.values()):
             if now - running.since > self._pass_seconds + STUCK_SECONDS:
                 return f"a pass over {running.ref} has been going on for {now - running.since:.0f} s"
-        overdue = self.overdue_seconds(Lane.EVENT)
+        overdue = self._overdue_events()
         if overdue > STUCK_SECONDS and self.running < self._concurrency:
             return f"a job has been due for {overdue:.0f} s beside a free worker"
         return None
+
+    def stalled_seconds(self) -> float:
+        """For how long no pass has ended although an event asks for one; any thread may ask."""
+        return min(self._overdue_events(), time.monotonic() - self._moved_at)
+
+    def _overdue_events(self) -> float:
+        return max(self.overdue_seconds(Lane.EDIT), self.overdue_seconds(Lane.EVENT))
 
     def add(self, ref: Ref, delay_seconds: float = 0.0, lane: Lane = Lane.EVENT) -> None:
         """Ask for a pass over an object. Before `run` asks are collected."""
@@ -375,5 +407,6 @@ class Worker:
             return Done(failed=True), "Crashed"
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        self._moved_at = time.monotonic()
         del self._passes[task]
         self._changed.set()
