@@ -64,13 +64,15 @@ class OperatorProcess:
             "--study-url",
             study_url,
         ]
+        # The lease is in the test's namespace, so that what other tests' operators left behind is not waited for.
+        own = {"KUBEAUTOML_NAMESPACE": namespace, "KUBEAUTOML_METRICS_PORT": "0", "KUBEAUTOML_HEALTH_PORT": "0"}
+        self._environment = {**os.environ, **own}
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        ports = {"KUBEAUTOML_METRICS_PORT": "0", "KUBEAUTOML_HEALTH_PORT": "0"}
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env={**os.environ, **ports})
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environment)
 
     def kill(self) -> None:
         if self._process is not None:

@@ -101,8 +101,9 @@ class ControlPlane:
         return path
 
     def operator_kubeconfig(self) -> Path:
-        """Of the operator's service account, with the rights of its role and no more."""
-        return self.kubeconfig_for(OPERATOR_ACCOUNT, self.token(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT))
+        """Of the operator's service account, in its own namespace, with the rights of its role and no more."""
+        token = self.token(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT)
+        return self.kubeconfig_for(OPERATOR_ACCOUNT, token, OPERATOR_NAMESPACE)
 
     def token(self, namespace: str, account: str, audiences: Sequence[str] = ()) -> str:
         """A token of a service account, as TokenRequest gives it."""
