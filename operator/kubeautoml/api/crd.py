@@ -297,6 +297,9 @@ def _root(kind: Kind) -> Schema:
     builder = _Builder(kind.model)
     schema = builder.object(kind.model)
     properties = schema["properties"]
+    if kind.has_status:
+        # an object that nobody has looked at yet must not count as current (kstatus takes one without a status for finished)
+        properties["status"]["default"] = {"observedGeneration": -1}
     named = {"type": "string", "pattern": kind.name_pattern, "maxLength": 63}
     metadata = {"type": "object", **({"properties": {"name": named}} if kind.name_pattern else {})}
     own = {k: v for k, v in properties.items() if k in ("spec", "status")}

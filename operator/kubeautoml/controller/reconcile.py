@@ -37,7 +37,7 @@ async def reconcile(
     except ManifestError as error:
         await refuse(manifest, error, clock(), cluster)
         return None
-    if job.status.observed_generation == 0:
+    if job.status.observed_generation <= 0:
         await _orphan_models(ref, job.metadata.uid, cluster, clock())
     observed, study_url = await observe(job, cluster, studies, settings, problem)
     todo = plan(job, observed, now=clock(), settings=settings.plan)

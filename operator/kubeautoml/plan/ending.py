@@ -75,6 +75,9 @@ def serve(scene: Scene, status: AutoMLJobStatus, model: ModelStatus, also: tuple
         if fact.status is ConditionStatus.UNKNOWN:
             facts[C.RECONCILING] = true(Reason.PROGRESSING)
         facts.update(stalled_fact(scene, Component.SERVER))
+    if facts[C.READY].status is ConditionStatus.FALSE:
+        # who waits by kstatus' rules is told that waiting will not help
+        facts[C.STALLED] = true(facts[C.READY].reason, facts[C.READY].message)
     ref = Ref("AutoMLModel", job.metadata.namespace, model.name)
     found = scene.child(ref)
     if found is not None and not also:
