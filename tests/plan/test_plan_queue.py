@@ -228,3 +228,18 @@ def test_a_failed_job_leaves_the_queue() -> None:
 
     assert stage.conditions()["Succeeded"] == "False WorkersFailed"
     assert [k for k in stage.kinds() if k.startswith("Job ")] == []
+
+
+def test_a_search_that_ends_in_the_queue_leaves_it() -> None:
+    """A budget was lowered below what is used: nobody is to be admitted for nothing."""
+    stage = admitted(budget={"maxTrials": 10})
+    stage.study = make_summary(best=[make_finished_trial()], limits=stage.study.limits if stage.study else None)
+    queue_does(stage, suspend=True)
+    stage.pods = ()
+    stage.settle()
+
+    stage.edit(workers={"parallelism": 4, "minParallelism": 2}, budget={"maxTrials": 1})
+    stage.settle()
+
+    jobs = [k for k in stage.kinds() if k.startswith("Job ")]
+    assert jobs == ["Job churn-666ff-finalize"]

@@ -231,3 +231,19 @@ def test_a_failed_job_that_is_edited_stays_failed_at_the_new_generation() -> Non
     assert {c.observed_generation for c in conditions} == {stage.job.status.observed_generation} == {2}
     succeeded = find_condition(conditions, "Succeeded")
     assert succeeded is not None and succeeded.status is ConditionStatus.FALSE
+
+
+def test_another_default_of_the_profile_is_for_workers_to_come() -> None:
+    """A platform team that edits it restarts nobody's pods; after a suspension it holds."""
+    stage = Stage(make_job(), profile=make_profile(defaults={"parallelism": 3}))
+    stage.settle()
+    stage.profile = make_profile(defaults={"parallelism": 5})
+
+    assert stage.settle() == []
+    assert worker_job(stage)["spec"]["parallelism"] == 3
+
+    stage.edit(suspend=True)
+    stage.settle()
+    stage.edit()
+    stage.settle()
+    assert worker_job(stage)["spec"]["parallelism"] == 5

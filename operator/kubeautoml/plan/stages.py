@@ -41,7 +41,7 @@ from kubeautoml.plan.facts import (
     workers_words,
 )
 from kubeautoml.plan.network import training_policy
-from kubeautoml.plan.queueing import held_fact, is_held
+from kubeautoml.plan.queueing import asked_parallelism, held_fact, is_held
 from kubeautoml.plan.scene import Scene
 from kubeautoml.plan.status import Fact, false, true, unknown, with_conditions, with_study
 from kubeautoml.plan.trials import retired_trials
@@ -194,7 +194,8 @@ def _workers(scene: Scene) -> tuple[tuple[Manifest, ...], tuple[Ref, ...], tuple
     if scene.have_workers_left:
         # a batch Job that is complete starts no more pods; the next pass makes another one
         return policy, (scene.worker_ref, *unwanted), ()
-    apply, delete = fitted(found, scene.parallelism)
+    # another default of the profile is for Jobs to come; what runs is resized when its own spec says so
+    apply, delete = fitted(found, job.spec.workers.parallelism or asked_parallelism(found))
     return (*policy, *apply), (*delete, *unwanted), ()
 
 
@@ -232,8 +233,10 @@ def _stopping(scene: Scene, status: AutoMLJobStatus, limits: StudyLimits, ended_
     stop = replace(limits, stop=True, search_deadline=leave_at)
     retire = retired_trials(study, scene.observed, scene.now)
     orders = StudyOrders(limits=stop if stop != study.limits else None, retire=retire)
-    is_late = told and now >= leave_at + DEADLINE_GRACE_SECONDS
-    delete = (scene.worker_ref,) if is_late and scene.living_workers and scene.child(scene.worker_ref) else ()
+    found = scene.child(scene.worker_ref)
+    is_late = told and now >= leave_at + DEADLINE_GRACE_SECONDS and bool(scene.living_workers)
+    # nor must a Job that waits in a queue be admitted when there is nothing more to do
+    delete = (scene.worker_ref,) if found is not None and (is_late or is_held(found)) else ()
     facts = {**data_facts(scene), **worker_facts(scene), **open_end("the search has ended; making the model")}
     facts[C.SUCCEEDED] = unknown(Reason.FINALIZING, "the search has ended; making the model")
     todo = Plan(
