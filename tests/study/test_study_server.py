@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from kubeautoml.api.errors import StudyError
 from kubeautoml.study import create_study, load_summary, open_study_storage
-from kubeautoml.study.database import open_database
+from kubeautoml.study.database import open_backend
 from kubeautoml.study.monitor import serve_http
 from kubeautoml.study.remote import open_remote
 from kubeautoml.study.server import StudyServer, main
@@ -29,18 +29,21 @@ from real.study_server import StudyServerProcess, running_study_server
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[StudyServer]:
     """A server in this process, in front of SQLite."""
-    server = StudyServer(open_database(f"sqlite:///{tmp_path}/study.db"), "127.0.0.1:0")
+    server = StudyServer(open_backend(f"sqlite:///{tmp_path}/study.db"), "127.0.0.1:0")
     server.start()
     yield server
     server.stop()
 
 
-def run_trial(study: optuna.Study, number: int) -> None:
+def run_trial(study: optuna.Study, number: int, after_each: Callable[[], None] = lambda: None) -> None:
     trial = study.ask()
     trial.set_user_attr("pod_uid", "uid-1")
+    after_each()
     for index in range(4):
         trial.suggest_float(f"x{index}", 0, 1)
+        after_each()
     trial.report(0.1, 0)
+    after_each()
     study.tell(trial, float(number))
 
 
@@ -93,9 +96,9 @@ class Unavailable(grpc.RpcError):  # type: ignore[misc]
         return "Socket closed"
 
 
-def lose_answer(storage: Any, method: str) -> None:
-    """Let the next call of a method act, and lose its answer."""
-    real: Callable[..., Any] = getattr(storage._stub._stub, method)
+def lose_answer(storage: Any, method: str) -> list[bool]:
+    """Let the next call of a method act, and lose its answer; what is returned holds something once that has happened."""
+    real: Callable[..., Any] = storage._stub.methods[method]
     lost: list[bool] = []
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -105,29 +108,39 @@ def lose_answer(storage: Any, method: str) -> None:
             raise Unavailable
         return answer
 
-    setattr(storage._stub._stub, method, call)
+    storage._stub.methods[method] = call
+    return lost
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        "CreateNewTrial",
-        "SetTrialParameter",
-        "SetTrialUserAttribute",
-        "SetTrialIntermediateValue",
-        "SetTrialStateValues",
-    ],
-)
-def test_an_answer_that_was_lost_does_nothing_twice(server: StudyServer, name: str, method: str):
-    """The repeated call finds what the first one did."""
-    storage = open_study_storage(f"grpc://127.0.0.1:{server.port}")
+@pytest.mark.parametrize("method", ["CreateTrial", "WriteTrial"])
+@pytest.mark.parametrize("sends_together", [True, False])
+def test_an_answer_that_was_lost_does_nothing_twice(server: StudyServer, name: str, method: str, sends_together: bool):
+    """The repeated call finds what the first one did; whether a trial's writes leave together or one by one."""
+    storage: Any = open_study_storage(f"grpc://127.0.0.1:{server.port}")
     study = create_study(storage, name, "maximize")
-    lose_answer(storage, method)
+    lost = lose_answer(storage, method)
 
-    run_trial(study, 7)
+    run_trial(study, 7, after_each=lambda: None if sends_together else storage.flush())
 
     (trial,) = study.get_trials()
     assert (trial.state, trial.value, len(trial.params)) == (TrialState.COMPLETE, 7.0, 4)
+    assert lost
+
+
+def test_a_queued_trial_is_not_lost_with_the_answer_that_gave_it(server: StudyServer, name: str):
+    """The repeated claim is told that the trial is its own; anybody else is told that it is taken."""
+    storage: Any = open_study_storage(f"grpc://127.0.0.1:{server.port}")
+    study = create_study(storage, name, "maximize")
+    study.enqueue_trial({"x0": 0.5})
+    lost = lose_answer(storage, "ClaimTrial")
+
+    trial = study.ask()
+    other_client = open_study_storage(f"grpc://127.0.0.1:{server.port}")
+    other = other_client.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+
+    assert lost
+    assert (trial.number, other) == (0, False)
+    assert trial.suggest_float("x0", 0, 1) == 0.5
 
 
 def test_a_server_that_stays_away_is_named():
@@ -142,7 +155,7 @@ def test_a_server_that_stays_away_is_named():
 def test_without_its_database_the_server_says_try_again():
     """Calls are answered UNAVAILABLE, so that workers wait; readiness turns to no, liveness stays."""
     with running_postgres() as postgres:
-        server = StudyServer(open_database(postgres.create_database()), "127.0.0.1:0")
+        server = StudyServer(open_backend(postgres.create_database()), "127.0.0.1:0")
         server.start()
         http = serve_http("127.0.0.1", 0, server.metrics, server.is_ready)
         base = f"http://127.0.0.1:{http.server_address[1]}"
@@ -194,7 +207,7 @@ def test_tls_is_checked_against_the_authority(tmp_path: Path, certificate: tuple
     """With the right authority the study opens; without it, or without TLS, it does not."""
     cert, key = certificate
     tls = (key.read_bytes(), cert.read_bytes())
-    server = StudyServer(open_database(f"sqlite:///{tmp_path}/study.db"), "127.0.0.1:0", tls)
+    server = StudyServer(open_backend(f"sqlite:///{tmp_path}/study.db"), "127.0.0.1:0", tls)
     server.start()
     target = f"127.0.0.1:{server.port}"
 
@@ -217,19 +230,19 @@ def test_the_token_is_sent_and_read_again_when_it_changes(server: StudyServer, t
     token.write_text("first\n")
     storage: Any = open_study_storage(f"grpc://127.0.0.1:{server.port}", token_file=token)
     sent: list[Any] = []
-    real = storage._stub._stub.GetStudyIdFromName
-    storage._stub._stub.GetStudyIdFromName = lambda *args, **kwargs: (
+    real = storage._stub.methods["GetStudyIdFromName"]
+    storage._stub.methods["GetStudyIdFromName"] = lambda *args, **kwargs: (
         sent.append(kwargs["metadata"]),
         real(*args, **kwargs),
     )[1]
     create_study(storage, name, "maximize")
     token.with_suffix(".new").write_text("second-token")
     token.with_suffix(".new").replace(token)
-    load_summary(storage, name)
+    create_study(storage, name, "maximize")
     token.unlink()
 
     with pytest.raises(StudyError, match=r"study token file .*token cannot be read"):
-        load_summary(storage, name)
+        create_study(storage, name, "maximize")
     assert {m for call in sent for m in call} == {
         ("authorization", "Bearer first"),
         ("authorization", "Bearer second-token"),

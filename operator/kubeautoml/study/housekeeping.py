@@ -8,12 +8,24 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 
-def latest_study(storage: BaseStorage, prefix: str) -> str | None:
+def list_studies(storage: Any, prefix: str = "") -> list[str]:
+    """Names of the studies that begin like this, the oldest first."""
+    ask = getattr(storage, "list_studies", None)
+    if ask is not None:
+        return list(ask(prefix))
+    studies = sorted(storage.get_all_studies(), key=lambda s: s._study_id)
+    return [str(s.study_name) for s in studies if s.study_name.startswith(prefix)]
+
+
+def latest_study(storage: Any, prefix: str) -> str | None:
     """The newest study whose name begins like this and that has a completed trial; None when there is none."""
-    found = [s for s in storage.get_all_studies() if s.study_name.startswith(prefix)]
-    for study in sorted(found, key=lambda s: s._study_id, reverse=True):
-        if storage.get_n_trials(study._study_id, TrialState.COMPLETE):
-            return str(study.study_name)
+    ask = getattr(storage, "latest_study", None)
+    if ask is not None:
+        name: str | None = ask(prefix)
+        return name
+    for name in reversed(list_studies(storage, prefix)):
+        if storage.get_n_trials(storage.get_study_id_from_name(name), TrialState.COMPLETE):
+            return name
     return None
 
 
@@ -35,7 +47,7 @@ def forget_study(storage: Any, name: str) -> None:
         study_id = storage.get_study_id_from_name(name)
     except KeyError:
         return
-    cache = getattr(storage, "_cache", None)
+    cache: Any = getattr(storage, "_cache", None)
     if hasattr(cache, "delete_study_cache"):  # the client of the study server
         cache.delete_study_cache(study_id)
     elif hasattr(storage, "_study_id_and_number_to_trial_id"):  # optuna.storages._CachedStorage, around a database

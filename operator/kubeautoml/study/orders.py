@@ -21,7 +21,8 @@ from kubeautoml.study.summary import attempt_of, is_preempted
 
 def carry_out_orders(storage: BaseStorage, name: str, orders: StudyOrders) -> None:
     """Bring the study in line with the orders. Call it on every pass, even with empty orders: it also queues the next
-    attempt of trials that a worker itself gave up as preempted. One caller at a time.
+    attempt of trials that a worker itself gave up as preempted. Two callers at once do nothing twice (a database takes one retry
+    of a trial; a journal has one operator).
 
     Raises:
         StudyError: there is no such study.
@@ -34,8 +35,10 @@ def carry_out_orders(storage: BaseStorage, name: str, orders: StudyOrders) -> No
         set_study_attr(study, StudyAttr.WARM_START, [*orders.warm_start])
     if orders.limits is not None:
         _set_limits(study, orders.limits)
-    _retire(study, orders.retire)
-    _queue_missing_retries(study)
+    for order in orders.retire:
+        _retire(study, order)
+    for trial in _unretried(study):
+        study.enqueue_trial(_parameters(trial), user_attrs=_retry_attrs(trial))
 
 
 def _set_limits(study: optuna.Study, limits: StudyLimits) -> None:
@@ -43,33 +46,30 @@ def _set_limits(study: optuna.Study, limits: StudyLimits) -> None:
         set_study_attr(study, StudyAttr.LIMITS, limits)
 
 
-def _retire(study: optuna.Study, orders: tuple[RetireTrial, ...]) -> None:
-    trials = {t.number: t for t in study.get_trials(deepcopy=False)} if orders else {}
-    for order in orders:
-        trial = trials.get(order.number)
-        if trial is not None and not trial.state.is_finished():
-            _fail(study, trial, order)
-
-
-def _fail(study: optuna.Study, trial: FrozenTrial, order: RetireTrial) -> None:
+def _retire(study: optuna.Study, order: RetireTrial) -> None:
     """End a trial: as preempted if it is to run again, else as failed, with the reason as its error.
 
     A worker that finishes it at this moment wins: its trial is complete, whatever else is written on it.
     """
+    storage = study._storage
     attr, value = (TrialAttr.PREEMPTED, True) if order.requeue else (TrialAttr.ERROR, order.reason)
     try:
-        study._storage.set_trial_user_attr(trial._trial_id, attr.value, value)
-        study._storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
-    except UpdateFinishedTrialError:
+        trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, order.number)
+        if not storage.get_trial(trial_id).state.is_finished():
+            storage.set_trial_user_attr(trial_id, attr.value, value)
+            storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
+    except (UpdateFinishedTrialError, KeyError):
         return
 
 
-def _queue_missing_retries(study: optuna.Study) -> None:
+def _unretried(study: optuna.Study) -> list[FrozenTrial]:
+    """Preempted trials whose next attempt is missing. A database finds them; a journal has all trials in memory anyway."""
+    find = getattr(study._storage, "unretried_trials", None)
+    if find is not None:
+        return list(find(study._study_id))
     trials = study.get_trials(deepcopy=False)
     retried = {t.user_attrs.get(TrialAttr.RETRY_OF.value) for t in trials}
-    for trial in trials:
-        if is_preempted(trial) and trial.number not in retried and attempt_of(trial) < MAX_ATTEMPTS:
-            study.enqueue_trial(_parameters(trial), user_attrs=_retry_attrs(trial))
+    return [t for t in trials if is_preempted(t) and t.number not in retried and attempt_of(t) < MAX_ATTEMPTS]
 
 
 def _parameters(trial: FrozenTrial) -> dict[str, Any]:

@@ -1,50 +1,43 @@
 """grpc://host:port: Optuna's storage protocol to the study server, made to outlive a restart of the server.
 
-Optuna's own client knows neither TLS nor tokens, and gives up at the first refused connection. This one tries again
-while the server is away, and makes the calls that would hurt when carried out twice safe to repeat.
+Optuna's own client knows neither TLS nor tokens, gives up at the first refused connection, and sends every parameter and
+attribute in a call of its own. This one tries again while the server is away, with calls that may be repeated, and
+sends what it writes about its own running trials together.
 """
 
 from __future__ import annotations
 
-import random
+import atexit
+import copy
+import json
+import logging
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
-from optuna.storages._grpc.auto_generated import api_pb2_grpc
+from optuna.storages._grpc.auto_generated import api_pb2
 from optuna.storages._grpc.client import GrpcClientCache, GrpcStorageProxy
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.storages._grpc.servicer import _from_proto_trial, _to_proto_trial, _to_proto_trial_state
+from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml.api.errors import StudyError
+from kubeautoml.study.drafts import Drafts
+from kubeautoml.study.link import Link
+from kubeautoml.study.summary import StudyFacts
 
-_REQUEST_ID = "kubeautoml:request"
-_CALL_SECONDS = 60.0
-_FIRST_WAIT_SECONDS = 0.1
-_LONGEST_WAIT_SECONDS = 5.0
-_OPTIONS = [
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-]
-_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-# What Optuna's client turns into the exceptions of its storages.
-_ANSWERS = (
-    grpc.StatusCode.NOT_FOUND,
-    grpc.StatusCode.ALREADY_EXISTS,
-    grpc.StatusCode.FAILED_PRECONDITION,
-    grpc.StatusCode.INVALID_ARGUMENT,
-)
-# Carried out twice it would leave a trial that nobody runs; `RemoteStorage.create_new_trial` repeats it with care.
-_UNREPEATABLE = ("CreateNewTrial",)
+log = logging.getLogger(__name__)
+
+TRUST_SECONDS = 2.0
+"""How long a trial that this process runs is read from its memory: only a retirement changes it from outside, and whoever
+retires it waits longer than this anyway. A guess."""
 
 
 def open_remote(
@@ -60,131 +53,217 @@ def open_remote(
 
 
 class RemoteStorage(GrpcStorageProxy):  # type: ignore[misc]  # optuna is read without types
-    """Optuna's client over our channel."""
+    """Optuna's client over our link."""
 
     def __init__(
         self, target: str, tls: bool, token_file: Path | None, ca_file: Path | None, patience_seconds: float
     ) -> None:
-        self._target, self._tls, self._token_file, self._ca_file = target, tls, token_file, ca_file
-        self._patience_seconds = patience_seconds
+        self._link_arguments = (target, tls, token_file, ca_file, patience_seconds)
         host, _, port = target.rpartition(":")
         super().__init__(host=host, port=int(port))
 
     def _setup(self) -> None:
-        self._channel = self._open_channel()
-        stub = api_pb2_grpc.StorageServiceStub(self._channel)
-        self._stub = _PatientStub(stub, self._target, _Token(self._token_file), self._patience_seconds)
+        self._stub = self._channel = Link(*self._link_arguments)
         self._cache = GrpcClientCache(self._stub)
+        self._drafts = Drafts(lambda trial_id: api_pb2.Trial(trial_id=trial_id), self._write)
+        self._own: dict[int, _OwnTrial] = {}
+        _flush_at_exit(self)
 
-    def _open_channel(self) -> grpc.Channel:
-        if not self._tls:
-            return grpc.insecure_channel(self._target, options=_OPTIONS)
-        try:
-            authority = self._ca_file.read_bytes() if self._ca_file else None
-        except OSError as error:
-            raise StudyError(f"CA file {self._ca_file} cannot be read: {error.strerror}; check its mount") from error
-        return grpc.secure_channel(self._target, grpc.ssl_channel_credentials(authority), options=_OPTIONS)
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in ("_drafts", "_own")}
+
+    # Trials
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """Carries an id, so that a repeated request finds the trial that the lost answer was about."""
-        marked = template_trial or create_trial(state=TrialState.RUNNING)
-        request_id = uuid.uuid4().hex
-        marked.system_attrs = {**marked.system_attrs, _REQUEST_ID: request_id}
-        send = super().create_new_trial
-        return int(self._stub.patiently(lambda: send(study_id, marked), lambda: self._created_by(study_id, request_id)))
-
-    def _created_by(self, study_id: int, request_id: str) -> int | None:
-        trials = self.get_all_trials(study_id, deepcopy=False)
-        return next((t._trial_id for t in reversed(trials) if t.system_attrs.get(_REQUEST_ID) == request_id), None)
+        request = api_pb2.CreateNewTrialRequest(study_id=study_id, template_trial_is_none=template_trial is None)
+        if template_trial is not None:
+            request.template_trial.CopyFrom(_to_proto_trial(template_trial))
+        with _exceptions():
+            reply = self._stub.call("CreateTrial", request, uuid.uuid4().hex)
+        self._keep(_from_proto_trial(reply.trial))
+        return int(reply.trial.trial_id)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """A repeated "finished" whose first answer was lost is no refusal, if the trial is finished just so."""
-        repeats = self._stub.repeats
+        if state == TrialState.RUNNING:
+            return self._claim(trial_id)
+
+        def end(message: Any) -> None:
+            message.state = _to_proto_trial_state(state)
+            message.values.extend(values or ())
+
+        self._drafts.flush(trial_id, end)
+        self._own.pop(trial_id, None)
+        return True
+
+    def _claim(self, trial_id: int) -> bool:
+        with _exceptions():
+            reply = self._stub.call("ClaimTrial", api_pb2.GetTrialRequest(trial_id=trial_id), uuid.uuid4().hex)
+        if not reply.HasField("trial"):
+            return False
+        self._keep(_from_proto_trial(reply.trial))
+        return True
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        def fill(message: Any) -> None:
+            message.params[param_name] = param_value_internal
+            message.distributions[param_name] = distribution_to_json(distribution)
+
+        self._add(trial_id, fill)
+        if own := self._own.get(trial_id):
+            own.trial.distributions[param_name] = distribution
+            own.trial.params[param_name] = distribution.to_external_repr(param_value_internal)
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        def fill(message: Any) -> None:
+            message.intermediate_values[step] = intermediate_value
+
+        self._add(trial_id, fill)
+        if own := self._own.get(trial_id):
+            own.trial.intermediate_values[step] = intermediate_value
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        text = json.dumps(value)
+        self._add(trial_id, lambda message: message.user_attributes.update({key: text}))
+        if own := self._own.get(trial_id):
+            own.trial.user_attrs[key] = json.loads(text)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        text = json.dumps(value)
+        self._add(trial_id, lambda message: message.system_attributes.update({key: text}))
+        if own := self._own.get(trial_id):
+            own.trial.system_attrs[key] = json.loads(text)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        own = self._own.get(trial_id)
+        if own is not None and time.monotonic() - own.read_at < TRUST_SECONDS:
+            return own.copy()
+        self._drafts.flush(trial_id)
+        trial = super().get_trial(trial_id)
+        if own is not None:
+            self._keep(trial)
+        return trial
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        if isinstance(states, tuple) and states == (TrialState.WAITING,):
+            with _exceptions():
+                reply = self._stub.GetWaitingTrials(api_pb2.GetTrialsRequest(study_id=study_id))
+            return [_from_proto_trial(trial) for trial in reply.trials]
+        self._drafts.flush_all()
+        trials: list[FrozenTrial] = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
+        self._notice_ends(study_id)
+        return trials
+
+    # What only our server knows
+
+    def count_study(self, name: str) -> StudyFacts | None:
+        """A study's facts; None when there is no such study."""
+        facts: StudyFacts | None = self._find("CountStudy", name)
+        return facts
+
+    def unretried_trials(self, study_id: int) -> list[FrozenTrial]:
+        """Preempted trials whose next attempt is missing."""
+        reply = self._stub.GetUnretriedTrials(api_pb2.GetTrialsRequest(study_id=study_id))
+        return [_from_proto_trial(trial) for trial in reply.trials]
+
+    def list_studies(self, prefix: str = "") -> list[str]:
+        """Names that begin like this, the oldest first."""
+        return list(self._stub.ListStudies(api_pb2.GetStudyIdFromNameRequest(study_name=prefix)))
+
+    def latest_study(self, prefix: str) -> str | None:
+        """The newest study whose name begins like this and that has a completed trial."""
+        name: str | None = self._find("LatestStudy", prefix)
+        return name
+
+    def _find(self, call: str, name: str) -> Any:
         try:
-            return bool(super().set_trial_state_values(trial_id, state, values))
-        except UpdateFinishedTrialError:
-            if self._stub.repeats == repeats or not self._is_finished_so(trial_id, state, values):
-                raise
-            return True
+            with _exceptions():
+                return self._stub.call(call, api_pb2.GetStudyIdFromNameRequest(study_name=name))
+        except KeyError:
+            return None
 
-    def _is_finished_so(self, trial_id: int, state: TrialState, values: Sequence[float] | None) -> bool:
-        trial = self.get_trial(trial_id)
-        return bool(trial.state == state and list(trial.values or []) == list(values or []))
+    def flush(self) -> None:
+        """Send what is still unsent; the end of a trial, and every reading, does so anyway."""
+        self._drafts.flush_all()
+
+    def close(self) -> None:
+        """Send what is unsent, and close the channel."""
+        self.flush()
+        self._stub.close()
+
+    def _add(self, trial_id: int, fill: Callable[[Any], None]) -> None:
+        """Writes about trials that others run are few, and somebody waits for what they say: sent at once."""
+        self._drafts.add(trial_id, fill)
+        if trial_id not in self._own:
+            self._drafts.flush(trial_id)
+
+    def _write(self, message: Any) -> None:
+        try:
+            with _exceptions():
+                self._stub.call("WriteTrial", message, uuid.uuid4().hex)
+        except UpdateFinishedTrialError:  # retired: what else is written about it is refused at once
+            self._own.pop(message.trial_id, None)
+            raise
+
+    def _keep(self, trial: FrozenTrial) -> None:
+        if trial.state == TrialState.RUNNING:
+            self._own[trial._trial_id] = _OwnTrial(trial, time.monotonic())
+        else:
+            self._own.pop(trial._trial_id, None)
+
+    def _notice_ends(self, study_id: int) -> None:
+        """Somebody may have retired our trials."""
+        seen = self._cache.studies.get(study_id)
+        for trial_id, own in list(self._own.items()):
+            trial = seen.trials.get(own.trial.number) if seen is not None else None
+            if trial is not None and trial._trial_id == trial_id and trial.state.is_finished():
+                self._own.pop(trial_id, None)
 
 
-class _PatientStub:
-    """Calls the server's methods with token and time limit, again and again while the server is away."""
+class _OwnTrial:
+    """A running trial that this process began: nobody else writes to it, unless to retire it."""
 
-    def __init__(self, stub: Any, target: str, token: _Token, patience_seconds: float) -> None:
-        self._stub, self._target, self._token, self._patience_seconds = stub, target, token, patience_seconds
-        self.repeats = 0
+    def __init__(self, trial: FrozenTrial, read_at: float) -> None:
+        self.trial, self.read_at = trial, read_at
 
-    def __getattr__(self, name: str) -> Callable[[Any], Any]:
-        method = getattr(self._stub, name)
+    def copy(self) -> FrozenTrial:
+        trial = copy.copy(self.trial)
+        trial.distributions, trial.params = dict(trial.distributions), dict(trial.params)
+        trial.user_attrs, trial.system_attrs = dict(trial.user_attrs), dict(trial.system_attrs)
+        trial.intermediate_values = dict(trial.intermediate_values)
+        return trial
 
-        def call(request: Any) -> Any:
-            return method(request, timeout=_CALL_SECONDS, metadata=self._token.metadata())
 
-        if name in _UNREPEATABLE:
-            return call
-        return lambda request: self.patiently(lambda: call(request), lambda: None)
+@contextmanager
+def _exceptions() -> Iterator[None]:
+    """A server's answer as the exception that Optuna's storages raise."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        kinds = {
+            grpc.StatusCode.NOT_FOUND: KeyError,
+            grpc.StatusCode.FAILED_PRECONDITION: UpdateFinishedTrialError,
+            grpc.StatusCode.INVALID_ARGUMENT: ValueError,
+        }
+        if error.code() not in kinds:
+            raise
+        raise kinds[error.code()](error.details()) from error
 
-    def patiently(self, act: Callable[[], Any], done_before: Callable[[], Any]) -> Any:
-        """Act until there is an answer; before each repetition, see whether it was done and only the answer was lost.
 
-        Raises:
-            StudyError: the server stayed away, or refuses this caller.
-            grpc.RpcError: an answer that Optuna's client understands.
-        """
-        deadline = time.monotonic() + self._patience_seconds
-        wait = _FIRST_WAIT_SECONDS
-        while True:
+def _flush_at_exit(storage: RemoteStorage) -> None:
+    """A process that leaves right after its last write has written it."""
+    alive = weakref.ref(storage)
+
+    def flush() -> None:
+        if (still := alive()) is not None:
             try:
-                return act()
-            except grpc.RpcError as error:
-                if error.code() in _ANSWERS:
-                    raise
-                if error.code() not in _AWAY or time.monotonic() + wait > deadline:
-                    raise _study_error(error, self._target, self._patience_seconds) from error
-            time.sleep(wait * random.uniform(0.5, 1.0))
-            wait = min(wait * 1.6, _LONGEST_WAIT_SECONDS)
-            self.repeats += 1
-            if (found := done_before()) is not None:
-                return found
+                still.flush()
+            except StudyError as error:
+                log.warning("last writes to the study were lost", extra={"error": str(error)})
 
-
-class _Token:
-    """A bearer token in a file that the kubelet rewrites from time to time."""
-
-    def __init__(self, file: Path | None) -> None:
-        self._file = file
-        self._modified_ns = 0
-        self._metadata: tuple[tuple[str, str], ...] = ()
-
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        if self._file is None:
-            return ()
-        try:
-            modified_ns = self._file.stat().st_mtime_ns
-            if modified_ns != self._modified_ns:
-                self._metadata = (("authorization", f"Bearer {self._file.read_text().strip()}"),)
-                self._modified_ns = modified_ns
-        except OSError as error:
-            raise StudyError(
-                f"study token file {self._file} cannot be read: {error.strerror}; check the projected volume"
-            ) from error
-        return self._metadata
-
-
-def _study_error(error: grpc.RpcError, target: str, patience_seconds: float) -> StudyError:
-    code = error.code()
-    detail = (error.details() or "").splitlines()[:1]
-    what = f"{code.name}: {detail[0]}" if detail else code.name
-    if code in _AWAY:
-        return StudyError(
-            f"study server {target} did not answer for {patience_seconds:.0f} s ({what}); "
-            "check that it runs, and the host, port and TLS of the study URL"
-        )
-    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-        return StudyError(f"study server {target} refused this pod ({what}); check its token and the study's name")
-    return StudyError(f"study server {target} failed ({what}); see its log")
+    atexit.register(flush)
+    weakref.finalize(storage, atexit.unregister, flush).atexit = False

@@ -16,14 +16,13 @@ from types import FrameType
 
 import grpc
 import sqlalchemy
-from optuna.storages._grpc.auto_generated import api_pb2_grpc
-from optuna.storages._grpc.servicer import OptunaStorageProxyService
 
 from kubeautoml.api.errors import StudyError, UsageError
+from kubeautoml.study.backend import Database
 from kubeautoml.study.base import shown
-from kubeautoml.study.database import CachedDatabase
+from kubeautoml.study.database import open_backend
 from kubeautoml.study.monitor import Metrics, Monitor, health_handler, serve_http
-from kubeautoml.study.storage import open_study_storage
+from kubeautoml.study.service import add_calls
 
 _THREADS = 32
 _CONNECTIONS = 16
@@ -40,13 +39,13 @@ _OPTIONS = [
 class StudyServer:
     """A running server. `port` is the one it got, when 0 was asked for."""
 
-    def __init__(self, storage: CachedDatabase, listen: str, tls: tuple[bytes, bytes] | None = None) -> None:
-        self._storage = storage
+    def __init__(self, database: Database, listen: str, tls: tuple[bytes, bytes] | None = None) -> None:
+        self._database = database
         self.metrics = Metrics()
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=_THREADS), interceptors=(Monitor(self.metrics),), options=_OPTIONS
         )
-        api_pb2_grpc.add_StorageServiceServicer_to_server(OptunaStorageProxyService(storage), self._server)
+        add_calls(self._server, database)
         self._server.add_generic_rpc_handlers((health_handler(self.is_ready),))
         self.port = self._bind(listen, tls)
 
@@ -66,12 +65,12 @@ class StudyServer:
     def stop(self) -> None:
         """Take no new calls, answer those that run, close the database."""
         self._server.stop(_GRACE_SECONDS).wait()
-        self._storage._backend.engine.dispose()
+        self._database.engine.dispose()
 
     def is_ready(self) -> bool:
         """Whether the database answers."""
         try:
-            with self._storage._backend.engine.connect() as connection:
+            with self._database.engine.connect() as connection:
                 connection.execute(sqlalchemy.text("SELECT 1"))
         except sqlalchemy.exc.SQLAlchemyError:
             return False
@@ -128,11 +127,13 @@ def _serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _open_database(url: str) -> CachedDatabase:
-    storage = open_study_storage(url, connections=_CONNECTIONS)
-    if not isinstance(storage, CachedDatabase):
-        raise UsageError(f"--database-url must be postgresql://... or sqlite:///path, got {shown(url)!r}")
-    return storage
+def _open_database(url: str) -> Database:
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite" and rest.startswith("/"):
+        return open_backend("sqlite:////" + rest.lstrip("/"))
+    if scheme in ("postgresql", "postgres", "postgresql+psycopg") and rest:
+        return open_backend(url, _CONNECTIONS)
+    raise UsageError(f"--database-url must be postgresql://... or sqlite:///path, got {shown(url)!r}")
 
 
 def _tls(certificate: Path | None, key: Path | None) -> tuple[bytes, bytes] | None:

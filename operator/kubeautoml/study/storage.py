@@ -35,7 +35,7 @@ def open_study_storage(
         token_file: bearer token for the study server; read again when it changes, as the kubelet rotates it.
         ca_file: authority that signed the server's certificate (grpcs only); default: the system's.
         connections: to keep open to PostgreSQL; as many again may be opened for a moment.
-        patience_seconds: how long a call waits for a study server that is away. Workers wait long, since giving up
+        patience_seconds: how long a call waits for a study server or a database that is away. Workers wait long, since giving up
             costs a trial and a rescheduled pod takes a minute or two; whoever has other things to do passes a few seconds.
 
     Raises:
@@ -50,11 +50,11 @@ def open_study_storage(
         from kubeautoml.study.database import open_database
 
         # SQLAlchemy takes what follows the third slash; a fourth makes the path absolute, which we always mean.
-        return open_database("sqlite:////" + rest.lstrip("/"))
+        return open_database("sqlite:////" + rest.lstrip("/"), patience_seconds=patience_seconds)
     if scheme in ("postgresql", "postgres", "postgresql+psycopg") and rest:
         from kubeautoml.study.database import open_database
 
-        return open_database(url, connections)
+        return open_database(url, connections, patience_seconds)
     if scheme in ("grpc", "grpcs") and rest:
         from kubeautoml.study.remote import open_remote
 
