@@ -715,3 +715,9 @@ def test_every_event_has_one_line() -> None:
     for todo in plans_of_a_life():
         for event in todo.events:
             assert event.message and "\n" not in event.message
+
+
+def test_a_time_to_live_of_ages_is_looked_at_once_a_day() -> None:
+    stage = finished(retention={"ttlSecondsAfterFinished": 10**18})
+
+    assert stage.look().wake_after == timedelta(days=1)

@@ -22,6 +22,10 @@ from kubeautoml.plan.trials import retired_trials
 from kubeautoml.plan.workers import emptied
 
 
+LONGEST_WAIT_SECONDS = 86_400.0
+"""A time to live may be any number; a day is soon enough to look again."""
+
+
 def succeeded(scene: Scene) -> Plan:
     result = scene.study.result
     assert result is not None
@@ -157,7 +161,7 @@ def _expired(scene: Scene, status: AutoMLJobStatus) -> tuple[tuple[Ref, ...], ti
         return (), None
     # a clock that was set back does not keep them for longer than they were to be kept
     wait = min(float(ttl), ttl - (scene.now - status.completion_time).total_seconds())
-    return (left, None) if wait <= 0 else ((), timedelta(seconds=wait))
+    return (left, None) if wait <= 0 else ((), timedelta(seconds=min(wait, LONGEST_WAIT_SECONDS)))
 
 
 def _serving_refs(scene: Scene) -> tuple[Ref, ...]:
