@@ -136,18 +136,22 @@ def test_children_and_profiles_come_from_the_cache() -> None:
 
 
 def test_nothing_of_a_job_that_is_gone_stays_behind() -> None:
-    """Whether its deletion was told, or only a list shows that it is gone."""
-    wakes, woken = make_wakes()
+    """Whether its deletion was told, or only a list shows that it is gone; one made after the list is not forgotten."""
+    woken: list[Ref] = []
+    now = 0.0
+    wakes = Wakes(lambda ref, _: woken.append(ref), clock=lambda: now)
     for number in range(100):
         wakes.job("ADDED", make_object(f"job-{number}", uid=f"u{number}"))
     wakes.job("DELETED", make_object("job-0", uid="u0"))
-
-    wakes.keep_only({"u1"})
-
-    assert (list(wakes._jobs), list(wakes._seen)) == (["u1"], ["u1"])
+    now = 20.0
+    wakes.job("ADDED", make_object("new", uid="new"))
     woken.clear()
+
+    there = wakes.keep_only({"u1"}, since=10.0)
     wakes.profile()
-    assert woken == [Ref("AutoMLJob", "team-a", "job-1")]
+
+    assert there == {Ref("AutoMLJob", "team-a", "job-1"), Ref("AutoMLJob", "team-a", "new")}
+    assert set(woken) == there
 
 
 @pytest.mark.anyio

@@ -18,10 +18,14 @@ import pytest
 
 from controller.life import UID, make_churn
 from kubeautoml.api.errors import ClusterError, UsageError
+from kubeautoml.api.job import AutoMLJobStatus
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cluster.memory import MemoryCluster
 from kubeautoml.controller import metrics
-from kubeautoml.controller.main import _log_format, check_access, check_lease, resync
+from kubeautoml.controller.main import Operator, _log_format, check_access, check_lease, resync
+from kubeautoml.controller.queue import Lane
+from kubeautoml.controller.settings import OperatorSettings
+from kubeautoml.plan.base import Settings
 from real.operator_process import OperatorProcess, running_operator
 
 if TYPE_CHECKING:
@@ -116,6 +120,29 @@ async def test_now_and_then_all_jobs_are_listed() -> None:
     task.cancel()
 
     assert listed[0] == ["a", "b"]
+
+
+@pytest.mark.anyio
+async def test_the_resync_asks_for_every_job_and_forgets_those_that_are_gone() -> None:
+    """Passes are spread over time and timed; a job made after the list stays. A standby has no other way to forget."""
+    settings = OperatorSettings(plan=Settings(study_url="grpc://study:13000"), elects_leader=False)
+    operator = Operator(MemoryCluster(), settings)  # type: ignore[arg-type]
+    now = asyncio.get_running_loop().time()
+    a, gone, new = (Ref("AutoMLJob", "team-a", name) for name in ("a", "gone", "new"))
+    listed: Manifest = {"kind": "AutoMLJob", "metadata": {"namespace": "team-a", "name": "a", "uid": "u-a"}}
+    for ref, due in ((a, now - 60), (gone, now - 60), (new, now + 1)):
+        operator._worker.queue.add(ref, due)
+        operator._metrics.census.show(ref, AutoMLJobStatus())
+    operator._wakes.job("ADDED", {"metadata": {"namespace": "team-a", "name": "new", "uid": "u-new"}})
+    operator._worker.queue.add(new, now - 1)
+
+    operator._resynced([listed], listed_at=now - 0.5, within_seconds=10)
+    queue = operator._worker.queue
+    taken = [found.ref for _ in range(3) if (found := queue.take(now + 0.1))]
+
+    assert taken == [a, new]
+    assert len(operator._metrics.census) == 2
+    assert (queue.depth(Lane.EVENT), queue.depth(Lane.TIMED)) == (0, 0)
 
 
 def wait_for(holds: Callable[[], bool], what: str, log: Path | None = None) -> float:

@@ -12,7 +12,9 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
@@ -50,12 +52,13 @@ class Wakes:
 
     Args:
         wake: asks for a pass over a job, in a lane of the queue.
+        clock: seconds of the loop's clock.
     """
 
-    def __init__(self, wake: Callable[[Ref, Lane], None]) -> None:
+    def __init__(self, wake: Callable[[Ref, Lane], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._wake = wake
-        self._jobs: dict[str, Ref] = {}
-        self._seen: dict[str, tuple[Any, ...]] = {}
+        self._clock = clock
+        self._jobs: dict[str, _Job] = {}
 
     def change(self, change: Change) -> None:
         """A child, a pod or a profile has changed."""
@@ -68,23 +71,22 @@ class Wakes:
         """An AutoMLJob: changes of its status are our own writing and wake nobody; labels may be a queue's, say."""
         meta = manifest["metadata"]
         uid, ref = meta["uid"], Ref("AutoMLJob", meta["namespace"], meta["name"])
+        before = self._jobs.pop(uid, None)
         if event_type == "DELETED":
-            self._jobs.pop(uid, None)
-            self._seen.pop(uid, None)
             self._wake(ref, Lane.EDIT)
             return
         added = json.dumps([meta.get("labels"), meta.get("annotations")], sort_keys=True)
         mark = (meta.get("generation"), meta.get("deletionTimestamp"), hash(added))
-        if self._seen.get(uid) != mark:
-            lane = Lane.EDIT if uid in self._seen else Lane.EVENT
-            self._jobs[uid], self._seen[uid] = ref, mark
-            self._wake(ref, lane)
+        self._jobs[uid] = _Job(ref, mark, self._clock())
+        if before is None or before.mark != mark:
+            self._wake(ref, Lane.EVENT if before is None else Lane.EDIT)
 
     def child(self, manifest: Any) -> None:
         """A child or a pod: found by the uid of its job, since a label cannot hold a long name."""
         meta = manifest["metadata"]
         labels = meta.get("labels", {})
-        ref = self._jobs.get(labels.get(LABEL_JOB_UID, ""))
+        job = self._jobs.get(labels.get(LABEL_JOB_UID, ""))
+        ref = job.ref if job else None
         if ref is None and LABEL_JOB in labels:
             ref = Ref("AutoMLJob", meta["namespace"], labels[LABEL_JOB])
         if ref is not None:
@@ -92,14 +94,27 @@ class Wakes:
 
     def profile(self) -> None:
         """A profile: any job may use it."""
-        for ref in self._jobs.values():
-            self._wake(ref, Lane.EVENT)
+        for job in self._jobs.values():
+            self._wake(job.ref, Lane.EVENT)
 
-    def keep_only(self, uids: set[str]) -> None:
-        """Forget the jobs that are not among these, whose deletion a broken watch has not told."""
-        for uid in [uid for uid in self._jobs if uid not in uids]:
-            self._jobs.pop(uid)
-            self._seen.pop(uid, None)
+    def keep_only(self, uids: set[str], since: float) -> set[Ref]:
+        """Forget the jobs not among these, of which nothing was heard after `since`: a broken watch has not told their end.
+
+        Returns:
+            the jobs there are.
+        """
+        for uid in [uid for uid, job in self._jobs.items() if uid not in uids and job.heard_at < since]:
+            del self._jobs[uid]
+        return {job.ref for job in self._jobs.values()}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A job there is, what tells its versions apart, and when it was last heard of."""
+
+    ref: Ref
+    mark: tuple[Any, ...]
+    heard_at: float
 
 
 def log_in(**arguments: Any) -> kopf.ConnectionInfo | None:

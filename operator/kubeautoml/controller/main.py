@@ -184,12 +184,12 @@ class Operator:
 
     def _resynced(self, jobs: list[Manifest], listed_at: float, within_seconds: float) -> None:
         """Ask for a pass over every job, spread over time, and forget whatever is gone."""
-        refs = {Ref.of(job) for job in jobs}
-        self._metrics.census.keep_only(refs)
-        self._wakes.keep_only({job["metadata"]["uid"] for job in jobs})
-        self._worker.queue.keep_only(refs, listed_at)
-        for position, ref in enumerate(sorted(refs)):
-            self._worker.add(ref, position * within_seconds / len(refs), Lane.TIMED)
+        there = self._wakes.keep_only({job["metadata"]["uid"] for job in jobs}, listed_at)
+        there |= {Ref.of(job) for job in jobs}
+        self._metrics.census.keep_only(there)
+        self._worker.queue.keep_only(there, listed_at)
+        for position, ref in enumerate(sorted(there)):
+            self._worker.add(ref, position * within_seconds / len(there), Lane.TIMED)
 
     def _contender(self, loop: asyncio.AbstractEventLoop) -> LeaderElection:
         def acquired() -> None:

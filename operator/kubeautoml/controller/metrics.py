@@ -2,7 +2,7 @@
 
 | metric | type | labels | what |
 | --- | --- | --- | --- |
-| kubeautoml_jobs | gauge | namespace, state | AutoMLJobs: Refused, Pending, Searching, Suspended, Succeeded, Failed |
+| kubeautoml_jobs | gauge | namespace, state | AutoMLJobs: Refused, Pending, Searching, Suspended, Queued, Succeeded, Failed |
 | kubeautoml_trials | gauge | namespace, state | their trials: Running, Completed, Pruned, Failed, Preempted |
 | kubeautoml_trials_used | gauge | namespace | trials that count against budgets, of the jobs there are |
 | kubeautoml_duration_seconds_used | gauge | namespace | wall time likewise |
