@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import FrozenTrial
 
 from kubeautoml.api.errors import ClusterError, StudyError
 from kubeautoml.api.logs import JsonFormatter, log_context
 from kubeautoml.api.metrics import Direction
+from kubeautoml.api.trials import StudyOrders
 from kubeautoml.controller import studies as module
 from kubeautoml.controller.fence import Fence
-from kubeautoml.controller.studies import KEPT_SECONDS, KEPT_TRIALS, THREADS, Shelf, Studies
+from kubeautoml.controller.studies import THREADS, Studies
 from kubeautoml.study import create_study, open_study_storage
+from real.study_server import running_study_server
 
 NAME = "team-a/churn/u1"
 
@@ -181,44 +186,24 @@ async def test_a_study_can_be_deleted_by_the_leader_only(tmp_path: Path) -> None
 
 
 @pytest.mark.anyio
-async def test_what_is_kept_of_studies_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dropped study is read again when somebody asks, and its trials are all there."""
-    monkeypatch.setattr(module, "KEPT_TRIALS", 25)
-    url = f"sqlite://{tmp_path}/study.db"
-    names = [f"team-a/job-{n}/u" for n in range(6)]
+@pytest.mark.parametrize("served", [False, True])
+async def test_no_trials_of_any_job_stay_in_memory(tmp_path: Path, served: bool) -> None:
+    """A job may have twenty thousand, and there may be a thousand jobs."""
+    database = f"sqlite://{tmp_path}/study.db"
+    names = [f"team-a/job-{n}/u" for n in range(4)]
     for name in names:
-        finished(url, name, trials=10)
-    studies = Studies()
-    for name in names:
-        await studies.summary(url, name)
-    storage = studies._places[url]._storage
-    kept = sum(len(study.trials) for study in storage._studies.values())
-    numbers = len(storage._trial_id_to_study_id_and_number)
+        finished(database, name, trials=10)
+    with running_study_server(database) if served else nullcontext() as server:
+        studies, url = Studies(), server.url if server else database
+        gc.collect()
+        before = sum(isinstance(o, FrozenTrial) for o in gc.get_objects())
 
-    again = [await studies.summary(url, name) for name in names]
-    studies.close()
+        summaries = [await studies.summary(url, name) for name in names]
+        for name in names:
+            await studies.carry_out(url, name, StudyOrders())
+        gc.collect()
+        after = sum(isinstance(o, FrozenTrial) for o in gc.get_objects())
+        studies.close()
 
-    assert kept <= 25 and numbers <= 25
-    assert [summary.completed for summary in again if summary] == [10] * 6
-
-
-def test_the_shelf_drops_what_nobody_looked_at() -> None:
-    """Finished jobs are not looked at; the study in hand is kept however large it is."""
-    shelf = Shelf()
-
-    assert shelf.note(("u", "a"), 10, now=0) == []
-    assert shelf.note(("u", "b"), KEPT_TRIALS + 1, now=1) == [("u", "a")]
-    assert shelf.note(("u", "b"), KEPT_TRIALS + 2, now=2) == []
-    assert shelf.note(("u", "c"), 1, now=3) == [("u", "b")]
-    assert shelf.note(("u", "d"), 1, now=3 + KEPT_SECONDS) == [("u", "c")]
-
-
-def test_a_study_in_use_is_not_dropped() -> None:
-    """Another call reads it at this moment."""
-    shelf = Shelf()
-    shelf.note(("u", "a"), KEPT_TRIALS, now=0)
-
-    with shelf.in_use(("u", "a")):
-        during = shelf.note(("u", "b"), 5, now=1)
-
-    assert (during, shelf.note(("u", "b"), 6, now=2)) == ([], [("u", "a")])
+    assert [summary.completed for summary in summaries if summary] == [10] * 4
+    assert after - before < 10

@@ -2,7 +2,7 @@
 
 A study server that hangs must cost only the jobs whose studies it holds. So each URL has threads of its own, a call is
 waited for only so long, and while a URL does not answer further calls to it fail at once instead of holding up passes.
-Storages keep finished trials in memory, which makes looking again cheap; how much is kept is bounded.
+Storages stay open for their connections; databases and the study server count trials themselves, so none are kept here.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -37,12 +37,6 @@ CALL_SECONDS = 30.0
 
 REST_SECONDS = 5.0
 """After a call that waited in vain others to the same URL fail at once for so long; a guess."""
-
-KEPT_TRIALS = 30_000
-"""Trials kept in memory over all studies, 3 to 6 kB each; the study that was looked at last is always kept. A guess."""
-
-KEPT_SECONDS = 600.0
-"""A study that nobody looked at for so long is dropped from memory: its job has ended, or is gone."""
 
 ENDINGS = (StudyAttr.LIMITS, StudyAttr.FAILURE, StudyAttr.SEARCH, StudyAttr.STAGE, StudyAttr.RESULT)
 """What is written into a study when a search ends."""
@@ -76,7 +70,6 @@ class Studies:
         self._fence = fence or Fence()
         self._observer = observer
         self._places: dict[str, _Place] = {}
-        self._shelf = Shelf()
 
     # Reading
 
@@ -84,13 +77,7 @@ class Studies:
         """What the planner needs to know; None when there is no such study."""
         from kubeautoml.study import load_summary
 
-        with self._shelf.in_use((url, name)):
-            summary = await self._call("summary", url, lambda storage: load_summary(storage, name))
-            trials = _trials(summary) if summary is not None else 0
-        for old_url, old_name in self._shelf.note((url, name), trials, time.monotonic()):
-            with suppress(StudyError):
-                await self._forget(old_url, old_name)
-        return summary
+        return await self._call("summary", url, lambda storage: load_summary(storage, name))
 
     async def latest(self, url: str, namespace: str, job: str) -> str | None:
         """Name of the newest study of a job, whatever its uid, that has a completed trial; None when there is none."""
@@ -117,7 +104,6 @@ class Studies:
         """Delete a study with its trials; False when there was none."""
         from kubeautoml.study.housekeeping import delete_study
 
-        self._shelf.drop((url, name))
         return await self._write("delete", url, lambda storage: delete_study(storage, name))
 
     async def stop(self, url: str, name: str) -> bool:
@@ -154,11 +140,6 @@ class Studies:
             self._places[url] = _Place(lambda: self._open(url))
         with self._observer.study_call(name) if self._observer else nullcontext():
             return await self._places[url].call(act)
-
-    async def _forget(self, url: str, name: str) -> None:
-        from kubeautoml.study.housekeeping import forget_study
-
-        await self._call("forget", url, lambda storage: forget_study(storage, name))
 
     def _open(self, url: str) -> Any:
         """The optuna storage behind a URL, which only `kubeautoml.study` knows how to use."""
@@ -237,56 +218,3 @@ class _Place:
             raise StudyError(f"the study did not answer: {type(error).__name__}: {message}") from error
         finally:
             del self._began[number]
-
-
-Key = tuple[str, str]
-"""URL and name of a study."""
-
-
-@dataclass(frozen=True)
-class _Kept:
-    trials: int
-    used_at: float
-
-
-class Shelf:
-    """Which studies a storage may keep in memory. Decides; whoever asks drops them."""
-
-    def __init__(self) -> None:
-        self._kept: dict[Key, _Kept] = {}
-        self._in_use: dict[Key, int] = {}
-
-    @contextmanager
-    def in_use(self, key: Key) -> Iterator[None]:
-        """While a call goes on its study is not dropped."""
-        self._in_use[key] = self._in_use.get(key, 0) + 1
-        try:
-            yield
-        finally:
-            self._in_use[key] -= 1
-            if not self._in_use[key]:
-                del self._in_use[key]
-
-    def note(self, key: Key, trials: int, now: float) -> list[Key]:
-        """A study was read; returns those to drop now: long unused ones, and the oldest ones beyond what may be kept."""
-        self.drop(key)
-        if trials:
-            self._kept[key] = _Kept(trials, now)  # at the end: the order is that of use
-        total = sum(kept.trials for kept in self._kept.values())
-        out = []
-        for old, kept in list(self._kept.items()):
-            if now - kept.used_at < KEPT_SECONDS and total <= KEPT_TRIALS:
-                break
-            if old != key and old not in self._in_use:
-                total -= kept.trials
-                self.drop(old)
-                out.append(old)
-        return out
-
-    def drop(self, key: Key) -> None:
-        """It is not kept any more."""
-        self._kept.pop(key, None)
-
-
-def _trials(summary: StudySummary) -> int:
-    return summary.waiting + summary.running + summary.completed + summary.pruned + summary.failed + summary.preempted

@@ -1,4 +1,4 @@
-"""What only the operator asks of a storage: the latest study of a job, deleting one, and keeping its own memory small."""
+"""What only the operator asks of a storage: which studies there are, the latest of a job, and deleting one."""
 
 from __future__ import annotations
 
@@ -36,23 +36,3 @@ def delete_study(storage: BaseStorage, name: str) -> bool:
     except KeyError:
         return False
     return True
-
-
-def forget_study(storage: Any, name: str) -> None:
-    """Drop what the storage keeps of a study in this process's memory: its finished trials, a few kB each.
-
-    Nothing is lost: the next call reads them again. A storage that keeps nothing, or everything (a journal), is left alone.
-    """
-    try:
-        study_id = storage.get_study_id_from_name(name)
-    except KeyError:
-        return
-    cache: Any = getattr(storage, "_cache", None)
-    if hasattr(cache, "delete_study_cache"):  # the client of the study server
-        cache.delete_study_cache(study_id)
-    elif hasattr(storage, "_study_id_and_number_to_trial_id"):  # optuna.storages._CachedStorage, around a database
-        with storage._lock:
-            study = storage._studies.pop(study_id, None)
-            for number in study.trials if study is not None else ():
-                trial_id = storage._study_id_and_number_to_trial_id.pop((study_id, number), None)
-                storage._trial_id_to_study_id_and_number.pop(trial_id, None)
