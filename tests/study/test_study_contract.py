@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -338,10 +339,11 @@ def test_a_worker_whose_trial_was_retired_is_fenced(study_url: str, name: str):
     operator = open_study_storage(study_url)
     carry_out_orders(operator, name, retire(trial.number))
 
+    new = itertools.count()  # what is known already is not written again
     writes = {
-        "report": lambda: trial.report(0.5, 1),
+        "report": lambda: trial.report(0.5, next(new)),
         "attr": lambda: trial.set_user_attr("family", "Linear"),
-        "suggest": lambda: trial.suggest_float("x", 0, 1),
+        "suggest": lambda: trial.suggest_float(f"x{next(new)}", 0, 1),
         "tell": lambda: study.tell(trial, 0.5),
     }
     fenced = {}

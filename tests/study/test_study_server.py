@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from kubeautoml.api.errors import StudyError
 from kubeautoml.study import create_study, load_summary, open_study_storage
+from kubeautoml.study.certificate import Certificate
 from kubeautoml.study.database import open_backend
 from kubeautoml.study.monitor import serve_http
 from kubeautoml.study.remote import open_remote
@@ -206,8 +207,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_tls_is_checked_against_the_authority(tmp_path: Path, certificate: tuple[Path, Path], name: str):
     """With the right authority the study opens; without it, or without TLS, it does not."""
     cert, key = certificate
-    tls = (key.read_bytes(), cert.read_bytes())
-    server = StudyServer(open_backend(f"sqlite:///{tmp_path}/study.db"), "127.0.0.1:0", tls)
+    server = StudyServer(open_backend(f"sqlite:///{tmp_path}/study.db"), "127.0.0.1:0", Certificate(cert, key))
     server.start()
     target = f"127.0.0.1:{server.port}"
 

@@ -17,6 +17,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._grpc.auto_generated import api_pb2
 from optuna.storages._grpc.servicer import _to_proto_trial
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml.study.counting import count_study, unretried_trials
@@ -132,6 +133,25 @@ class Database(RDBStorage):  # type: ignore[misc]  # optuna is read without type
             name: str | None = connection.execute(query.order_by(STUDIES.c.study_id.desc()).limit(1)).scalar()
         return name
 
+    def describe_studies(self, names: Sequence[str]) -> list[Message]:
+        """Studies as Optuna's protocol lists them; names that are not there are left out."""
+        found = []
+        for name in names:
+            try:
+                study_id = self.get_study_id_from_name(name)
+                found.append(
+                    api_pb2.Study(
+                        study_id=study_id,
+                        study_name=name,
+                        directions=[_direction(d) for d in self.get_study_directions(study_id)],
+                        user_attributes=_as_json(self.get_study_user_attrs(study_id)),
+                        system_attributes=_as_json(self.get_study_system_attrs(study_id)),
+                    )
+                )
+            except KeyError:
+                continue
+        return found
+
     def delete_study(self, study_id: int) -> None:
         """Delete a study with all its trials, however many."""
         trials = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id)
@@ -217,3 +237,11 @@ def _require_study(connection: Any, study_id: int, *, lock: bool = False) -> Non
     query = sa.select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id)
     if connection.execute(query.with_for_update() if lock else query).scalar() is None:
         raise KeyError(f"no study with id {study_id}")
+
+
+def _direction(direction: StudyDirection) -> Any:
+    return api_pb2.MINIMIZE if direction == StudyDirection.MINIMIZE else api_pb2.MAXIMIZE
+
+
+def _as_json(attrs: dict[str, Any]) -> dict[str, str]:
+    return {key: json.dumps(value) for key, value in attrs.items()}

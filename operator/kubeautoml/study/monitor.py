@@ -11,8 +11,9 @@ from typing import Any
 
 import grpc
 import sqlalchemy
-from optuna.exceptions import StorageInternalError
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from kubeautoml.study.backend import is_passing
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +21,10 @@ HEALTH_SERVICE = "grpc.health.v1.Health"
 READINESS = "database"
 """Name to ask the health service for, to learn whether the database answers; "" asks only for the process."""
 
+_READY_SECONDS = 1.0
 # grpc.health.v1.HealthCheckResponse: field 1, SERVING or NOT_SERVING. Two constants do not earn a dependency.
 _SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_PASSING = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError)
 
 
 class Metrics:
@@ -45,6 +46,28 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self.open = Gauge("kubeautoml_study_open_requests", "Calls that are being answered.", registry=self.registry)
+        self.denied = Counter(
+            "kubeautoml_study_denied_requests_total",
+            "Calls that were refused, by method and reason: unauthenticated or forbidden.",
+            ("method", "reason"),
+            registry=self.registry,
+        )
+        self.tokens = Counter(
+            "kubeautoml_study_token_lookups_total",
+            "Tokens looked up, by result: hit, miss, stale (API server away, known caller), refused or unavailable.",
+            ("result",),
+            registry=self.registry,
+        )
+        self.database_errors = Counter(
+            "kubeautoml_study_database_errors_total",
+            "Calls that failed because the database did not answer.",
+            registry=self.registry,
+        )
+
+    def open_calls(self) -> int:
+        """How many calls are being answered."""
+        return int(self.registry.get_sample_value("kubeautoml_study_open_requests") or 0)
 
 
 class Monitor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is read without types
@@ -62,7 +85,8 @@ class Monitor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is read wit
         def behave(request: Any, context: Any) -> Any:
             started = time.perf_counter()
             try:
-                return self._answer(handler.unary_unary, request, context, name)
+                with self._metrics.open.track_inprogress():
+                    return self._answer(handler.unary_unary, request, context, name)
             finally:
                 self._metrics.seconds.labels(name).observe(time.perf_counter() - started)
                 code = context.code() or grpc.StatusCode.OK
@@ -76,20 +100,53 @@ class Monitor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is read wit
         except Exception as error:
             if context.code() is not None:  # the servicer has answered, by context.abort
                 raise
-            if _is_passing(error):
+            if is_passing(error):
+                self._metrics.database_errors.inc()
                 log.warning("study database did not answer", extra={"method": name, "error": _first_line(error)})
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the study database did not answer")
             log.exception("call failed", extra={"method": name})
             context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__} in {name}")
 
 
-def _is_passing(error: BaseException) -> bool:
-    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    return isinstance(cause, _PASSING)
-
-
 def _first_line(error: BaseException) -> str:
     return str(error.__cause__ or error).strip().splitlines()[0]
+
+
+class Readiness:
+    """Whether the database answers, asked over a connection of its own; known within a second, whatever hangs."""
+
+    def __init__(self, url: Any) -> None:
+        self._engine = sqlalchemy.create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
+        self._lock = threading.Lock()
+        self._asked: tuple[threading.Thread, list[bool]] | None = None
+        self._is_draining = False
+
+    def __call__(self) -> bool:
+        with self._lock:
+            if self._is_draining:
+                return False
+            if self._asked is None or not self._asked[0].is_alive():
+                answer: list[bool] = []
+                # daemon: a database that hangs must not hold up the end of the process
+                self._asked = threading.Thread(target=self._ask, args=(answer,), daemon=True), answer
+                self._asked[0].start()
+            thread, answer = self._asked
+        thread.join(_READY_SECONDS)
+        return answer == [True]
+
+    def drain(self) -> None:
+        """From now on: no."""
+        with self._lock:
+            self._is_draining = True
+
+    def _ask(self, answer: list[bool]) -> None:
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(sqlalchemy.text("SELECT 1"))
+        except sqlalchemy.exc.SQLAlchemyError:
+            answer.append(False)
+        else:
+            answer.append(True)
 
 
 def health_handler(is_ready: Callable[[], bool]) -> Any:

@@ -6,27 +6,39 @@ It keeps nothing but caches, so it may be killed and started again at any time; 
 from __future__ import annotations
 
 import argparse
+import logging
+import os
+import re
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import grpc
-import sqlalchemy
 
 from kubeautoml.api.errors import StudyError, UsageError
+from kubeautoml.api.logs import log_to_stderr
 from kubeautoml.study.backend import Database
 from kubeautoml.study.base import shown
+from kubeautoml.study.certificate import Certificate
 from kubeautoml.study.database import open_backend
-from kubeautoml.study.monitor import Metrics, Monitor, health_handler, serve_http
+from kubeautoml.study.guard import Guard
+from kubeautoml.study.identity import Api, Callers
+from kubeautoml.study.kube_api import KubeApi
+from kubeautoml.study.monitor import Metrics, Monitor, Readiness, health_handler, serve_http
 from kubeautoml.study.service import add_calls
+
+log = logging.getLogger(__name__)
 
 _THREADS = 32
 _CONNECTIONS = 16
 _GRACE_SECONDS = 10.0
+_ACCOUNT = re.compile(r"system:serviceaccount:[a-z0-9-]+:[a-z0-9.-]+")
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -37,23 +49,41 @@ _OPTIONS = [
 
 
 class StudyServer:
-    """A running server. `port` is the one it got, when 0 was asked for."""
+    """A running server. `port` is the one it got, when 0 was asked for.
 
-    def __init__(self, database: Database, listen: str, tls: tuple[bytes, bytes] | None = None) -> None:
+    Args:
+        certificate: speak TLS with it.
+        api: API server that says who calls; None lets everybody in, for one's own machine.
+        operators: service accounts that may touch every study.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        listen: str,
+        certificate: Certificate | None = None,
+        api: Api | None = None,
+        operators: Iterable[str] = (),
+    ) -> None:
         self._database = database
         self.metrics = Metrics()
+        self.is_ready = Readiness(database.engine.url)
+        interceptors: tuple[Any, ...] = (Monitor(self.metrics),)
+        if api is not None:
+            callers = Callers(api, frozenset(operators), count=lambda result: self.metrics.tokens.labels(result).inc())
+            interceptors += (Guard(callers, database, self.metrics),)
         self._server = grpc.server(
-            ThreadPoolExecutor(max_workers=_THREADS), interceptors=(Monitor(self.metrics),), options=_OPTIONS
+            ThreadPoolExecutor(max_workers=_THREADS), interceptors=interceptors, options=_OPTIONS
         )
         add_calls(self._server, database)
         self._server.add_generic_rpc_handlers((health_handler(self.is_ready),))
-        self.port = self._bind(listen, tls)
+        self.port = self._bind(listen, certificate)
 
-    def _bind(self, listen: str, tls: tuple[bytes, bytes] | None) -> int:
+    def _bind(self, listen: str, certificate: Certificate | None) -> int:
         try:
-            if tls is None:
+            if certificate is None:
                 return int(self._server.add_insecure_port(listen))
-            return int(self._server.add_secure_port(listen, grpc.ssl_server_credentials([tls])))
+            return int(self._server.add_secure_port(listen, certificate.server_credentials()))
         except RuntimeError as error:
             raise StudyError(
                 f"study server cannot listen on {listen}; choose a free port and an own address"
@@ -62,19 +92,16 @@ class StudyServer:
     def start(self) -> None:
         self._server.start()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether calls are being answered, be it for callers that have gone."""
+        return self.metrics.open_calls() > 0
+
     def stop(self) -> None:
-        """Take no new calls, answer those that run, close the database."""
+        """Refuse new calls, which clients then send again, answer those that run, close the database."""
+        self.is_ready.drain()
         self._server.stop(_GRACE_SECONDS).wait()
         self._database.engine.dispose()
-
-    def is_ready(self) -> bool:
-        """Whether the database answers."""
-        try:
-            with self._database.engine.connect() as connection:
-                connection.execute(sqlalchemy.text("SELECT 1"))
-        except sqlalchemy.exc.SQLAlchemyError:
-            return False
-        return True
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -104,8 +131,37 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metrics-port", metavar="PORT", type=int, help="serve /metrics, /healthz and /readyz over HTTP"
     )
-    parser.add_argument("--tls-cert", metavar="FILE", type=Path, help="PEM certificate chain; needs --tls-key")
+    parser.add_argument(
+        "--tls-cert",
+        metavar="FILE",
+        type=Path,
+        help="PEM certificate chain, read again when it changes; needs --tls-key",
+    )
     parser.add_argument("--tls-key", metavar="FILE", type=Path, help="PEM private key; needs --tls-cert")
+    parser.add_argument(
+        "--auth",
+        choices=("token-review", "none"),
+        help="who may call: pods of jobs and operators, by their service account tokens, or everybody; "
+        "default: token-review in a cluster, none elsewhere",
+    )
+    parser.add_argument(
+        "--operator-account",
+        metavar="ACCOUNT",
+        action="append",
+        default=[],
+        help="service account that may touch every study, as system:serviceaccount:NAMESPACE:NAME; may be repeated",
+    )
+    parser.add_argument(
+        "--api-server", metavar="URL", help="who reviews tokens; default: the cluster that this pod runs in"
+    )
+    parser.add_argument(
+        "--api-token-file", metavar="FILE", type=Path, help="this server's own token, with --api-server"
+    )
+    parser.add_argument(
+        "--api-ca-file", metavar="FILE", type=Path, help="the API server's authority, with --api-server"
+    )
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    parser.add_argument("--log-format", choices=("json", "text"), default="json")
     return parser
 
 
@@ -113,17 +169,25 @@ def _serve(arguments: argparse.Namespace) -> int:
     host, _, port = arguments.listen.rpartition(":")
     if not host or not port.isdigit():
         raise UsageError(f"--listen must be HOST:PORT, such as 0.0.0.0:13000, got {arguments.listen!r}")
-    tls = _tls(arguments.tls_cert, arguments.tls_key)
+    log_to_stderr(arguments.log_level, arguments.log_format)
+    certificate = _certificate(arguments.tls_cert, arguments.tls_key)
+    api = _api(arguments)
+    if api is not None and certificate is None:
+        log.warning("tokens cross the network in clear text; give --tls-cert and --tls-key")
     url = arguments.database_url or _read(arguments.database_url_file, "--database-url-file").decode().strip()
     stopped = _stop_on_signal()
-    server = StudyServer(_open_database(url), arguments.listen, tls)
+    server = StudyServer(_open_database(url), arguments.listen, certificate, api, arguments.operator_account)
     http = _serve_http(host, arguments.metrics_port, server)
     server.start()
     print(f"study server listens on {host}:{server.port}, database {shown(url)}", flush=True)
     stopped.wait()
+    log.info("study server stops")
     server.stop()
     if http is not None:
         http.shutdown()
+    if server.is_busy:  # a call that hangs in the database would hold up the end of the process
+        logging.shutdown()
+        os._exit(0)
     return 0
 
 
@@ -136,13 +200,35 @@ def _open_database(url: str) -> Database:
     raise UsageError(f"--database-url must be postgresql://... or sqlite:///path, got {shown(url)!r}")
 
 
-def _tls(certificate: Path | None, key: Path | None) -> tuple[bytes, bytes] | None:
-    """(key, certificate), in the order that gRPC wants."""
-    if certificate is None and key is None:
+def _certificate(chain: Path | None, key: Path | None) -> Certificate | None:
+    if chain is None and key is None:
         return None
-    if certificate is None or key is None:
+    if chain is None or key is None:
         raise UsageError("--tls-cert and --tls-key must be given together")
-    return _read(key, "--tls-key"), _read(certificate, "--tls-cert")
+    return Certificate(chain, key)
+
+
+def _api(arguments: argparse.Namespace) -> Api | None:
+    """The API server to ask; None when everybody may call."""
+    is_in_cluster = bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
+    auth = arguments.auth or ("token-review" if is_in_cluster or arguments.api_server else "none")
+    given = (arguments.api_server, arguments.api_token_file, arguments.api_ca_file)
+    if auth == "none":
+        if any(given) or arguments.operator_account:
+            raise UsageError("--auth none takes no --api-server, --api-token-file, --api-ca-file or --operator-account")
+        if is_in_cluster:
+            log.warning("--auth none: whoever reaches this server may read, change and delete every study")
+        return None
+    if any(given) and not all(given):
+        raise UsageError("--api-server, --api-token-file and --api-ca-file must be given together")
+    if not any(given) and not is_in_cluster:
+        raise UsageError(
+            "--auth token-review outside of a cluster needs --api-server, --api-token-file and --api-ca-file"
+        )
+    for account in arguments.operator_account:
+        if not _ACCOUNT.fullmatch(account):
+            raise UsageError(f"--operator-account must be system:serviceaccount:NAMESPACE:NAME, got {account!r}")
+    return KubeApi(*given) if all(given) else KubeApi.in_cluster()
 
 
 def _read(path: Path, option: str) -> bytes:
