@@ -15,8 +15,9 @@ def logged(formatter: logging.Formatter) -> tuple[logging.Logger, io.StringIO]:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
-    logger = logging.Logger("kubeautoml.test")
-    logger.addHandler(handler)
+    logger = logging.getLogger("kubeautoml.test")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)
     return logger, stream
 
 

@@ -20,6 +20,7 @@ from kubeautoml.study import set_study_attr
 from kubeautoml_trainer.artifacts import write_trial
 from kubeautoml_trainer.data.prepare import prepare
 from kubeautoml_trainer.models import family_named
+from kubeautoml_trainer.search.checkpoint import Checkpoint
 from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.search.sampler import seed_of
 from kubeautoml_trainer.search.trial import TrialRun, run_trial
@@ -87,7 +88,10 @@ def _run_trials(context, study, store, entries) -> None:
     for entry in entries:
         trial = study.ask()
         seed = seed_of(job.search.seed, trial.number) % 2**31
-        run = TrialRun(data, task, job.metric, 1, seed, lambda fold, value: None, lambda *folds_left: math.inf)
+        checkpoint = Checkpoint(store, job.paths, trial.number, entry, context.scratch_dir, is_retry=False)
+        run = TrialRun(
+            data, task, job.metric, 1, seed, lambda fold, value: None, lambda *folds_left: math.inf, checkpoint
+        )
         outcome = run_trial(trial.number, 1, entry, family_named(entry.family), run)
         write_trial(store, job.paths, outcome.record, outcome.predictions, outcome.models)
         trial.set_user_attr(TrialAttr.FAMILY.value, entry.family)

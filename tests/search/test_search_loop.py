@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -316,3 +317,23 @@ def test_a_study_that_stays_away_ends_the_worker_in_one_line():
         persistently(mistaken)
     with pytest.raises(Terminated):
         persistently(away, abandon=lambda: True)
+
+
+def test_a_fit_that_does_not_return_does_not_keep_the_process(tmp_path: Path) -> None:
+    """Python sees no signal while a library computes; a thread ends the process in time, with SIGTERM's exit code."""
+    program = textwrap.dedent("""
+        import hashlib
+        from kubeautoml_trainer.search import signals
+
+        signals.LEAVE_SECONDS = 0.5
+        signals.TerminationGuard().install()
+        print("ready", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"never", b"returns", 2_000_000_000)
+    """)
+    worker = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    try:
+        assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == 143
+    finally:
+        worker.kill()

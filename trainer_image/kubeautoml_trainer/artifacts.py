@@ -27,6 +27,8 @@ from kubeautoml_trainer.models.space import Value
 RECORD, OOF, HOLDOUT, MODELS = "trial.json", "oof.npy", "holdout.npy", "models.tar"
 
 _MEMBER = re.compile(r"\.|(\./)?\d+(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+"""Below 0, 1, ...: what `pack_pipelines` writes."""
+_ANY_MEMBER = re.compile(r"\.|(\./)?[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ def write_trial(
 ) -> None:
     """Store everything of a trial; the record last."""
     store.write(paths.trial(record.number, MODELS), models)
-    store.write(paths.trial(record.number, OOF), _npy(predictions.oof))
-    store.write(paths.trial(record.number, HOLDOUT), _npy(predictions.holdout))
+    store.write(paths.trial(record.number, OOF), array_bytes(predictions.oof))
+    store.write(paths.trial(record.number, HOLDOUT), array_bytes(predictions.holdout))
     store.write(paths.trial(record.number, RECORD), json.dumps(asdict(record)).encode())
 
 
@@ -109,13 +111,10 @@ def unpack_models(store: ObjectStore, paths: ArtifactPaths, number: int, folder:
         BundleError: damaged.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     uri = paths.trial(number, MODELS)
     data = store.read(uri)
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
-            _check_names(tar)
-            _extract(tar, folder)
+        unpack_tar(data, folder, _MEMBER)
     except (tarfile.TarError, OSError, ValueError) as error:
         raise BundleError(f"{uri} cannot be unpacked: {error}") from error
     folds = sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
@@ -134,11 +133,19 @@ def load_pipelines(store: ObjectStore, paths: ArtifactPaths, number: int, scratc
     return [load_pipeline(p) for p in unpack_models(store, paths, number, scratch / f"trial-{number}")]
 
 
-def _check_names(tar: tarfile.TarFile) -> None:
-    """Only files and folders below 0, 1, ...: what `pack_pipelines` writes."""
-    for member in tar.getmembers():
-        if not (_MEMBER.fullmatch(member.name) and (member.isfile() or member.isdir())):
-            raise ValueError(f"unexpected member {member.name!r}")
+def unpack_tar(data: bytes, folder: Path, names: re.Pattern[str] = _ANY_MEMBER) -> None:
+    """Unpack into a new folder; only files and folders whose names are as expected, none of them outside.
+
+    Raises:
+        ValueError: another member is in it.
+        TarError, OSError: damaged, or the disk is full.
+    """
+    folder.mkdir(parents=True)
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        for member in tar.getmembers():
+            if not (names.fullmatch(member.name) and (member.isfile() or member.isdir())):
+                raise ValueError(f"unexpected member {member.name!r}")
+        _extract(tar, folder)
 
 
 def _extract(tar: tarfile.TarFile, folder: Path) -> None:
@@ -151,14 +158,23 @@ def _extract(tar: tarfile.TarFile, folder: Path) -> None:
             target.write_bytes(source.read())
 
 
-def _npy(array: np.ndarray) -> bytes:
+def array_bytes(array: np.ndarray) -> bytes:
+    """The array as float32, in NumPy's own format."""
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(array, dtype=np.float32), allow_pickle=False)
     return buffer.getvalue()
 
 
 def _array(store: ObjectStore, uri: str) -> np.ndarray:
-    data = store.read(uri)
+    return array_from(store.read(uri), uri)
+
+
+def array_from(data: bytes, uri: str) -> np.ndarray:
+    """What `array_bytes` made; the name is for the message.
+
+    Raises:
+        BundleError: damaged, or another kind of array.
+    """
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

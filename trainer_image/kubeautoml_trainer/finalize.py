@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import AccessDenied, DataError, KubeAutoMLError
+from kubeautoml.api.logs import log_context, log_to_stderr
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.trials import JobResult, StudyAttr, TrialAttr
-from kubeautoml_trainer.worker import give_up, limit_threads, log_to_stderr, open_study
+from kubeautoml_trainer.worker import give_up, limit_threads, open_study
 
 if TYPE_CHECKING:
     import optuna
@@ -55,6 +56,11 @@ def main(argv: list[str]) -> int:
     log_to_stderr()
     context = PodContext.from_env(os.environ)
     limit_threads(context.threads)
+    with log_context(job=f"{context.job.namespace}/{context.job.name}", pod=context.pod_name):
+        return _run(context)
+
+
+def _run(context: PodContext) -> int:
     study = open_study(context)
     from kubeautoml.study import study_attr
 
@@ -488,6 +494,7 @@ def clean_trials(context: PodContext, study: optuna.Study) -> None:
     store = open_store(paths.root, context.output_credentials_dir)
     try:
         removed = sum(store.delete(paths.trial(t.number)) for t in study.trials if t.number not in kept)
+        removed += store.delete(paths.checkpoint())
     except KubeAutoMLError as error:
         log.warning("artifacts of trials stay", extra={"error": str(error)})
     else:

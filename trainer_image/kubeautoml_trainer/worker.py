@@ -5,7 +5,6 @@ Exit 0: nothing more to do. 1: the job cannot go on, said in the study and in on
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import AccessDenied, DataError, KubeAutoMLError, StorageError, StudyError
+from kubeautoml.api.logs import log_context, log_to_stderr
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.trials import DataFacts, Failure, StudyAttr
 
@@ -38,16 +38,21 @@ def main(argv: list[str]) -> int:
     log_to_stderr()
     context = PodContext.from_env(os.environ)
     limit_threads(context.threads)
+    job = f"{context.job.namespace}/{context.job.name}"
+    with log_context(job=job, pod=context.pod_name):
+        return _run(context)
 
-    from kubeautoml_trainer.search.signals import Terminated, TerminationGuard
+
+def _run(context: PodContext) -> int:
+    from kubeautoml_trainer.search.signals import EXIT_CODE, Terminated, TerminationGuard
 
     guard = TerminationGuard()
     guard.install()
     try:
         return _work(context, guard)
     except Terminated:
-        log.info("worker terminated", extra={"pod": context.pod_name})
-        return 143
+        log.info("worker terminated")
+        return EXIT_CODE
 
 
 def _work(context: PodContext, guard: TerminationGuard) -> int:
@@ -162,27 +167,3 @@ def limit_threads(threads: int) -> None:
     """Keep numerical libraries to the pod's share of the cores; must come before they are imported."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_MAX_THREADS"):
         os.environ[name] = str(threads)
-
-
-def log_to_stderr() -> None:
-    """One JSON object a line: time, level, message, and the fields given as `extra`."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("botocore").setLevel(logging.WARNING)
-
-
-class _JsonFormatter(logging.Formatter):
-    _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {k: v for k, v in vars(record).items() if k not in self._KNOWN}
-        line = {
-            "time": self.formatTime(record),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-            **fields,
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)

@@ -149,6 +149,11 @@ class ArtifactPaths:
         """A trial's folder, or a file in it."""
         return f"{self.root}/trials/{number}/{file}"
 
+    def checkpoint(self, origin: int | None = None, fold: int | None = None) -> str:
+        """Folder of all checkpoints, of one trial (the number of its first attempt), or the file of one of its folds."""
+        folder = f"{self.root}/checkpoints/" if origin is None else f"{self.root}/checkpoints/{origin}/"
+        return folder if fold is None else f"{folder}{fold}.tar"
+
     @property
     def leaderboard(self) -> str:
         return f"{self.root}/leaderboard.csv"

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import optuna
@@ -19,8 +20,10 @@ from kubeautoml.storage import ObjectStore
 from kubeautoml.study import is_fenced, read_limits, set_study_attr
 from kubeautoml_trainer.artifacts import write_trial
 from kubeautoml_trainer.data.base import PreparedData
-from kubeautoml_trainer.models.base import FitTimeout
+from kubeautoml_trainer.models.base import FitTimeout, Pipeline
+from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.search.budget import Stop, Tally, families_in_time, fit_seconds, reason_to_stop, tally
+from kubeautoml_trainer.search.checkpoint import CHECKPOINT_SECONDS, Checkpoint
 from kubeautoml_trainer.search.plan import SearchPlan
 from kubeautoml_trainer.search.pruner import MercifulPruner, make_pruner
 from kubeautoml_trainer.search.sampler import PortfolioSampler, make_sampler, origin_of, seed_of
@@ -36,6 +39,9 @@ T = TypeVar("T")
 LIMITS_SECONDS = 2.0
 """How long read limits are trusted within a trial; each look is a call to the study."""
 
+WORTH_KEEPING_SECONDS = 3.0
+"""A trial that has run so long when SIGTERM comes stores the folds that it has done. A guess: well above what storing takes."""
+
 OUTAGE_SECONDS = 120.0
 """A finished trial waits this long for a study or a store that does not answer before the worker gives up."""
 
@@ -50,7 +56,11 @@ class SearchLoop:
     study: optuna.Study
     store: ObjectStore
     guard: TerminationGuard
+    load: Callable[[Path], Pipeline] = load_pipeline
+    """Reads back a pipeline that an earlier attempt stored."""
     _limits: tuple[float, StudyLimits | None] = field(default=(-math.inf, None), init=False)
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    _checkpoint: Checkpoint | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         job = self.context.job
@@ -97,11 +107,14 @@ class SearchLoop:
         with self.guard.protected():
             trial = self._claim()
         began = time.monotonic()
+        self._checkpoint = None
         try:
             self.guard.check()
             outcome = self._try(trial, is_first)
         except Terminated:
             with self.guard.protected():
+                if self._checkpoint is not None and time.monotonic() - began >= WORTH_KEEPING_SECONDS:
+                    self._checkpoint.store()
                 self._mark_preempted(trial)
             raise
         except StudyError:
@@ -109,9 +122,17 @@ class SearchLoop:
         except Exception as error:  # noqa: BLE001  # whatever a library raises fails this trial and never the worker
             with self.guard.protected():
                 self._end(trial, error, began)
+                self._forget_checkpoint(was_ours=not is_fenced(error))
         else:
             with self.guard.protected():
-                self._keep(trial, outcome, began)
+                was_ours = self._keep(trial, outcome, began)
+                self._forget_checkpoint(was_ours)
+
+    def _forget_checkpoint(self, was_ours: bool) -> None:
+        """A trial that has ended needs no checkpoint; one that was taken from us leaves it to its next attempt."""
+        if self._checkpoint is not None and was_ours:
+            self._checkpoint.forget()
+        self._checkpoint = None
 
     def _claim(self) -> optuna.Trial:
         """A trial with this pod's name on it: from then on the operator sees when it is lost."""
@@ -130,6 +151,17 @@ class SearchLoop:
         fixed = None if number is None else self.plan.portfolio[number]
         entry = self._persistently(lambda: suggest(trial, self.plan, fixed))
         origin = origin_of(self.study, latest)
+        attempt = int(trial.user_attrs.get(TrialAttr.ATTEMPT, 1))
+        self._checkpoint = Checkpoint(
+            self.store,
+            job.paths,
+            origin,
+            entry,
+            context.scratch_dir,
+            is_retry=attempt > 1,
+            load=self.load,
+            every_seconds=self.checkpoint_seconds,
+        )
 
         def fit_deadline(folds_left: int, is_short: bool) -> float:
             is_cold = entry.family not in self._warm
@@ -146,8 +178,8 @@ class SearchLoop:
             seed=seed_of(job.search.seed, origin) % 2**31,
             after_fold=lambda fold, value: self._after_fold(trial, fold, value),
             fit_deadline=fit_deadline,
+            checkpoint=self._checkpoint,
         )
-        attempt = int(trial.user_attrs.get(TrialAttr.ATTEMPT, 1))
         outcome = run_trial(trial.number, attempt, entry, self.plan.families[entry.family], run)
         if not math.isfinite(outcome.record.value):
             raise ArithmeticError(f"{job.metric} of the predictions is not a number")
@@ -169,8 +201,8 @@ class SearchLoop:
         if limits.search_deadline is not None and time.time() > limits.search_deadline:
             raise TrialCut("the time for the search is over")
 
-    def _keep(self, trial: optuna.Trial, outcome: Outcome, began: float) -> None:
-        """Store, then tell: whoever sees a completed trial finds its artifacts."""
+    def _keep(self, trial: optuna.Trial, outcome: Outcome, began: float) -> bool:
+        """Store, then tell: whoever sees a completed trial finds its artifacts. False if it had been taken from us."""
         record = outcome.record
         try:
             self._persistently(
@@ -181,8 +213,9 @@ class SearchLoop:
             if not is_fenced(error):
                 raise
             self._say("trial was retired", trial, began)
-            return
+            return False
         self._say("trial completed", trial, began, family=record.family, value=round(record.value, 6))
+        return True
 
     def _end(self, trial: optuna.Trial, error: Exception, began: float) -> None:
         """Tell what became of a trial that did not complete."""

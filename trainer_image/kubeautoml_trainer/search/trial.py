@@ -11,6 +11,7 @@ import numpy as np
 from kubeautoml_trainer.artifacts import Predictions, TrialRecord, pack_pipelines
 from kubeautoml_trainer.data.base import PreparedData, Rows
 from kubeautoml_trainer.models.base import Family, FitContext, FitTimeout, Pipeline
+from kubeautoml_trainer.search.checkpoint import Checkpoint, FoldResult
 from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.tasks.base import Task
 
@@ -48,6 +49,7 @@ class TrialRun:
     seed: int
     after_fold: Callable[[int, float], None]
     fit_deadline: Callable[[int, bool], float]
+    checkpoint: Checkpoint
 
 
 def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: TrialRun) -> Outcome:
@@ -60,27 +62,22 @@ def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: Tria
     data = run.data
     oof = np.full((len(data.train), run.task.outputs), np.nan, dtype=np.float32)
     holdout = np.zeros((len(data.holdout), run.task.outputs), dtype=np.float32)
-    pipelines: list[Pipeline] = []
-    fold_values: list[float] = []
-    fit_seconds = predict_seconds = 0.0
+    results: list[FoldResult] = []
     folds = range(data.profile.folds)
     for fold in folds:
         train, valid, where = fold_rows(data, fold)
-        began = time.perf_counter()
-        pipeline = _fit(family, train, valid, entry, run, fold)
-        fit_seconds += time.perf_counter() - began
-        pipeline.set_threads(run.threads)
-        oof[where] = pipeline.predict(valid.frame)
-        pipeline.set_threads(1)
-        began = time.perf_counter()
-        holdout += pipeline.predict(data.holdout.frame) / len(folds)
-        predict_seconds += time.perf_counter() - began
-        pipelines.append(pipeline)
-        fold_values.append(run.task.score(run.metric, valid.y, oof[where], valid.weight))
-        run.after_fold(fold, fold_values[-1])
+        result = run.checkpoint.stored(fold)
+        if result is None:
+            result = _run_fold(family, train, valid, entry, run, fold)
+            run.checkpoint.done(fold, result)
+        oof[where] = result.oof
+        holdout += result.holdout / len(folds)
+        results.append(result)
+        run.after_fold(fold, result.value)
     validated = data.fold >= 0
     scored = data.train.take(validated)
     metrics = {name: run.task.score(name, scored.y, oof[validated], scored.weight) for name in run.task.metrics}
+    pipelines = [r.pipeline for r in results]
     models = pack_pipelines(pipelines)
     record = TrialRecord(
         number=number,
@@ -88,15 +85,30 @@ def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: Tria
         family=entry.family,
         parameters=dict(entry.parameters),
         value=metrics[run.metric],
-        fold_values=fold_values,
+        fold_values=[r.value for r in results],
         metrics=metrics,
-        fit_seconds=fit_seconds,
-        predict_seconds=predict_seconds,
+        fit_seconds=sum(r.fit_seconds for r in results),
+        predict_seconds=sum(r.predict_seconds for r in results),
         size_bytes=len(models),
         folds=len(folds),
         best_iterations=[p.best_iteration for p in pipelines],
     )
     return Outcome(record, Predictions(oof, holdout), models)
+
+
+def _run_fold(family: Family, train: Rows, valid: Rows, entry: Entry, run: TrialRun, fold: int) -> FoldResult:
+    """Fit one fold, predict what it left out and the hold-out, score."""
+    began = time.perf_counter()
+    pipeline = _fit(family, train, valid, entry, run, fold)
+    fit_seconds = time.perf_counter() - began
+    pipeline.set_threads(run.threads)
+    oof = pipeline.predict(valid.frame)
+    pipeline.set_threads(1)
+    began = time.perf_counter()
+    holdout = pipeline.predict(run.data.holdout.frame)
+    predict_seconds = time.perf_counter() - began
+    value = run.task.score(run.metric, valid.y, oof, valid.weight)
+    return FoldResult(pipeline, oof, holdout, value, fit_seconds, predict_seconds)
 
 
 def _fit(family: Family, train: Rows, valid: Rows, entry: Entry, run: TrialRun, fold: int) -> Pipeline:

@@ -1,0 +1,166 @@
+"""Checkpoints of long trials: the folds that are done, so that the next attempt begins with those that are left.
+
+Under `ArtifactPaths.checkpoint(origin)`, where origin is the first attempt's number: one tar a fold, with the fitted pipeline,
+its predictions and a description. Folds are stored only once a trial has become long, so short trials pay nothing. What is
+damaged, or belongs to other parameters, is passed over: that fold is fitted again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import shutil
+import tarfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kubeautoml.api.errors import KubeAutoMLError
+from kubeautoml.api.names import ArtifactPaths
+from kubeautoml.storage import ObjectStore
+from kubeautoml_trainer.artifacts import array_bytes, array_from, unpack_tar
+from kubeautoml_trainer.models.base import Pipeline
+from kubeautoml_trainer.models.pipeline import load_pipeline
+from kubeautoml_trainer.search.plan import Entry
+
+log = logging.getLogger("kubeautoml.worker")
+
+CHECKPOINT_SECONDS = 10.0
+"""Work that may be lost: folds are stored once they add up to so much. A guess, far above the time of storing one."""
+
+FORMAT = 1
+_FOLD, _OOF, _HOLDOUT, _PIPELINE = "fold.json", "oof.npy", "holdout.npy", "pipeline"
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one fold of a trial has come to. oof: float32 (validation rows, outputs); holdout: float32 (rows, outputs)."""
+
+    pipeline: Pipeline
+    oof: np.ndarray
+    holdout: np.ndarray
+    value: float
+    fit_seconds: float
+    predict_seconds: float
+
+
+class Checkpoint:
+    """The stored folds of one trial.
+
+    Args:
+        origin: number of the trial's first attempt.
+        scratch: folder for unpacking.
+        is_retry: whether an earlier attempt may have left something.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        paths: ArtifactPaths,
+        origin: int,
+        entry: Entry,
+        scratch: Path,
+        *,
+        is_retry: bool,
+        load: Callable[[Path], Pipeline] = load_pipeline,
+        every_seconds: float = CHECKPOINT_SECONDS,
+    ) -> None:
+        self._store, self._paths, self._origin, self._entry = store, paths, origin, entry
+        self._scratch = scratch / f"checkpoint-{origin}"
+        self._is_retry = is_retry
+        self._load = load
+        self._every_seconds = every_seconds
+        self._pending: dict[int, FoldResult] = {}
+        self._began = time.monotonic()
+        self._has_stored = is_retry
+
+    def stored(self, fold: int) -> FoldResult | None:
+        """The fold as an earlier attempt left it, or None."""
+        if not self._is_retry:
+            return None
+        uri = self._paths.checkpoint(self._origin, fold)
+        try:
+            if not self._store.exists(uri):
+                return None
+            return self._unpacked(self._store.read(uri), self._scratch / str(fold))
+        except (KubeAutoMLError, OSError, ValueError, KeyError, TypeError, tarfile.TarError) as error:
+            log.warning("checkpoint passed over", extra={"uri": uri, "error": str(error)[:200]})
+            return None
+
+    def done(self, fold: int, result: FoldResult) -> None:
+        """A fold is done. It is stored, with those before it, once they are worth it."""
+        self._pending[fold] = result
+        if time.monotonic() - self._began >= self._every_seconds:
+            self.store()
+
+    def store(self) -> None:
+        """Store what is not stored yet. Best effort: without it the next attempt has more to do, and nothing is wrong."""
+        try:
+            for fold, result in sorted(self._pending.items()):
+                self._store.write(self._paths.checkpoint(self._origin, fold), self._packed(result))
+                self._has_stored = True
+        except KubeAutoMLError as error:
+            log.warning("checkpoint not stored", extra={"error": str(error)})
+            return
+        self._pending.clear()
+        self._began = time.monotonic()
+
+    def forget(self) -> None:
+        """The trial has ended: remove what was stored of it. The finalizer removes what stays behind."""
+        self._pending.clear()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        if not self._has_stored:
+            return
+        try:
+            self._store.delete(self._paths.checkpoint(self._origin))
+        except KubeAutoMLError as error:
+            log.warning("checkpoint stays until the model is made", extra={"error": str(error)})
+
+    def _described(self) -> dict[str, Any]:
+        return {"format": FORMAT, "family": self._entry.family, "parameters": dict(self._entry.parameters)}
+
+    def _packed(self, result: FoldResult) -> bytes:
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir(parents=True)
+        result.pipeline.save(self._scratch / _PIPELINE)
+        oof, holdout = array_bytes(result.oof), array_bytes(result.holdout)
+        described = {
+            **self._described(),
+            "value": result.value,
+            "fitSeconds": result.fit_seconds,
+            "predictSeconds": result.predict_seconds,
+            "sha256": hashlib.sha256(oof + holdout).hexdigest(),
+        }
+        (self._scratch / _OOF).write_bytes(oof)
+        (self._scratch / _HOLDOUT).write_bytes(holdout)
+        (self._scratch / _FOLD).write_text(json.dumps(described))
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            tar.add(self._scratch, arcname=".")
+        return buffer.getvalue()
+
+    def _unpacked(self, data: bytes, folder: Path) -> FoldResult:
+        """Raises ValueError, KeyError or an error of the parts: damaged, or of other parameters."""
+        shutil.rmtree(folder, ignore_errors=True)
+        unpack_tar(data, folder)
+        described = json.loads((folder / _FOLD).read_text())
+        wanted = json.loads(json.dumps(self._described()))
+        if {k: described.get(k) for k in wanted} != wanted:
+            raise ValueError("it was made with other parameters, or by another version")
+        oof, holdout = (folder / _OOF).read_bytes(), (folder / _HOLDOUT).read_bytes()
+        if hashlib.sha256(oof + holdout).hexdigest() != described["sha256"]:
+            raise ValueError("the predictions are damaged")
+        return FoldResult(
+            pipeline=self._load(folder / _PIPELINE),
+            oof=array_from(oof, _OOF),
+            holdout=array_from(holdout, _HOLDOUT),
+            value=float(described["value"]),
+            fit_seconds=float(described["fitSeconds"]),
+            predict_seconds=float(described["predictSeconds"]),
+        )
