@@ -64,7 +64,7 @@ class TestCachedCluster(ClusterContract):
         self._admin = control_plane.admin
 
     async def edit(self, cluster: Any, ref: Ref, patch: Manifest) -> None:
-        path = resource_of(ref.kind).path(ref.namespace, ref.name)
+        path = resource_of(ref.kind).path(ref.namespace, ref.name, "status" if "status" in patch else "")
         await asyncio.to_thread(self._admin.patch, path, patch)
 
 

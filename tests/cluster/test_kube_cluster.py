@@ -56,7 +56,8 @@ class TestKubeCluster(ClusterContract):
         self._admin = control_plane.admin
 
     async def edit(self, cluster: Any, ref: Ref, patch: Manifest) -> None:
-        await asyncio.to_thread(self._admin.patch, path_of(ref), patch)
+        path = path_of(ref) + ("/status" if "status" in patch else "")
+        await asyncio.to_thread(self._admin.patch, path, patch)
 
 
 class TestLeases:

@@ -42,6 +42,7 @@ from kubeautoml.cluster.answers import (
 )
 from kubeautoml.cluster.base import Change, Heard
 from kubeautoml.cluster.connection import JSON, Connection, Request
+from kubeautoml.cluster.merge import leftovers
 from kubeautoml.cluster.requests import Limits, RateLimit, RequestCounts
 from kubeautoml.cluster.resources import RESOURCES, resource_of
 from kubeautoml.cluster.stream import Stream
@@ -294,7 +295,15 @@ class KubeCluster:
             "metadata": {"name": ref.name, **({"namespace": ref.namespace} if ref.namespace else {})},
             "status": status,
         }
-        self._server_side_apply("patch_status", ref, _path(ref, "status"), body)
+        path = _path(ref, "status")
+        stored = self._server_side_apply("patch_status", ref, path, body)
+        # what another manager has put there is no part of what was applied, and would stay
+        foreign = leftovers(stored.get("status", {}), status)
+        if foreign:
+            content_type = "application/merge-patch+json"
+            self._json(
+                Request("patch_status", ref.kind, "PATCH", path, body={"status": foreign}, content_type=content_type)
+            )
 
     def _server_side_apply(self, verb: str, ref: Ref, path: str, body: Manifest) -> Manifest:
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}

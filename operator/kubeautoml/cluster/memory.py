@@ -16,7 +16,7 @@ from typing import Any
 from kubeautoml.api.errors import ClusterError, Conflict
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.cluster.base import Change, Heard
-from kubeautoml.cluster.merge import apply_fields, merge_patch, still_owned
+from kubeautoml.cluster.merge import apply_fields, leftovers, merge_patch, still_owned
 
 CLUSTER_SCOPED = frozenset({"AutoMLProfile", "Namespace"})
 _SERVER_FIELDS = ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "managedFields")
@@ -133,7 +133,9 @@ class MemoryCluster:
     async def patch_status(self, ref: Ref, status: Manifest) -> None:
         self._count("patch_status", ref.kind)
         stored = self._existing(ref)
-        result = apply_fields(stored.manifest.get("status", {}), stored.owned_status, status)
+        found = stored.manifest.get("status", {})
+        result = apply_fields(found, stored.owned_status, status)
+        result = merge_patch(result, leftovers(result, status))
         stored.owned_status = deepcopy(status)
         self._write_status(ref, result)
 

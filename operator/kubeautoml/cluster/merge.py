@@ -9,6 +9,8 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+from kubeautoml.api.objects import Manifest
+
 # Lists with x-kubernetes-list-type=map in the built-in kinds and ours, by field name (k8s.io/api, types.go markers).
 _LIST_KEYS: dict[str, tuple[str, ...]] = {
     "conditions": ("type",),
@@ -50,6 +52,18 @@ def still_owned(owned: Any, current: Any) -> Any:
     return owned if owned == current else _ABSENT
 
 
+def leftovers(found: Manifest, sent: Manifest) -> Manifest:
+    """A merge patch that takes out of `found` the members of maps that were not sent: what others have left there."""
+    patch: Manifest = {}
+    for key, value in found.items():
+        if key not in sent:
+            patch[key] = None
+        elif isinstance(value, dict) and isinstance(sent[key], dict):
+            inner = leftovers(value, sent[key])
+            patch |= {key: inner} if inner else {}
+    return patch
+
+
 def merge_patch(current: Any, patch: Any) -> Any:
     """RFC 7386: null removes, maps merge, everything else replaces."""
     if not isinstance(patch, dict):
@@ -86,4 +100,4 @@ def _without(current: Any, owned: Any, field: str) -> Any:
 
 
 def _by_key(items: list[Any], keys: tuple[str, ...]) -> dict[Any, Any]:
-    return {tuple(item.get(k) for k in keys): item for item in items}
+    return {tuple(item.get(k) for k in keys): item for item in items if isinstance(item, dict)}
