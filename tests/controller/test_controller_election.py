@@ -97,33 +97,36 @@ def test_one_works_and_another_takes_over(control_plane: ControlPlane, namespace
 
 @pytest.mark.slow
 def test_who_cannot_renew_ends(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
-    """Ten seconds after the last confirmed renewal, whether connections are refused, answers are lost, or the machine froze.
+    """Ten seconds after the last confirmed renewal, whether connections are refused, answers are lost, nothing moves any more,
+    or the machine froze.
 
     A frozen one (SIGSTOP) finds out before it writes: another may lead when it wakes. Each has a lease of its own; that
     they are cut off at the same time saves time.
     """
     with ExitStack() as stack:
-        refused, deaf, frozen = (
+        refused, deaf, hung, frozen = (
             _operator_behind_a_proxy(stack, control_plane, namespace, tmp_path, name)
-            for name in ("refused", "deaf", "frozen")
+            for name in ("refused", "deaf", "hung", "frozen")
         )
-        for operator, _ in (refused, deaf, frozen):
+        cut_off = (refused, deaf, hung)
+        for operator, _ in (*cut_off, frozen):
             wait_for(lambda one=operator: leads(one), "it leads", operator)  # type: ignore[misc]
         began = time.monotonic()
         refused[1].set_mode(Mode.REFUSE)
         deaf[1].set_mode(Mode.DEAF)
+        hung[1].set_mode(Mode.HANG)
         frozen[0].process.send_signal(signal.SIGSTOP)
-        codes = [operator.process.wait(60) for operator, _ in (refused, deaf)]
+        codes = [operator.process.wait(60) for operator, _ in cut_off]
         seconds = time.monotonic() - began
         time.sleep(max(0.0, 10.5 - seconds))
         create_job(control_plane, namespace, "late")
         frozen[0].process.send_signal(signal.SIGCONT)
         codes.append(frozen[0].process.wait(60))
 
-    assert codes == [EXIT_CODE] * 3
+    assert codes == [EXIT_CODE] * 4
     assert seconds > 5, "one missed renewal is not the end"
     assert not has_workers(control_plane, namespace, "late")
-    for operator, _ in (refused, deaf):
+    for operator, _ in cut_off:
         line = operator.said("leadership lost, so this process ends")
         assert line is not None and line["why"] == "no renewal was confirmed for 10 s"
 
