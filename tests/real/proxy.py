@@ -237,6 +237,8 @@ class FaultyProxy:
         asking = self._ask(reader, connection) if self._http else self._pump(reader, connection)
         try:
             await asyncio.gather(asking, self._answer(there, connection))
+        except asyncio.CancelledError:
+            return None  # the proxy stops; asyncio's own callback would print a traceback for each connection
         finally:
             self._connections.discard(connection)
             connection.abort()
