@@ -98,7 +98,7 @@ FORM = [
     ),
     (
         make_manifest(serving={"gate": {"metric": "RocAuc"}}),
-        "spec.serving.gate: exactly one of min and max must be set",
+        "spec.serving.gate: exactly one of min and max must be set, got {metric: 'RocAuc'}",
     ),
     (
         make_manifest(profileRef={"name": "My Profile"}),
@@ -111,16 +111,26 @@ FORM = [
     ),
     (edited(make_manifest(), "spec", None), "spec must be an object, got nothing"),
     (
+        make_manifest(**{"budget\n": {"maxTrials": 3}}),
+        "spec.budget\\n is not a field of AutoMLJob; did you mean spec.budget?",
+    ),
+    (
+        make_manifest(budget={"maxTrials": "\u202e5"}),
+        "spec.budget.maxTrials must be a whole number, got '\\u202e5'",
+    ),
+    (
         make_manifest(workers={"placement": {"tolerations": [{"value": "ml"}]}}),
-        "spec.workers.placement.tolerations[0]: key is required unless operator is Exists",
+        "spec.workers.placement.tolerations[0]: key is required unless operator is Exists, got {value: 'ml'}",
     ),
     (
         make_manifest(workers={"placement": {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}}),
-        "spec.workers.placement.tolerations[0]: value must be left out when operator is Exists",
+        "spec.workers.placement.tolerations[0]: value must be left out when operator is Exists, "
+        "got {key: 'a', operator: 'Exists', value: 'b'}",
     ),
     (
         make_manifest(workers={"placement": {"tolerations": [{"key": "a", "tolerationSeconds": 5}]}}),
-        "spec.workers.placement.tolerations[0]: effect must be NoExecute when tolerationSeconds is set",
+        "spec.workers.placement.tolerations[0]: effect must be NoExecute when tolerationSeconds is set, "
+        "got {key: 'a', tolerationSeconds: 5}",
     ),
     (
         make_manifest(workers={"placement": {"nodeSelector": {"pool": "my pool"}}}),
@@ -130,12 +140,12 @@ FORM = [
     (
         make_manifest(workers={"placement": {"affinity": {"nodeAffinity": node_terms("In")}}}),
         "spec.workers.placement.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]"
-        ".matchExpressions[0]: values must have one or more entries when operator is In",
+        ".matchExpressions[0]: values must have one or more entries when operator is In, got {key: 'size', operator: 'In', values: a list}",
     ),
     (
         make_manifest(workers={"placement": {"affinity": {"nodeAffinity": node_terms("Gt", "a")}}}),
         "spec.workers.placement.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]"
-        ".matchExpressions[0]: values must be one whole number in quotes when operator is Gt",
+        ".matchExpressions[0]: values must be one whole number in quotes when operator is Gt, got {key: 'size', operator: 'Gt', values: a list}",
     ),
     (
         make_manifest(workers={"placement": {"affinity": {"podAffinity": {}}}}),
@@ -469,15 +479,17 @@ def test_few_workers_are_fewer_than_all_of_them() -> None:
 PROFILES = [
     (
         {"images": {"requireDigest": True, "trainer": "trainer:1"}},
-        "spec.images: trainer must be named by digest (image@sha256:...) when requireDigest is true",
+        "spec.images: trainer must be named by digest (image@sha256:...) when requireDigest is true, "
+        "got {requireDigest: true, trainer: 'trainer:1'}",
     ),
     (
         {"images": {"requireDigest": True, "trainer": "t@sha256:1"}},
-        "spec.images: server must be named by digest (image@sha256:...) when requireDigest is true",
+        "spec.images: server must be named by digest (image@sha256:...) when requireDigest is true, "
+        "got {requireDigest: true, trainer: 't@sha256:1'}",
     ),
     (
         {"network": {"serverIngress": [{}]}},
-        "spec.network.serverIngress[0]: exactly one of cidr and labels (namespaceLabels, podLabels) must be set",
+        "spec.network.serverIngress[0]: exactly one of cidr and labels (namespaceLabels, podLabels) must be set, got nothing",
     ),
     ({"network": {"egress": [{"ports": [0]}]}}, "spec.network.egress[0].ports[0] must be at least 1, got 0"),
     (

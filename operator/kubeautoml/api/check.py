@@ -24,7 +24,7 @@ from kubeautoml.api.metrics import METRICS, TaskType, metrics_of
 from kubeautoml.api.names import JOB_NAME_PATTERN
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.placement import CLASS_NAME_PATTERN, LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN
-from kubeautoml.api.problems import Problem, said, shown
+from kubeautoml.api.problems import Problem, printable, said, shown
 from kubeautoml.api.profile import (
     CIDR_PATTERN,
     HTTP_PATTERN,
@@ -134,7 +134,8 @@ def _problem(error: ErrorDetails, root: type[BaseModel]) -> Problem:
         return Problem(path, REQUIRED, None, f"{path} is required; add it to {holder}")
     if kind == "value_error":
         rule = str(error["ctx"]["error"])
-        return Problem(path, rule, value, f"{path}: {rule}")
+        got = "" if " got " in rule else f", got {_members(value)}"
+        return Problem(path, rule, value, f"{path}: {rule}{got}")
     rule = _rule(error, root)
     return Problem(path, rule, value, f"{path} {rule}, got {shown(value)}{_advice(error)}")
 
@@ -142,8 +143,17 @@ def _problem(error: ErrorDetails, root: type[BaseModel]) -> Problem:
 def _path(loc: tuple[int | str, ...]) -> str:
     path = ""
     for part in loc:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+        name = f"[{part}]" if isinstance(part, int) else printable(part[:80])
+        path += name if isinstance(part, int) or not path else f".{name}"
     return path
+
+
+def _members(value: Any) -> str:
+    """What an object says, member by member, and not for ever."""
+    if not isinstance(value, dict) or not value:
+        return shown(value or None)
+    told = ", ".join(f"{printable(str(k)[:80])}: {shown(v)}" for k, v in list(value.items())[:8])
+    return f"{{{told}}}" if len(told) <= 200 else f"{{{told[:200]}...}}"
 
 
 def _unknown_field(path: str, loc: tuple[int | str, ...], value: Any, root: type[BaseModel]) -> Problem:

@@ -36,4 +36,9 @@ def shown(value: Any) -> str:
         return "an object"
     if isinstance(value, list):
         return "a list"
-    return repr(value) if not isinstance(value, str) else f"'{value[:80]}'"
+    return printable(repr(value) if not isinstance(value, str) else f"'{value[:80]}'")
+
+
+def printable(text: str) -> str:
+    """The text in one line that shows everywhere: what is no letter or sign is written as an escape."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -12,11 +12,13 @@ from kubeautoml.api.job import AutoMLJob, AutoMLJobStatus
 from kubeautoml.api.model import AutoMLModelStatus
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.api.pod import PodJob
+from kubeautoml.api.problems import printable
 from kubeautoml.api.trials import StudySummary
 from kubeautoml.cluster.base import Cluster
 from kubeautoml.controller.observe import parse_status
 from kubeautoml.controller.studies import Studies
 from kubeautoml.plan.base import Observed, Plan
+from kubeautoml.plan.status import MAX_MESSAGE, clipped
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +99,7 @@ async def _say(
             type=kind,
             status=value,
             reason=reason,
-            message=message[:2048],
+            message=clipped(printable(" ".join(message.split())), MAX_MESSAGE),
             last_transition_time=now.replace(microsecond=0),
             observed_generation=generation,
         )

@@ -17,6 +17,7 @@ from kubeautoml.api.conditions import (
 )
 from kubeautoml.api.job import Artifacts, AutoMLJob, AutoMLJobStatus, BudgetUsed, RankedTrial, TrialCounts
 from kubeautoml.api.pod import PodJob
+from kubeautoml.api.problems import printable
 from kubeautoml.api.trials import FinishedTrial, StudySummary
 from kubeautoml.api.values import CAMEL_PATTERN
 from kubeautoml.plan.base import Observed, Settings
@@ -72,7 +73,7 @@ def with_conditions(
                 type=kind,
                 status=fact.status,
                 reason=fact.reason if _is_reason(fact.reason) else Reason.INTERNAL_ERROR,
-                message=clipped(" ".join(fact.message.split()), MAX_MESSAGE),
+                message=clipped(printable(" ".join(fact.message.split())), MAX_MESSAGE),
                 last_transition_time=now.replace(microsecond=0),
                 observed_generation=generation,
             ),
