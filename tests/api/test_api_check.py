@@ -112,7 +112,7 @@ FORM = [
     (edited(make_manifest(), "spec", None), "spec must be an object, got nothing"),
     (
         make_manifest(**{"budget\n": {"maxTrials": 3}}),
-        "spec.budget\\n is not a field of AutoMLJob; did you mean spec.budget?",
+        "spec: 'budget\\n' is not a field of AutoMLJob; did you mean spec.budget?",
     ),
     (
         make_manifest(budget={"maxTrials": "\u202e5"}),

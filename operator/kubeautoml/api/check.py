@@ -162,7 +162,8 @@ def _unknown_field(path: str, loc: tuple[int | str, ...], value: Any, root: type
     holder = _path(loc[:-1])
     meant = f"{holder}.{near}" if holder and near else near
     hint = f"; did you mean {meant}?" if meant else f"; known here: {', '.join(known)}"
-    return Problem(path, UNKNOWN, value, f"{path} is not a field of {root.__name__}{hint}", near=meant)
+    where = path if str(loc[-1]).isprintable() else f"{holder or 'the manifest'}: {shown(loc[-1])}"
+    return Problem(path, UNKNOWN, value, f"{where} is not a field of {root.__name__}{hint}", near=meant)
 
 
 def _nearest(given: str, known: Iterable[str]) -> str | None:
