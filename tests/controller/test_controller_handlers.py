@@ -108,6 +108,20 @@ def test_a_child_seen_before_its_job_wakes_it_by_name() -> None:
     assert woken == [CHURN]
 
 
+def test_a_model_that_outlives_its_job_wakes_once() -> None:
+    """To be told that nothing serves it; of those that know, an operator that starts may find thousands."""
+    wakes, woken = make_wakes()
+    model = {
+        **make_object("churn-v1", uid="m1", labels=labels("churn", "gone", Component.MODEL)),
+        "kind": "AutoMLModel",
+    }
+
+    wakes.child({**model, "status": {"conditions": [{"type": "Ready", "reason": "Served"}]}})
+    assert woken == [CHURN]
+    wakes.child({**model, "status": {"conditions": [{"type": "Ready", "reason": "Stored"}]}})
+    assert woken == [CHURN]
+
+
 def test_a_profile_wakes_every_job() -> None:
     """Any job may use it."""
     wakes, woken = make_wakes()

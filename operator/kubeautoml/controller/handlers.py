@@ -20,6 +20,7 @@ from typing import Any
 
 import kopf
 
+from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import ClusterError
 from kubeautoml.api.kinds import GROUP, VERSION
 from kubeautoml.api.names import LABEL_JOB, LABEL_JOB_UID
@@ -45,6 +46,12 @@ SHORT_SECONDS = 30.0
 
 ANSWER_SECONDS = 60.0
 """Longest wait for a list; what died without a word must not stay unnoticed."""
+
+
+def _is_settled(manifest: Any) -> bool:
+    """Whether it is a model that says already that nothing serves it: of those that outlive their job there may be thousands."""
+    conditions = manifest.get("status", {}).get("conditions", [])
+    return manifest.get("kind") == "AutoMLModel" and any(c.get("reason") == Reason.STORED for c in conditions)
 
 
 class Wakes:
@@ -87,7 +94,7 @@ class Wakes:
         labels = meta.get("labels", {})
         job = self._jobs.get(labels.get(LABEL_JOB_UID, ""))
         ref = job.ref if job else None
-        if ref is None and LABEL_JOB in labels:
+        if ref is None and LABEL_JOB in labels and not _is_settled(manifest):
             ref = Ref("AutoMLJob", meta["namespace"], labels[LABEL_JOB])
         if ref is not None:
             self._wake(ref, Lane.EVENT)

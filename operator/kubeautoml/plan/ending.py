@@ -21,7 +21,6 @@ from kubeautoml.plan.status import Fact, artifacts_of, false, true, unknown, wit
 from kubeautoml.plan.trials import retired_trials
 from kubeautoml.plan.workers import emptied
 
-
 LONGEST_WAIT_SECONDS = 86_400.0
 """A time to live may be any number; a day is soon enough to look again."""
 
