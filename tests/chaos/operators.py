@@ -18,8 +18,8 @@ _TERM_SECONDS = 20.0
 LEADERSHIP_LOST = 3
 """Exit code of an operator that could not renew its lease in time: meant to happen, and no crash."""
 
-EXPECTED_ERRORS = ("leadership lost",)
-"""What an operator says when it has to end, though nobody told it to."""
+EXPECTED_ERRORS = ("leadership lost", "will retry")
+"""What an operator says when it has to end, though nobody told it to; and kopf of each try to reach the API server."""
 
 
 def kubeconfig_through(proxy: FaultyProxy, plane: ControlPlane, path: Path) -> Path:

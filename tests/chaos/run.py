@@ -201,9 +201,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--mean-seconds", type=float, default=3.0, help="between two faults")
     parser.add_argument("--jobs", type=int, default=3, help="at once")
+    choices = {kind.name.lower().replace("_", "-"): kind for kind in Kind}
+    parser.add_argument(
+        "--without", action="append", default=[], choices=choices, metavar="KIND", help=", ".join(choices)
+    )
     args = parser.parse_args()
+    kinds = {kind: weight for kind, weight in WEIGHTS.items() if kind not in [choices[name] for name in args.without]}
     folder = Path(tempfile.mkdtemp(prefix="kubeautoml-chaos-"))
-    course = Course(args.seed, args.kills, args.mean_seconds, args.jobs, serves_every=8)
+    course = Course(args.seed, args.kills, args.mean_seconds, args.jobs, serves_every=8, kinds=kinds)
     print(f"chaos: seed {course.seed}, {course.kills} kills; journal and logs in {folder}", flush=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with running_control_plane(ROOT / "crds") as plane, running_kubelet(plane) as kubelet:

@@ -1,4 +1,7 @@
-"""PostgreSQL and S3 servers that a test may kill and start again: same port, same files, nothing lost but connections."""
+"""PostgreSQL and S3 servers that a test may kill and start again: same port, same files, nothing lost but connections.
+
+They are started by any thread, so they are not tied to its life (a parent-death signal comes when the *thread* ends).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,6 @@ from real.postgres import (
     _unprivileged_owner,
     _wait_until_ready,
 )
-from real.process import dies_with_us
 from real.s3 import S3Server, _arguments, _weed
 from real.s3 import _wait_until_ready as _wait_for_s3
 
@@ -57,7 +59,7 @@ class RestartablePostgres:
         for left in reversed(range(_STARTS)):
             with self.log.open("a") as log:
                 self._process = subprocess.Popen(
-                    dies_with_us([str(self._binaries / "postgres"), "-D", str(self._folder / "data"), *settings]),
+                    [str(self._binaries / "postgres"), "-D", str(self._folder / "data"), *settings],
                     stdout=log,
                     stderr=log,
                     user=self._owner,
@@ -139,9 +141,7 @@ class RestartableS3:
         """Start it and wait until it takes objects."""
         environment = {**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
         with self.log.open("a") as log:
-            self._process = subprocess.Popen(
-                dies_with_us(self._command), stdout=log, stderr=log, cwd=self._folder, env=environment
-            )
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self._folder, env=environment)
         _wait_for_s3(self.server, self._process, self.log)
 
     def kill(self) -> None:
