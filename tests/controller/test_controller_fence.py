@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -83,3 +84,21 @@ async def test_the_failure_of_a_write_is_its_callers() -> None:
 
     with pytest.raises(ClusterError, match="down"):
         await FencedCluster(cluster, Fence()).apply(make_churn())
+
+
+@pytest.mark.anyio
+async def test_what_was_done_to_children_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """With the job it was for, which the pass adds to every line."""
+    caplog.set_level(logging.INFO, "kubeautoml.controller.fence")
+    fenced = FencedCluster(MemoryCluster(), Fence())
+
+    await fenced.apply(make_churn())
+    await fenced.delete(CHURN)
+    await fenced.delete(CHURN)
+
+    said = [(r.message, r.kind, r.object, getattr(r, "was_there", None)) for r in caplog.records]  # type: ignore[attr-defined]
+    assert said == [
+        ("object applied", "AutoMLJob", "churn", None),
+        ("object deleted", "AutoMLJob", "churn", True),
+        ("object deleted", "AutoMLJob", "churn", False),
+    ]

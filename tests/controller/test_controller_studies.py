@@ -86,9 +86,13 @@ async def test_a_study_server_that_hangs_costs_only_its_own_jobs(
 
 @pytest.mark.anyio
 async def test_after_a_call_in_vain_others_do_not_wait_likewise(
-    opened: dict[str, Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
+    opened: dict[str, Callable[[], Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
-    """A thousand jobs would otherwise each hold a worker for the patience of a call."""
+    """A thousand jobs would otherwise each hold a worker for the patience of a call. The log says it once, and when it is over."""
+    caplog.set_level(logging.INFO, "kubeautoml.controller.studies")
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.1)
     tries = 0
 
@@ -105,10 +109,14 @@ async def test_after_a_call_in_vain_others_do_not_wait_likewise(
         with pytest.raises(StudyError) as error:
             await studies.summary("grpc://away:1", f"team-a/job/{number}")
         errors.append(str(error.value))
+    monkeypatch.setattr(studies._places["grpc://away:1"], "_rests_until", 0.0)
+    opened["grpc://away:1"] = lambda: open_study_storage(f"sqlite://{tmp_path}/study.db")
+    await studies.summary("grpc://away:1", NAME)
     studies.close()
 
     assert set(errors) == {"study server did not answer for 0 s"}
     assert tries < 3
+    assert [record.message for record in caplog.records] == ["studies do not answer", "studies answer again"]
 
 
 @pytest.mark.anyio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from kubeautoml.api.errors import ClusterError
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.cluster.base import Change, Cluster
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -52,7 +54,7 @@ class Fence:
 
 
 class FencedCluster:
-    """`cluster.base.Cluster` whose writes pass a fence."""
+    """`cluster.base.Cluster` whose writes pass a fence. What was done to children is in the log, with the job it was for."""
 
     def __init__(self, cluster: Cluster, fence: Fence) -> None:
         self._cluster = cluster
@@ -77,10 +79,14 @@ class FencedCluster:
         return self._cluster.watch(kind, namespace, labels)
 
     async def apply(self, manifest: Manifest) -> Manifest:
-        return await self._fence.pass_(lambda: self._cluster.apply(manifest))
+        stored = await self._fence.pass_(lambda: self._cluster.apply(manifest))
+        log.info("object applied", extra={"kind": manifest["kind"], "object": manifest["metadata"]["name"]})
+        return stored
 
     async def delete(self, ref: Ref, *, uid: str | None = None) -> bool:
-        return await self._fence.pass_(lambda: self._cluster.delete(ref, uid=uid))
+        was_there = await self._fence.pass_(lambda: self._cluster.delete(ref, uid=uid))
+        log.info("object deleted", extra={"kind": ref.kind, "object": ref.name, "was_there": was_there})
+        return was_there
 
     async def patch_status(self, ref: Ref, status: Manifest) -> None:
         await self._fence.pass_(lambda: self._cluster.patch_status(ref, status))

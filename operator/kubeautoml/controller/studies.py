@@ -8,6 +8,7 @@ Storages stay open for their connections; databases and the study server count t
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from kubeautoml.api.names import study_name
 from kubeautoml.api.trials import StudyAttr, StudyOrders, StudySummary
 from kubeautoml.controller.fence import Fence
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 THREADS = 4
@@ -178,7 +180,9 @@ class _Place:
         # With the context of the pass, so that what is logged in the thread names the job, too.
         future = loop.run_in_executor(self._threads, copy_context().run, self._act, number, act)
         try:
-            return await asyncio.wait_for(future, CALL_SECONDS)
+            answer = await asyncio.wait_for(future, CALL_SECONDS)
+            self._answered()
+            return answer
         except TimeoutError as error:
             why = f"the study did not answer within {CALL_SECONDS:.0f} s; see the study server's log"
             self._rest(loop.time(), why)
@@ -192,7 +196,14 @@ class _Place:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _rest(self, now: float, why: str) -> None:
+        if not self._why:
+            log.warning("studies do not answer", extra={"error": why})
         self._rests_until, self._why = now + REST_SECONDS, why
+
+    def _answered(self) -> None:
+        if self._why:
+            log.info("studies answer again", extra={"before": self._why})
+        self._why = ""
 
     def _is_hanging(self, now: float) -> bool:
         """Whether every thread is in a call that has taken too long already."""
