@@ -172,7 +172,7 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
     ),
     IntRange: (
         Rule("self.min <= self.max", "min must be at most max", "min"),
-        Rule("!self.log || self.min >= 1", "min must be at least 1 when log is true", "min"),
+        Rule("!has(self.log) || !self.log || self.min >= 1", "min must be at least 1 when log is true", "min"),
     ),
     Parameter: (
         Rule(_ONE_OF_THREE, "exactly one of float, int and categorical must be set"),
@@ -230,8 +230,8 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
         Rule("self.minReplicas <= self.maxReplicas", "minReplicas must be at most maxReplicas", "minReplicas"),
     ),
 }
-"""CEL rules by model. Fields with a default are always there when a rule is evaluated, except once: the server checks an
-object's own default, such as {}, before it has filled in the defaults inside."""
+"""CEL rules by model. Fields with a default are always there when a rule is evaluated, except in the items of lists, which
+get none, and once more: the server checks an object's own default, such as {}, before it has filled in the defaults inside."""
 
 _KEPT = (
     "type",
@@ -365,7 +365,8 @@ class _Builder:
         if node["type"] == "integer":
             schema["format"] = "int64"
         if node["type"] == "array":
-            schema["items"] = self._value(node["items"], with_defaults=with_defaults)
+            # a default filled into an item makes the whole list differ from the manifest, for Argo CD and `kubectl apply`
+            schema["items"] = self._value(node["items"], with_defaults=False)
             if node["items"].get("$ref") == "#/$defs/Condition":
                 schema |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
         if node["type"] == "object":

@@ -210,7 +210,7 @@ class FloatRange(ApiModel):
     max: DecimalString
     """Largest value."""
     log: bool = False
-    """Search the logarithm; min must then be above 0."""
+    """Search the logarithm; min must then be above 0. False when left out."""
 
 
 class IntRange(ApiModel):
@@ -221,9 +221,9 @@ class IntRange(ApiModel):
     max: int
     """Largest value."""
     step: Annotated[int, Field(ge=1)] = 1
-    """Distance between values."""
+    """Distance between values; 1 when left out."""
     log: bool = False
-    """Search the logarithm; min must then be at least 1."""
+    """Search the logarithm; min must then be at least 1. False when left out."""
 
 
 class Choices(ApiModel):

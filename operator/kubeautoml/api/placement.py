@@ -29,7 +29,7 @@ class Toleration(ApiModel):
     key: Annotated[str, StringConstraints(max_length=317)] | None = None
     """Taint key; absent with operator Exists matches every taint."""
     operator: Annotated[str, StringConstraints(pattern="^(Exists|Equal)$")] = "Equal"
-    """Exists or Equal."""
+    """Exists or Equal; Equal when left out."""
     value: Annotated[str, StringConstraints(max_length=63)] | None = None
     """Taint value, for Equal."""
     effect: Annotated[str, StringConstraints(pattern="^(NoSchedule|PreferNoSchedule|NoExecute)$")] | None = None
@@ -187,9 +187,9 @@ class SpreadConstraint(ApiModel):
     topology_key: LabelKey
     """Label of nodes whose values are evened out, such as topology.kubernetes.io/zone."""
     max_skew: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Largest difference between two of them, in pods."""
+    """Largest difference between two of them, in pods; 1 when left out."""
     when_unsatisfiable: Annotated[str, StringConstraints(pattern="^(DoNotSchedule|ScheduleAnyway)$")] = "ScheduleAnyway"
-    """DoNotSchedule or ScheduleAnyway."""
+    """DoNotSchedule or ScheduleAnyway; ScheduleAnyway when left out."""
     label_selector: LabelSelector | None = None
     """Which pods are counted; absent means the pods of this job."""
 
