@@ -34,6 +34,7 @@ from real.kubelet_pod import PodRunner
 from real.rest import ApiError, Json
 
 NODE = "test-node"
+LABELS = {"kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux"}
 
 
 @contextmanager
@@ -129,9 +130,7 @@ class Kubelet:
 
     def _register(self, log_port: int) -> None:
         capacity = {"cpu": "64", "memory": "256Gi", "pods": "500", "ephemeral-storage": "100Gi"}
-        node: Json = {
-            "metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux"}},
-        }
+        node: Json = {"metadata": {"name": NODE, "labels": LABELS}}
         self.plane.admin.ensure("/api/v1/nodes", node)
         status: Json = {
             "capacity": capacity,
@@ -171,8 +170,9 @@ class Kubelet:
         uid, node = pod["metadata"]["uid"], pod["spec"].get("nodeName")
         if uid in self._runners:
             self._runners[uid].saw(pod)
-        elif not node and not pod["metadata"].get("deletionTimestamp") and not pod["spec"].get("schedulingGates"):
-            self._bind(pod)
+        elif not node:
+            if _may_run_here(pod):
+                self._bind(pod)
         elif node == NODE and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
             self.images.update(c["image"] for c in pod["spec"]["containers"])
             self._runners[uid] = runner = PodRunner(self, pod, self._next_host())
@@ -204,3 +204,10 @@ class Kubelet:
         """127.a.b.c, different for every pod of the session and for sessions side by side."""
         number = next(self._addresses)
         return f"127.{64 + os.getpid() % 128}.{number // 250 % 250}.{number % 250 + 1}"
+
+
+def _may_run_here(pod: Json) -> bool:
+    """Whether a scheduler would choose this node: the pod is not held or going, and selects no other node."""
+    wanted = pod["spec"].get("nodeSelector") or {}
+    is_held = pod["metadata"].get("deletionTimestamp") or pod["spec"].get("schedulingGates")
+    return not is_held and wanted.items() <= LABELS.items()
