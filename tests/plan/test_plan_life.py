@@ -571,6 +571,34 @@ def test_a_finalizer_that_fails_for_good_fails_the_job() -> None:
     )
 
 
+@pytest.mark.parametrize("codes", [(137, 143, 137), ()])
+def test_a_finalizer_that_was_killed_again_and_again_is_made_anew(codes: tuple[int, ...]) -> None:
+    """Its batch Job gives up after three; what was killed, or is gone altogether, has failed at nothing."""
+    stage = finalizing()
+    stage.pods = tuple(
+        make_pod(f"f-{n}", Component.FINALIZER, "Failed", exit_code=c, reason="Error") for n, c in enumerate(codes)
+    )
+    stage.end_batch_job("finalize", "Failed")
+    failed_uid = stage.children[FINALIZER]["metadata"]["uid"]
+
+    stage.settle()
+
+    assert stage.conditions()["Succeeded"] == "Unknown Finalizing"
+    assert stage.children[FINALIZER]["metadata"]["uid"] != failed_uid
+
+
+def test_workers_that_were_killed_are_no_crashes_but_a_lack_of_memory_is() -> None:
+    """Before the first trial has completed, too."""
+    for reason, told in (("Error", "Unknown Searching"), ("OOMKilled", "False WorkersFailed")):
+        stage = Stage()
+        stage.settle()
+        stage.pods = tuple(make_pod(f"pod-{i}", phase="Failed", exit_code=137, reason=reason) for i in range(20))
+
+        stage.settle()
+
+        assert stage.conditions()["Succeeded"] == told
+
+
 def test_a_finalizer_s_result_may_come_a_little_later_but_not_never() -> None:
     stage = finalizing()
     stage.pods = (make_pod("pod-f", Component.FINALIZER, "Succeeded", finished_at=stage.now.timestamp()),)

@@ -231,6 +231,8 @@ def test_nothing_may_connect_to_pods_that_train() -> None:
             [DNS, {"ports": [tcp(9090)]}, {"ports": [tcp(9000)]}],
         ),
         ({"study": {"url": "postgresql://db/x"}}, [DNS, {"ports": [tcp(5432)]}, {"ports": [tcp(443)]}]),
+        ({"study": {"url": "grpc://["}}, [DNS, {"ports": [tcp(13000)]}, {"ports": [tcp(443)]}]),
+        ({"study": {"url": "grpcs://study:port"}}, [DNS, {"ports": [tcp(13000)]}, {"ports": [tcp(443)]}]),
         ({"study": {"secretName": "study"}}, [DNS, {"ports": [tcp(443)]}]),
     ],
 )

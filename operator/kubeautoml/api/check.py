@@ -162,7 +162,10 @@ def _unknown_field(path: str, loc: tuple[int | str, ...], value: Any, root: type
     holder = _path(loc[:-1])
     meant = f"{holder}.{near}" if holder and near else near
     hint = f"; did you mean {meant}?" if meant else f"; known here: {', '.join(known)}"
-    where = path if str(loc[-1]).isprintable() else f"{holder or 'the manifest'}: {shown(loc[-1])}"
+    where = path
+    if not str(loc[-1]).isprintable():
+        path = holder or "the manifest"
+        where = f"{path}: {shown(loc[-1])}"
     return Problem(path, UNKNOWN, value, f"{where} is not a field of {root.__name__}{hint}", near=meant)
 
 

@@ -13,6 +13,10 @@ from kubeautoml.api.problems import Problem
 from kubeautoml.api.profile import AutoMLProfile
 from kubeautoml.api.trials import StudyOrders, StudySummary
 
+TAKEN_REASONS = ("Evicted", "Preempting", "NodeLost", "NodeShutdown", "Terminated")
+TAKEN_EXIT_CODES = (128 + 9, 128 + 15)
+"""SIGKILL and SIGTERM from outside: what a pod finds wrong ends it with 1, a library's crash with another signal."""
+
 
 @dataclass(frozen=True)
 class PodSeen:
@@ -37,6 +41,13 @@ class PodSeen:
     def is_alive(self) -> bool:
         """Whether a process may still be running in it."""
         return self.phase in ("Pending", "Running", "Unknown")
+
+    @property
+    def was_taken(self) -> bool:
+        """Whether it ended because somebody or something took it away, and not by itself."""
+        if self.phase != "Failed" or self.reason == "OOMKilled":
+            return False
+        return self.reason in TAKEN_REASONS or self.exit_code in TAKEN_EXIT_CODES
 
 
 @dataclass(frozen=True)

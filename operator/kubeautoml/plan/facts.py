@@ -92,8 +92,7 @@ def is_hopeless(scene: Scene) -> bool:
 
 
 def _crashed(scene: Scene) -> list[PodSeen]:
-    taken = ("Evicted", "Preempting", "NodeLost", "NodeShutdown", "Terminated")
-    return [p for p in scene.pods(Component.WORKER) if p.phase == "Failed" and p.reason not in taken]
+    return [p for p in scene.pods(Component.WORKER) if p.phase == "Failed" and not p.was_taken]
 
 
 def pod_failure(scene: Scene) -> Failure:
@@ -129,6 +128,11 @@ def no_trial(scene: Scene, ended_by: BudgetEnd) -> Failure:
         "give a larger spec.budget, or fewer and faster spec.search.families"
     )
     return Failure("search", Reason.NO_TRIAL_COMPLETED, message)
+
+
+def was_finalizer_taken(scene: Scene) -> bool:
+    """Whether every finalizer that failed was taken away, however often: then another one can do it."""
+    return all(p.was_taken for p in scene.pods(Component.FINALIZER))
 
 
 def finalizer_failure(scene: Scene) -> Failure:

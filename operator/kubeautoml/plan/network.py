@@ -122,9 +122,9 @@ def _ports(ports: list[int]) -> list[dict[str, Any]]:
 
 def _port_of(url: str) -> int | None:
     """The port of a URL; None for what is no address, such as a file."""
-    parts = urlsplit(url)
+    scheme = url.partition("://")[0].partition("+")[0]
     try:
-        port = parts.port
-    except ValueError:
+        port = urlsplit(url).port
+    except ValueError:  # brackets without an address in them, a port that is no number
         port = None
-    return port or _DEFAULT_PORTS.get(parts.scheme.partition("+")[0])
+    return port or _DEFAULT_PORTS.get(scheme)

@@ -37,6 +37,7 @@ from kubeautoml.plan.facts import (
     pod_failure,
     search_words,
     stalled_fact,
+    was_finalizer_taken,
     worker_facts,
     workers_words,
 )
@@ -257,7 +258,8 @@ def _stopping(scene: Scene, status: AutoMLJobStatus, limits: StudyLimits, ended_
 
 
 def finalizing(scene: Scene) -> Plan:
-    if scene.job_condition(scene.finalizer_ref, "Failed"):
+    has_failed = scene.job_condition(scene.finalizer_ref, "Failed")
+    if has_failed and not was_finalizer_taken(scene):
         return failed(scene, finalizer_failure(scene))
     if _has_lost_result(scene):
         message = "the finalizer ended well, but its result is not in the study; make the job again under another name"
@@ -277,6 +279,8 @@ def finalizing(scene: Scene) -> Plan:
     facts[C.ADMITTED] = held_fact(found) if found is not None and held else true(Reason.WORKERS_ADMITTED)
     facts[C.SUCCEEDED] = unknown(Reason.FINALIZING, words)
     return Plan(
+        # a batch Job that has failed starts no more pods; the next pass makes another one
+        delete=(scene.finalizer_ref,) if has_failed else (),
         study=StudyOrders(limits=_later_due(scene), retire=retire),
         status=_status(scene, status, facts),
         wake_after=timedelta(seconds=scene.settings.status_interval_seconds),
