@@ -5,7 +5,8 @@
     ├── DataError            the user's data cannot be used as asked (reason + message)
     ├── StorageError         an object cannot be read or written
     │   ├── ObjectNotFound
-    │   └── AccessDenied
+    │   ├── AccessDenied
+    │   └── StorageUnavailable   no answer, or "not now": the same call may succeed later
     ├── StudyError           the shared study cannot be opened or used
     ├── BundleError          a saved model is damaged, foreign, or newer than this code
     ├── PredictionError      rows that the model cannot take (column, rule, value)
@@ -58,6 +59,13 @@ class AccessDenied(StorageError):
     """The credentials are missing, wrong, or not allowed to do this."""
 
     default_reason = "AccessDenied"
+
+
+class StorageUnavailable(StorageError):
+    """The storage does not answer, or says that it cannot now; the same call may succeed later.
+
+    Never a reason to end a job: wait, and then leave it to a new pod.
+    """
 
 
 class StudyError(KubeAutoMLError):

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kubeautoml.api.errors import AccessDenied, StorageError, UsageError
+from kubeautoml.api.errors import AccessDenied, StorageError, StorageUnavailable, UsageError
 from kubeautoml.storage.base import ObjectStore, StoredObject, safe_target
+from kubeautoml.storage.patient import PatientStore
 
 __all__ = ["ObjectStore", "StoredObject", "check_writable", "download_folder", "open_store", "upload_folder"]
 
 _WRITE_CHECK = ".kubeautoml-write-check"
 
 
-def open_store(uri: str, credentials_dir: Path | None = None) -> ObjectStore:
+def open_store(uri: str, credentials_dir: Path | None = None, *, patience_seconds: float = 0.0) -> ObjectStore:
     """The store that serves a URI. Opening connects to nothing.
+
+    Args:
+        patience_seconds: how long each call waits for a storage that is away.
 
     Raises:
         UsageError: the scheme is neither file nor s3.
         AccessDenied: `credentials_dir` is missing or holds half a key pair.
         StorageError: s3 is asked for and boto3 is not installed.
     """
+    store = _store_of(uri, credentials_dir)
+    return PatientStore(store, patience_seconds) if patience_seconds > 0 else store
+
+
+def _store_of(uri: str, credentials_dir: Path | None) -> ObjectStore:
     if uri.startswith("file://"):
         from kubeautoml.storage.file import FileStore
 
@@ -48,17 +57,20 @@ def upload_folder(store: ObjectStore, folder: Path, uri: str) -> None:
             store.upload(path, prefix + path.relative_to(folder).as_posix())
 
 
-def check_writable(uri: str, credentials_dir: Path | None = None) -> None:
+def check_writable(uri: str, credentials_dir: Path | None = None, *, patience_seconds: float = 0.0) -> None:
     """Write and delete a small object below a prefix, so that a wrong output location is found before hours of work.
 
     Raises:
         AccessDenied, StorageError: with reason OutputNotWritable and the line to show.
+        StorageUnavailable: it was away all the time, so nothing is known.
     """
     probe = f"{uri.rstrip('/')}/{_WRITE_CHECK}"
     try:
-        store = open_store(uri, credentials_dir)
+        store = open_store(uri, credentials_dir, patience_seconds=patience_seconds)
         store.write(probe, b"")
         store.delete(probe)
+    except StorageUnavailable:
+        raise
     except (StorageError, UsageError) as error:
         kind = AccessDenied if isinstance(error, AccessDenied) else StorageError
         raise kind(f"output cannot be written: {error}", reason="OutputNotWritable") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -10,11 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
-from kubeautoml.api.errors import AccessDenied, ObjectNotFound, StorageError, UsageError
+from kubeautoml.api.errors import AccessDenied, ObjectNotFound, StorageError, StorageUnavailable, UsageError
 from kubeautoml.storage.base import StoredObject, glob_regex, glob_root, is_glob, is_hidden
 
 _SCHEME = "file://"
 _TEMPORARY = ".kubeautoml-partial-"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_NOW = (errno.EAGAIN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT)
+"""What a network file system says while its server is away."""
 
 
 class FileStore:
@@ -165,4 +169,9 @@ def _translated(uri: str) -> Iterator[None]:
             "change the permissions or the path"
         ) from error
     except OSError as error:
-        raise StorageError(f"{uri} cannot be used: {error.strerror or error}; check the disk and the path") from error
+        if error.errno in _FULL:
+            raise StorageError(
+                f"{uri}: no space is left for it ({error.strerror}); free some, or give the volume more"
+            ) from error
+        kind = StorageUnavailable if error.errno in _NOT_NOW else StorageError
+        raise kind(f"{uri} cannot be used: {error.strerror or error}; check the disk and the path") from error

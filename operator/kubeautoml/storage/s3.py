@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,20 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from boto3.exceptions import Boto3Error
+from boto3.exceptions import Boto3Error, RetriesExceededError
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     ParamValidationError,
     PartialCredentialsError,
+    SSLError,
 )
 from botocore.exceptions import ConnectionError as NoConnectionError
 
-from kubeautoml.api.errors import AccessDenied, KubeAutoMLError, ObjectNotFound, StorageError, UsageError
+from kubeautoml.api.errors import (
+    AccessDenied,
+    KubeAutoMLError,
+    ObjectNotFound,
+    StorageError,
+    StorageUnavailable,
+    UsageError,
+)
 from kubeautoml.storage.base import StoredObject, glob_regex, glob_root, is_glob, is_hidden
 
 _SCHEME = "s3://"
@@ -44,6 +54,20 @@ _DENIED = {
     "TokenRefreshRequired",
     "UnauthorizedAccess",
 }
+_NOT_NOW = {
+    "BandwidthLimitExceeded",
+    "InternalError",
+    "OperationAborted",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+}
+"""Beside every status of 500 and above, and 408 and 429: the server's own trouble, which passes."""
+_NEVER = {"NotImplemented", "MethodNotAllowed"}
 _SETTINGS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -54,6 +78,8 @@ _SETTINGS = (
     "AWS_DEFAULT_REGION",
     "AWS_CA_BUNDLE",
 )
+_DIGEST = "sha256"
+"""Metadata of objects that `write` made; `read` compares."""
 # Few streams at once: pods are small, and one stream of a large object already fills most links.
 _TRANSFER = TransferConfig(multipart_threshold=16 * 2**20, multipart_chunksize=16 * 2**20, max_concurrency=4)
 
@@ -103,14 +129,21 @@ class S3Store:
     def read(self, uri: str) -> bytes:
         bucket, key = _split_object(uri)
         with self._translated(uri):
-            body = self._client.get_object(Bucket=bucket, Key=key)["Body"]
-            data: bytes = body.read()
-            return data
+            answer = self._client.get_object(Bucket=bucket, Key=key)
+            data: bytes = answer["Body"].read()  # fails when the connection ends before the length that was promised
+        wanted = answer.get("Metadata", {}).get(_DIGEST)
+        if wanted and hashlib.sha256(data).hexdigest() != wanted:
+            raise StorageUnavailable(
+                f"{uri} did not arrive as it was written: its sha256 must be {wanted}; "
+                "try again, or check the server's disks"
+            )
+        return data
 
     def write(self, uri: str, data: bytes) -> None:
         bucket, key = _split_object(uri)
+        digest = {_DIGEST: hashlib.sha256(data).hexdigest()}
         with self._translated(uri):
-            self._client.put_object(Bucket=bucket, Key=key, Body=data)
+            self._client.put_object(Bucket=bucket, Key=key, Body=data, Metadata=digest)
 
     def exists(self, uri: str) -> bool:
         bucket, key = _split_object(uri)
@@ -175,10 +208,17 @@ class S3Store:
                 f"{uri} needs credentials and none were found; name a secret with AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY in secretRef, or set both in the environment"
             ) from error
+        except SSLError as error:
+            raise _from_tls(uri, error, self._endpoint) from error
         except (HTTPClientError, NoConnectionError) as error:
-            raise StorageError(
+            raise StorageUnavailable(
                 f"{uri} cannot be reached at {self._endpoint} ({type(error).__name__}); "
                 "check AWS_ENDPOINT_URL, the network and that the server runs"
+            ) from error
+        except (IncompleteReadError, RetriesExceededError) as error:
+            raise StorageUnavailable(
+                f"{uri}: {self._endpoint} ended its answer too early ({type(error).__name__}); "
+                "check the network and that the server runs"
             ) from error
         except ParamValidationError as error:
             raise StorageError(
@@ -210,9 +250,11 @@ def _client_config(custom_endpoint: bool) -> Config:
         "response_checksum_validation": "when_required",
     }
     return Config(
-        retries={"mode": "standard", "total_max_attempts": 4},
+        # a server that hangs is given up within a minute and a half; `PatientStore` decides how long to try altogether
+        retries={"mode": "standard", "total_max_attempts": 3},
         connect_timeout=5,
-        read_timeout=60,
+        read_timeout=30,
+        tcp_keepalive=True,
         **(plain if custom_endpoint else {}),
     )
 
@@ -269,15 +311,25 @@ def _from_answer(uri: str, error: ClientError, endpoint: str) -> StorageError:
             f"{uri}: access denied by {endpoint} ({code}); "
             "check the keys in the secret and that they may read, list and write there"
         )
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
-    return StorageError(
-        f"{uri}: {endpoint} answered {code or status} to {error.operation_name}; try again, or ask its owner"
-    )
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+    passes = (status >= 500 or status in (408, 429) or code in _NOT_NOW) and code not in _NEVER
+    kind = StorageUnavailable if passes else StorageError
+    return kind(f"{uri}: {endpoint} answered {code or status} to {error.operation_name}; try again, or ask its owner")
+
+
+def _from_tls(uri: str, error: SSLError, endpoint: str) -> StorageError:
+    """A certificate that is not trusted stays so; a handshake that broke off is a matter of the network."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return StorageError(
+            f"{uri}: the certificate of {endpoint} is not trusted; set AWS_CA_BUNDLE, "
+            "or objectStorage.caConfigMap of the profile, to its authority"
+        )
+    return StorageUnavailable(f"{uri}: no TLS connection to {endpoint}; check the network and that the server runs")
 
 
 def _raise_partial(uri: str, errors: list[dict[str, str]]) -> None:
     if not errors:
         return
     code = errors[0].get("Code", "unknown")
-    kind = AccessDenied if code in _DENIED else StorageError
+    kind = AccessDenied if code in _DENIED else StorageUnavailable if code in _NOT_NOW else StorageError
     raise kind(f"{uri}: {len(errors)} objects could not be deleted ({code}); check that the keys may delete there")
