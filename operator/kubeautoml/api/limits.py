@@ -27,7 +27,7 @@ def check_profile(job: AutoMLJob, profile: AutoMLProfile) -> Iterator[Problem]:
 
 
 def is_within(uri: str, prefix: str) -> bool:
-    """Whether a URI lies in a folder: s3://lake allows s3://lake/a, not s3://lake-b nor s3://lake/../b.
+    """Whether a URI lies in a folder: s3://lake allows s3://lake/a, not s3://lake-b nor s3://lake/../b. s3:/// is every bucket.
 
     >>> is_within("s3://lake/team-a/*.csv", "s3://lake/team-a/"), is_within("s3://lake-evil/x", "s3://lake")
     (True, False)
@@ -36,7 +36,8 @@ def is_within(uri: str, prefix: str) -> bool:
     allowed_scheme, allowed_path = _parts(prefix)
     if scheme != allowed_scheme or ".." in path.replace("\\", "/").split("/"):
         return False
-    return f"{path}/".startswith(f"{allowed_path.rstrip('/')}/")
+    allowed = allowed_path.rstrip("/")
+    return not allowed or f"{path}/".startswith(f"{allowed}/")
 
 
 def _parts(uri: str) -> tuple[str, str]:

@@ -12,12 +12,13 @@ from pydantic import Field, StringConstraints, model_validator
 
 from kubeautoml.api.kinds import ApiVersion, ObjectMeta
 from kubeautoml.api.placement import ClassName, LabelKey, LabelValue, Placement
+from kubeautoml.api.secrets import NO_CREDENTIALS, NO_PASSWORD
 from kubeautoml.api.values import ApiModel, ObjectName, Quantity, Resources
 
 Image = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
 PREFIX_PATTERN = r"^(s3|file)://[^*?\[\]]+$"
-Prefix = Annotated[str, StringConstraints(pattern=PREFIX_PATTERN, max_length=1024)]
+Prefix = Annotated[str, StringConstraints(pattern=PREFIX_PATTERN, max_length=1024), NO_CREDENTIALS]
 """A folder that jobs may use: s3://bucket, s3://bucket/folder/ or file:///folder."""
 
 CIDR_PATTERN = r"^[0-9a-fA-F.:]+/[0-9]{1,3}$"
@@ -90,7 +91,8 @@ class Locations(ApiModel):
     """Folders that jobs may read and write. Empty allows every s3:// location, and no file:// one."""
 
     data_prefixes: list[Prefix] = Field(default_factory=list, max_length=64)
-    """Where data may lie, such as s3://lake/ or s3://lake/team-a/. A folder, whole: s3://lake does not allow s3://lake-b."""
+    """Where data may lie, such as s3://lake/ or s3://lake/team-a/. A folder, whole: s3://lake does not allow s3://lake-b;
+    s3:/// is every bucket."""
     output_prefixes: list[Prefix] = Field(default_factory=list, max_length=64)
     """Where artifacts may go."""
 
@@ -98,7 +100,7 @@ class Locations(ApiModel):
 class ObjectStorage(ApiModel):
     """The object storage that jobs use unless their secret says otherwise."""
 
-    endpoint_url: Annotated[str, StringConstraints(pattern=HTTP_PATTERN, max_length=512)] | None = None
+    endpoint_url: Annotated[str, StringConstraints(pattern=HTTP_PATTERN, max_length=512), NO_CREDENTIALS] | None = None
     """Address of an S3-compatible server; absent means AWS."""
     region: Annotated[str, StringConstraints(max_length=64)] | None = None
     """Region."""
@@ -109,7 +111,7 @@ class ObjectStorage(ApiModel):
 class StudyStorage(ApiModel):
     """Where trials are kept."""
 
-    url: Annotated[str, StringConstraints(pattern=STUDY_URL_PATTERN, max_length=512)] | None = None
+    url: Annotated[str, StringConstraints(pattern=STUDY_URL_PATTERN, max_length=512), NO_PASSWORD] | None = None
     """Study URL for pods: grpc://, grpcs:// or postgresql://; absent means the operator's own setting."""
     secret_name: ObjectName | None = None
     """Secret in the job's namespace whose key STUDY_URL holds the URL, when it contains a password."""

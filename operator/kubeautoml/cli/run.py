@@ -28,7 +28,7 @@ from kubeautoml.api.metrics import METRICS
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.profile import AutoMLProfile
-from kubeautoml.cli.buckets import in_folders
+from kubeautoml.cli.buckets import in_folders, on_this_machine
 from kubeautoml.cli.manifests import read_manifests, the_job, the_profile, to_json, to_yaml
 from kubeautoml.cli.screen import Screen
 from kubeautoml.cluster.local import LocalCluster
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--port", type=int, default=8080, help="port for --serve (default 8080)")
     parser.add_argument("-o", "--output", choices=["json", "yaml"], help="print the finished object on stdout")
     args = parser.parse_args(argv)
-    documents = read_manifests(args.filename)
+    documents = [on_this_machine(d) for d in read_manifests(args.filename)]
     manifest = the_job(documents, args.filename)
     if args.buckets:
         manifest = in_folders(manifest, Path(args.buckets))
@@ -202,7 +202,12 @@ class LocalRun:
         self._screen.say(f"going on with the study of an earlier run ({done} completed trials)")
 
 
-_LOCAL: dict[str, Any] = {"status_interval_seconds": 1.0, "status_trials": 1, "keeps_all_trials": True, "queueing_enabled": False}
+_LOCAL: dict[str, Any] = {
+    "status_interval_seconds": 1.0,
+    "status_trials": 1,
+    "keeps_all_trials": True,
+    "queueing_enabled": False,
+}
 """On one machine nobody else pays for status updates, a person is watching, a larger budget goes on with all trials, and no
 Kueue admits anything."""
 
