@@ -135,7 +135,8 @@ def _problem(error: ErrorDetails, root: type[BaseModel]) -> Problem:
     if kind == "value_error":
         rule = str(error["ctx"]["error"])
         got = "" if " got " in rule else f", got {_members(value)}"
-        return Problem(path, rule, value, f"{path}: {rule}{got}")
+        colon = "" if rule.startswith("must ") else ":"
+        return Problem(path, rule, value, f"{path}{colon} {rule}{got}")
     rule = _rule(error, root)
     return Problem(path, rule, value, f"{path} {rule}, got {shown(value)}{_advice(error)}")
 

@@ -11,6 +11,7 @@ from kubeautoml.api.conditions import Condition
 from kubeautoml.api.kinds import ApiVersion, ObjectMeta
 from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.placement import Placement
+from kubeautoml.api.secrets import NO_CREDENTIALS
 from kubeautoml.api.values import (
     ApiModel,
     CamelName,
@@ -28,7 +29,7 @@ URI_PATTERN = r"^(s3|file)://.+$"
 MAX_ACCEPTED_SPEC = 4 * 1024
 """Characters of status.acceptedSpec: a part of the 32 KiB that an object may have. A longer one is not kept."""
 
-Uri = Annotated[str, StringConstraints(pattern=URI_PATTERN, max_length=1024)]
+Uri = Annotated[str, StringConstraints(pattern=URI_PATTERN, max_length=1024), NO_CREDENTIALS]
 """s3://bucket/key, or file:///path for local runs and for volumes that the profile mounts."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubeautoml.api.conditions import Reason
+from kubeautoml.api.secrets import masked
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def shown(value: Any) -> str:
         return "an object"
     if isinstance(value, list):
         return "a list"
-    return printable(repr(value) if not isinstance(value, str) else f"'{value[:80]}'")
+    return printable(repr(value) if not isinstance(value, str) else f"'{masked(value)[:80]}'")
 
 
 def printable(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kubeautoml.api.errors import UsageError
 from kubeautoml.api.profile import AutoMLProfile
+from kubeautoml.api.secrets import holds_credentials, masked
 from kubeautoml.controller.queue import TIMED_PER_SECOND
 from kubeautoml.plan.base import Settings
 
@@ -82,6 +83,12 @@ class OperatorSettings:
             raise UsageError(
                 f"environment variable {OperatorEnv.STUDY_URL.value} must hold the study URL as pods reach it, such as "
                 " grpc://kubeautoml-study:13000 or postgresql://..."
+            )
+        if holds_credentials(url, may_name_user=True):
+            raise UsageError(
+                f"environment variable {OperatorEnv.STUDY_URL.value} must hold no password, since it is written into pods, got "
+                f"{masked(url)!r}; give the operator the whole URL in {OperatorEnv.OPERATOR_STUDY_URL.value}, and pods theirs "
+                "by a Secret that the profile names in spec.study.secretName"
             )
         defaults = Settings(study_url=url)
         plan = Settings(
