@@ -10,15 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
-RULES = ROOT / "helm" / "kubeautoml" / "rules" / "kubeautoml.rules.yaml"
+from observability.exported import ROOT, RULES, RUNBOOKS, load_alerts
+
 SERIES = ROOT / "tests" / "observability" / "kubeautoml.rules.test.yaml"
-RUNBOOKS = ROOT / "docs" / "runbooks"
 PAGES_URL = "https://github.com/kubeautoml/kubeautoml/blob/main/docs/runbooks/"
-
-
-def load_alerts() -> list[dict[str, Any]]:
-    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
 def promtool(*arguments: str | Path) -> str:
