@@ -408,7 +408,7 @@ def lives(draw: st.DrawFn) -> Simulation:
     return sim
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
 @given(lives(), st.lists(st.integers(1, 400), max_size=5))
 def test_whatever_happens_a_job_ends_and_loses_no_finished_trial(sim: Simulation, losses: list[int]) -> None:
     """Every trial that finished is counted, none that was preempted failed, and no time limit is overrun."""
