@@ -10,7 +10,15 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from kubeautoml_trainer.search.budget import Stop, Tally, families_in_time, fit_seconds, reason_to_stop, tally
+from kubeautoml_trainer.search.budget import (
+    Stop,
+    Tally,
+    families_in_time,
+    fit_seconds,
+    is_surplus,
+    reason_to_stop,
+    tally,
+)
 from search.fakes import make_limits
 
 START = datetime(2026, 1, 1)
@@ -51,6 +59,18 @@ def test_preempted_trials_are_not_spent_and_not_failed():
     seen = tally(trials, "RocAuc")
 
     assert seen == Tally(waiting=1, spent=4, failed=1, best=0.9, since_best=1, seconds={"A": 4.0}, bests={"A": 0.9})
+
+
+def test_of_workers_that_look_at_the_same_moment_the_last_hands_its_trial_back():
+    """Two took a trial each, and the budget had one left; what runs again goes before what is new."""
+    done = [make_trial(0, TrialState.COMPLETE, 0.9), make_trial(1, TrialState.FAIL, preempted=True)]
+    first, second = make_trial(2, TrialState.RUNNING), make_trial(3, TrialState.RUNNING)
+    retry = make_trial(4, TrialState.WAITING, retry_of=1)
+
+    assert [is_surplus([*done, first, second], t, 2) for t in (first, second)] == [False, True]
+    assert [is_surplus([*done, first, second], t, 3) for t in (first, second)] == [False, False]
+    assert [is_surplus([*done, first, retry], t, 2) for t in (first, retry)] == [True, False]
+    assert is_surplus([make_trial(0, TrialState.FAIL, preempted=True), first], first, 1) is False
 
 
 @pytest.mark.parametrize(

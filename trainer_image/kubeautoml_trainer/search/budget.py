@@ -121,6 +121,23 @@ def reason_to_stop(limits: StudyLimits, seen: Tally, metric: str, now: float) ->
     return None
 
 
+def is_surplus(trials: Sequence[FrozenTrial], mine: FrozenTrial, max_trials: int) -> bool:
+    """Whether workers that looked at the same moment have together taken more than the budget has, and `mine` is too much.
+
+    Retries go before new trials, since they were counted when they ran first; of new ones the earlier goes before the later.
+    """
+    if mine.number < max_trials or TrialAttr.RETRY_OF.value in mine.user_attrs:
+        return False
+    return sum(t.number != mine.number and _goes_before(t, mine) for t in trials) >= max_trials
+
+
+def _goes_before(trial: FrozenTrial, mine: FrozenTrial) -> bool:
+    if trial.state is TrialState.FAIL:
+        return not trial.user_attrs.get(TrialAttr.PREEMPTED.value)
+    is_retry = TrialAttr.RETRY_OF.value in trial.user_attrs
+    return trial.state.is_finished() or is_retry or (trial.state is TrialState.RUNNING and trial.number < mine.number)
+
+
 def families_in_time(families: Sequence[str], seen: Tally, metric: str, left: float | None) -> list[str]:
     """Families worth another trial in the time left; a family that never ran is given the chance.
 

@@ -15,14 +15,22 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml.api.errors import AccessDenied, StudyError
 from kubeautoml.api.pod import PodContext
-from kubeautoml.api.trials import StudyAttr, StudyLimits, TrialAttr
+from kubeautoml.api.trials import MAX_ATTEMPTS, StudyAttr, StudyLimits, TrialAttr
 from kubeautoml.storage import ObjectStore
 from kubeautoml.study import is_fenced, read_limits, set_study_attr
 from kubeautoml_trainer.artifacts import write_trial
 from kubeautoml_trainer.data.base import PreparedData
 from kubeautoml_trainer.models.base import FitTimeout, Pipeline
 from kubeautoml_trainer.models.pipeline import load_pipeline
-from kubeautoml_trainer.search.budget import Stop, Tally, families_in_time, fit_seconds, reason_to_stop, tally
+from kubeautoml_trainer.search.budget import (
+    Stop,
+    Tally,
+    families_in_time,
+    fit_seconds,
+    is_surplus,
+    reason_to_stop,
+    tally,
+)
 from kubeautoml_trainer.search.checkpoint import CHECKPOINT_SECONDS, Checkpoint
 from kubeautoml_trainer.search.plan import SearchPlan
 from kubeautoml_trainer.search.pruner import MercifulPruner, make_pruner
@@ -106,6 +114,8 @@ class SearchLoop:
         """Ask, run, store, tell. SIGTERM breaks the run; it never breaks what must not be done by half."""
         with self.guard.protected():
             trial = self._claim()
+            if self._hand_back_surplus(trial):
+                return
         began = time.monotonic()
         self._checkpoint = None
         try:
@@ -139,6 +149,28 @@ class SearchLoop:
         trial = self._persistently(self.study.ask, impatient=True)
         self._persistently(lambda: trial.set_user_attr(TrialAttr.POD_UID, self.context.pod_uid))
         return trial
+
+    def _hand_back_surplus(self, trial: optuna.Trial) -> bool:
+        """Give up a trial that is more than budget.maxTrials: nobody counts trials and takes one in one go.
+
+        It ends as one that was preempted in its last attempt: it counts as nothing, and is not queued again.
+        """
+        max_trials = self._read_limits().max_trials
+        if trial.number < max_trials:
+            return False
+        trials = self._persistently(lambda: self.study.get_trials(deepcopy=False))
+        mine = next(t for t in trials if t.number == trial.number)
+        if not is_surplus(trials, mine, max_trials):
+            return False
+        try:
+            self._persistently(lambda: trial.set_user_attr(TrialAttr.ATTEMPT, MAX_ATTEMPTS))
+            self._persistently(lambda: trial.set_user_attr(TrialAttr.PREEMPTED, True))
+        except Exception as error:
+            if not is_fenced(error):
+                raise
+        self._tell(trial, TrialState.FAIL)
+        log.info("trial handed back: the budget was used up meanwhile", extra={"trial": trial.number})
+        return True
 
     def _try(self, trial: optuna.Trial, is_first: bool) -> Outcome:
         context, job = self.context, self.context.job
