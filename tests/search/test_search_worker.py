@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
 
+from kubeautoml.api.errors import DataError
 from kubeautoml.api.names import Env
-from kubeautoml.api.pod import PodContext
+from kubeautoml.api.pod import PodContext, PodJob
 from kubeautoml.api.trials import StudyAttr
 from kubeautoml.storage import open_store
 from kubeautoml.study import load_summary, open_study_storage, set_study_attr, study_attr
@@ -107,20 +110,91 @@ def test_arguments_and_a_missing_environment_are_misuse(tmp_path):
         assert words in done.stderr and "Traceback" not in done.stderr
 
 
-def test_warm_start_takes_the_whole_pipelines_of_the_latest_job_of_that_name(tmp_path):
-    """Best first, and with the parameters outside the search space, from the record."""
-    earlier = make_context(tmp_path, pruner={"type": "None"})
+def finished_job(folder: Path, name: str, uid: str) -> optuna.Study:
+    """The study of a job that has run six trials."""
+    base = make_context(folder, pruner={"type": "None"})
+    earlier = replace(base, job=base.job.model_copy(update={"name": name, "uid": uid}))
     study = open_job_study(earlier, make_limits(max_trials=6))
     make_loop(earlier, (FakeFamily(),), study).run()
-    context = make_context(tmp_path, warmStartFrom=[{"name": "churn"}])
-    job = context.job.model_copy(update={"name": "next", "uid": "uid-2"})
-    context = PodContext(job, context.study_url, "pod", "pod-uid", tmp_path, 1)
+    return study
 
-    found = warm_entries(context)
 
-    best = sorted(study.trials, key=lambda t: t.value)
-    assert [e.parameters["rate"] for e in found] == [t.params["Fake.rate"] for t in best[:5]]
+def test_warm_start_takes_the_whole_pipelines_of_the_studies_that_the_operator_named(tmp_path):
+    """In the order of the spec, best first, and with the parameters outside the search space, from the record."""
+    finished_job(tmp_path, "churn", "uid-0")  # an earlier one of the same name, which is not meant
+    studies = [finished_job(tmp_path, "churn", "uid-1"), finished_job(tmp_path, "leads", "uid-5")]
+    context = make_context(tmp_path, "next", warmStartFrom=[{"name": "leads"}, {"name": "churn"}])
+    context = replace(context, job=context.job.model_copy(update={"name": "next", "uid": "uid-2"}))
+    study = open_job_study(context, make_limits())
+    set_study_attr(study, StudyAttr.WARM_START, [s.study_name for s in studies])
+
+    found = warm_entries(context, study)
+
+    best = [sorted(s.trials, key=lambda t: t.value)[:5] for s in reversed(studies)]
+    assert [e.parameters["rate"] for e in found] == [t.params["Fake.rate"] for trials in best for t in trials]
     assert {"rate": 0.5, "size": 3, "hidden": 7} in [e.parameters for e in found]
+
+
+@pytest.mark.parametrize("written", [None, [], ["team-b/churn/uid-1"], ["team-a/churns/uid-1"], ["team-a/churn/gone"]])
+def test_warm_start_reads_no_study_that_the_operator_has_not_named(tmp_path, written):
+    """It is there, and would be found by its name: what the operator has not written is not read."""
+    finished_job(tmp_path, "churn", "uid-1")
+    context = make_context(tmp_path, "next", warmStartFrom=[{"name": "churn"}])
+    context = replace(context, job=context.job.model_copy(update={"name": "next", "uid": "uid-2"}))
+    study = open_job_study(context, make_limits())
+    if written is not None:
+        set_study_attr(study, StudyAttr.WARM_START, written)
+
+    with pytest.raises(DataError, match=r"spec\.search\.warmStartFrom must name jobs .* got 'churn'") as caught:
+        warm_entries(context, study)
+
+    assert caught.value.reason == "InvalidSearch"
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("away", ["data", "output"])
+def test_a_storage_that_stays_away_ends_the_pod_and_not_the_job(tmp_path, s3_server, s3_bucket, monkeypatch, away):
+    """Exit code 1 with the reason on the last line, for the Job controller to try again; nothing of it in the study."""
+    s3_server.client.put_object(
+        Bucket=s3_bucket.removeprefix("s3://").rstrip("/"),
+        Key="train.csv",
+        Body=make_frame().to_csv(index=False).encode(),
+    )
+    there, gone = tmp_path / "there", tmp_path / "gone"
+    s3_server.write_credentials(there)
+    s3_server.write_credentials(gone, AWS_ENDPOINT_URL="http://127.0.0.1:9")
+    body = make_context(tmp_path).job.to_manifest()
+    body["dataset"]["train"]["uri"], body["output"]["uri"] = s3_bucket + "train.csv", s3_bucket + "out"
+    context = replace(make_context(tmp_path), job=PodJob.model_validate(body))
+    study = open_job_study(context, make_limits())
+    monkeypatch.setenv(Env.STORAGE_PATIENCE_SECONDS, "2")
+    monkeypatch.setenv(Env.TRAIN_CREDENTIALS_DIR, str(gone if away == "data" else there))
+    monkeypatch.setenv(Env.OUTPUT_CREDENTIALS_DIR, str(gone if away == "output" else there))
+
+    done = run_worker(context, tmp_path)
+
+    assert done.returncode == 1
+    said = done.stderr.splitlines()
+    assert said[-1].startswith(f"error: {s3_bucket}") and "cannot be reached at http://127.0.0.1:9" in said[-1]
+    assert any(json.loads(line)["message"] == "object storage is away; trying again" for line in said[:-1])
+    assert study_attr(study, StudyAttr.FAILURE) is None
+    assert study.trials == []
+
+
+@pytest.mark.s3
+def test_wrong_keys_end_the_job(tmp_path, s3_server, s3_bucket, monkeypatch):
+    """Waiting would not help, so nobody waits."""
+    keys = s3_server.write_credentials(tmp_path / "keys", AWS_SECRET_ACCESS_KEY="wrong")
+    body = make_context(tmp_path).job.to_manifest()
+    body["dataset"]["train"]["uri"] = s3_bucket + "train.csv"
+    context = replace(make_context(tmp_path), job=PodJob.model_validate(body))
+    study = open_job_study(context, make_limits())
+    monkeypatch.setenv(Env.TRAIN_CREDENTIALS_DIR, str(keys))
+
+    assert run_worker(context, tmp_path).returncode == 1
+
+    failure = study_attr(study, StudyAttr.FAILURE)
+    assert (failure.stage, failure.reason) == ("data", "AccessDenied")
 
 
 def test_a_second_worker_takes_over_where_the_first_one_stopped(tmp_path):

@@ -1,8 +1,9 @@
 """`kubeautoml finalize`: the container entry point that turns the trials into the model, once.
 
-Exit 0: the model is stored and the study says so. 1: there can be none, said in the study and in one line on stderr. The model comes
-first; explanations and the report take what time is left. Nothing but the measured times depends on when it runs, so a finalizer that was
-killed and started again makes the same model.
+Exit 0: the model is stored and the study says so. 1: there can be none, said in the study and in one line on stderr; or the study or a
+storage stayed away, said on stderr alone, and the next pod tries again. The model comes first; explanations and the report take what
+time is left. Nothing but the measured times depends on when it runs, so a finalizer that was killed and started again makes the same
+model.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubeautoml.api.conditions import Reason
-from kubeautoml.api.errors import AccessDenied, DataError, KubeAutoMLError
+from kubeautoml.api.errors import AccessDenied, DataError, KubeAutoMLError, StorageUnavailable, StudyError
 from kubeautoml.api.logs import log_context, log_to_stderr
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.trials import JobResult, StudyAttr, TrialAttr
-from kubeautoml_trainer.worker import give_up, limit_threads, open_study
+from kubeautoml_trainer.worker import give_up, leave, limit_threads, open_study
 
 if TYPE_CHECKING:
     import optuna
@@ -57,7 +58,10 @@ def main(argv: list[str]) -> int:
     context = PodContext.from_env(os.environ)
     limit_threads(context.threads)
     with log_context(job=f"{context.job.namespace}/{context.job.name}", pod=context.pod_name):
-        return _run(context)
+        try:
+            return _run(context)
+        except (StudyError, StorageUnavailable) as error:
+            return leave(error)
 
 
 def _run(context: PodContext) -> int:
@@ -101,7 +105,10 @@ def finalize(context: PodContext, study: optuna.Study) -> JobResult:
     Raises:
         FinalizeError: there can be no model.
         DataError: the data is not what the trials saw.
+        StorageUnavailable, StudyError: what is needed is away.
     """
+    from kubeautoml.study import study_attr
+
     timer = Timer()
     work = load(context, study)
     timer.lap("Loading")
@@ -111,6 +118,10 @@ def finalize(context: PodContext, study: optuna.Study) -> JobResult:
     tell_stage(study, "Evaluating")
     facts = evaluate(work, built)
     timer.lap("Evaluating")
+    told: JobResult | None = study_attr(study, StudyAttr.RESULT)
+    if told is not None:  # by another finalizer, whose node came back; its model is the one that counts
+        log.info("the model is there already", extra={"study": study.study_name})
+        return told
     tell_stage(study, "Writing")
     upload_bundle(work, built)
     timer.lap("Writing")
@@ -157,7 +168,11 @@ def load(context: PodContext, study: optuna.Study) -> Work:
     return Work(
         context=context,
         study=study,
-        store=open_store(context.job.output.uri, context.output_credentials_dir),
+        store=open_store(
+            context.job.output.uri,
+            context.output_credentials_dir,
+            patience_seconds=context.storage_patience_seconds,
+        ),
         data=data,
         task=task_for(context.job.task.type, data.schema),
         scored=scored,

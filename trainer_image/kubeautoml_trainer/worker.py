@@ -1,6 +1,7 @@
 """`kubeautoml worker`: the container entry point that runs trials until there is nothing more to do.
 
-Exit 0: nothing more to do. 1: the job cannot go on, said in the study and in one line on stderr. 143: SIGTERM.
+Exit 0: nothing more to do. 1: the job cannot go on, said in the study and in one line on stderr; or this pod cannot, since the study
+or a storage stayed away: said on stderr alone, and a new pod tries again. 143: SIGTERM.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kubeautoml.api.conditions import Reason
-from kubeautoml.api.errors import AccessDenied, DataError, KubeAutoMLError, StorageError, StudyError
+from kubeautoml.api.errors import (
+    AccessDenied,
+    DataError,
+    KubeAutoMLError,
+    StorageError,
+    StorageUnavailable,
+    StudyError,
+)
 from kubeautoml.api.logs import log_context, log_to_stderr
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.trials import DataFacts, Failure, StudyAttr
@@ -53,6 +61,8 @@ def _run(context: PodContext) -> int:
     except Terminated:
         log.info("worker terminated")
         return EXIT_CODE
+    except (StudyError, StorageUnavailable) as error:
+        return leave(error)
 
 
 def _work(context: PodContext, guard: TerminationGuard) -> int:
@@ -64,7 +74,9 @@ def _work(context: PodContext, guard: TerminationGuard) -> int:
     wait_for_limits(study)
     try:
         data = _prepare(context)
-        plan = search_plan(context.job, data_shape(data, context.job), _warm_entries(context))
+        plan = search_plan(context.job, data_shape(data, context.job), _warm_entries(context, study))
+    except (StudyError, StorageUnavailable):
+        raise
     except KubeAutoMLError as error:
         return give_up(study, _stage(error), error)
     tell_data(study, data)
@@ -81,7 +93,11 @@ def _prepare(context: PodContext) -> PreparedData:
 
     job = context.job
     try:
-        check_writable(job.output.uri, context.output_credentials_dir)
+        check_writable(
+            job.output.uri, context.output_credentials_dir, patience_seconds=context.storage_patience_seconds
+        )
+    except StorageUnavailable:
+        raise
     except StorageError as error:
         raise _OutputError(f"spec.output.uri: {error}", reason=Reason.OUTPUT_NOT_WRITABLE) from error
     try:
@@ -127,6 +143,12 @@ def give_up(study: optuna.Study, stage: str, error: KubeAutoMLError) -> int:
     return 1
 
 
+def leave(error: KubeAutoMLError) -> int:
+    """Say why this pod cannot go on, which is no failure of the job; exit code 1, so that a new one takes its place."""
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
 def open_study(context: PodContext) -> optuna.Study:
     """The job's study, made if this is the first to come."""
     from kubeautoml.study import create_study, open_study_storage
@@ -152,7 +174,7 @@ def wait_for_limits(
         sleep(0.1)
 
 
-def _warm_entries(context: PodContext) -> list[Entry]:
+def _warm_entries(context: PodContext, study: optuna.Study) -> list[Entry]:
     """The best trials of the jobs in search.warmStartFrom, best first.
 
     Raises:
@@ -160,7 +182,7 @@ def _warm_entries(context: PodContext) -> list[Entry]:
     """
     from kubeautoml_trainer.search.warm_start import warm_entries
 
-    return warm_entries(context)
+    return warm_entries(context, study)
 
 
 def limit_threads(threads: int) -> None:

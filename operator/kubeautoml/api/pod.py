@@ -18,6 +18,9 @@ from kubeautoml.api.metrics import DEFAULT_METRIC, METRICS, Direction
 from kubeautoml.api.names import ArtifactPaths, Env, study_name
 from kubeautoml.api.values import ApiModel
 
+STORAGE_PATIENCE_SECONDS = 180.0
+"""How long a pod waits for an object storage that is away; a guess at what a restart or a fail-over of one takes."""
+
 
 class PodJob(ApiModel):
     """The immutable part of a job, as JSON in `Env.JOB`."""
@@ -81,6 +84,7 @@ class PodContext:
     output_credentials_dir: Path | None = None
     study_token_file: Path | None = None
     study_ca_file: Path | None = None
+    storage_patience_seconds: float = STORAGE_PATIENCE_SECONDS
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> PodContext:
@@ -116,4 +120,5 @@ class PodContext:
             output_credentials_dir=path(Env.OUTPUT_CREDENTIALS_DIR),
             study_token_file=path(Env.STUDY_TOKEN_FILE),
             study_ca_file=path(Env.STUDY_CA_FILE),
+            storage_patience_seconds=float(env.get(Env.STORAGE_PATIENCE_SECONDS) or STORAGE_PATIENCE_SECONDS),
         )

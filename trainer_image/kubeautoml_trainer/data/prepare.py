@@ -47,13 +47,15 @@ def prepare(context: PodContext) -> PreparedData:
         DataError: the data cannot be used; the message is for the author of the manifest.
         StorageError: a location cannot be read or written.
     """
-    job = context.job
+    job, patience = context.job, context.storage_patience_seconds
     try:
-        raw = read_table(job.dataset.train, context.train_credentials_dir)
-        test = read_table(job.dataset.test, context.test_credentials_dir) if job.dataset.test else None
+        raw = read_table(job.dataset.train, context.train_credentials_dir, patience_seconds=patience)
+        test = None
+        if job.dataset.test:
+            test = read_table(job.dataset.test, context.test_credentials_dir, patience_seconds=patience)
     except ObjectNotFound as error:
         raise DataError(str(error), reason=Reason.DATASET_NOT_FOUND) from error
-    store = open_store(job.output.uri, context.output_credentials_dir)
+    store = open_store(job.output.uri, context.output_credentials_dir, patience_seconds=patience)
     stored = _stored(store, job)
     prepared, assignment = prepare_frames(raw, test, job, stored)
     if stored is None:

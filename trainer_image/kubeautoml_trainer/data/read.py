@@ -50,14 +50,19 @@ BLOCK_BYTES = 1 << 24
 SNIFF_BYTES, SNIFF_RECORDS = 1 << 16, 20
 
 
-def read_table(source: DataSource, credentials_dir: Path | None = None) -> pd.DataFrame:
+def read_table(
+    source: DataSource, credentials_dir: Path | None = None, *, patience_seconds: float = 0.0
+) -> pd.DataFrame:
     """All rows of a source, files in the order of their URIs; columns as in the first file.
+
+    Args:
+        patience_seconds: how long each file is waited for while the storage is away.
 
     Raises:
         DataError: a file is missing, empty or broken, or the files do not belong together.
         StorageError: the storage refuses or does not answer.
     """
-    store = open_store(source.uri, credentials_dir)
+    store = open_store(source.uri, credentials_dir, patience_seconds=patience_seconds)
     objects = store.find(source.uri)
     if not objects:
         raise DataError(

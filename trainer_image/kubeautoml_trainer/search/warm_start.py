@@ -9,9 +9,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml.api.conditions import Reason
-from kubeautoml.api.errors import BundleError, DataError, StorageError, StudyError
+from kubeautoml.api.errors import BundleError, DataError, StorageError, StorageUnavailable
 from kubeautoml.api.names import ArtifactPaths
 from kubeautoml.api.pod import PodContext
+from kubeautoml.api.trials import StudyAttr
 from kubeautoml.storage import ObjectStore, open_store
 from kubeautoml.study import open_study_storage
 from kubeautoml_trainer.artifacts import read_record
@@ -23,32 +24,46 @@ log = logging.getLogger(__name__)
 BEST_OF_EACH = 5
 
 
-def warm_entries(context: PodContext) -> list[Entry]:
-    """The best trials of the jobs named in search.warmStartFrom.
+def warm_entries(context: PodContext, study: optuna.Study) -> list[Entry]:
+    """The best trials of the jobs named in search.warmStartFrom, in that order.
+
+    The operator has looked up their studies and written their names into this job's; a pod may read those and no others.
 
     Raises:
         DataError: reason InvalidSearch; one of them has no study with completed trials, or it may not be read.
     """
-    names = [ref.name for ref in context.job.search.warm_start_from]
-    return [entry for name in names for entry in _best_of(context, name)]
+    jobs = [ref.name for ref in context.job.search.warm_start_from]
+    if not jobs:
+        return []
+    named = study.user_attrs.get(StudyAttr.WARM_START.value, ())
+    by_job = {job_of_study(name): str(name) for name in named}
+    return [entry for job in jobs for entry in _best_of(context, job, by_job.get((context.job.namespace, job)))]
 
 
-def _best_of(context: PodContext, job: str) -> list[Entry]:
+def job_of_study(name: str) -> tuple[str, str]:
+    """Namespace and job of a study, by its name."""
+    namespace, _, rest = str(name).partition("/")
+    return namespace, rest.rpartition("/")[0]
+
+
+def _best_of(context: PodContext, job: str, name: str | None) -> list[Entry]:
+    if name is None:
+        raise _invalid(job, f"it has no completed trials in namespace {context.job.namespace}")
+    storage = open_study_storage(context.study_url, context.study_token_file, context.study_ca_file)
     try:
-        found = _latest_study(context, job)
-    except StudyError as error:
-        raise _invalid(job, f"its study cannot be read ({error})") from error
-    if found is None:
-        raise _invalid(job, f"it has no trials in namespace {context.job.namespace}")
+        found = optuna.load_study(storage=storage, study_name=name)
+    except KeyError as error:
+        raise _invalid(job, "its study has been deleted") from error
     trials = found.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trials = [t for t in trials if t.values and math.isfinite(t.values[0]) and FAMILY in t.params]
     if not trials:
         raise _invalid(job, "it has no completed trials")
     is_up = found.direction.name == "MAXIMIZE"
     best = sorted(trials, key=lambda t: t.values[0], reverse=is_up)[:BEST_OF_EACH]
-    store = open_store(context.job.output.uri, context.output_credentials_dir)
-    uid = str(found.study_name).rpartition("/")[2]
-    paths = ArtifactPaths(context.job.output.uri, context.job.namespace, job, uid)
+    store = open_store(
+        context.job.output.uri, context.output_credentials_dir, patience_seconds=context.storage_patience_seconds
+    )
+    paths = ArtifactPaths(context.job.output.uri, context.job.namespace, job, name.rpartition("/")[2])
     return [_entry(t, store, paths) for t in best]
 
 
@@ -59,18 +74,6 @@ def _invalid(job: str, why: str) -> DataError:
     )
 
 
-def _latest_study(context: PodContext, job: str) -> optuna.Study | None:
-    storage = open_study_storage(context.study_url, context.study_token_file, context.study_ca_file)
-    prefix = f"{context.job.namespace}/{job}/"
-    summaries = optuna.get_all_study_summaries(storage)
-    found = [s for s in summaries if s.study_name.startswith(prefix) and s.study_name != context.job.study_name]
-    found = [s for s in found if s.n_trials]
-    if not found:
-        return None
-    latest = max(found, key=lambda s: s.datetime_start.timestamp() if s.datetime_start else 0.0)
-    return optuna.load_study(storage=storage, study_name=latest.study_name)
-
-
 def _entry(trial: FrozenTrial, store: ObjectStore, paths: ArtifactPaths) -> Entry:
     """A trial's pipeline: all of it if its record is in the same output location, else what the study knows, which leaves out
     what lies outside the search space.
@@ -78,6 +81,8 @@ def _entry(trial: FrozenTrial, store: ObjectStore, paths: ArtifactPaths) -> Entr
     family = str(trial.params[FAMILY])
     try:
         return Entry(family, read_record(store, paths, trial.number).parameters)
+    except StorageUnavailable:
+        raise
     except (StorageError, BundleError):
         log.info("no record of an earlier trial; taking the study's parameters", extra={"trial": trial.number})
     prefix = f"{family}."
