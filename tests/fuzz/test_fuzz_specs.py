@@ -175,10 +175,11 @@ def exists(path: str, kind: str, given: Any) -> bool:
     for name in (p for p in re.split(r"[.\[\]:]+", path) if p and not p.isdecimal()):
         while schema.get("type") == "array":
             schema = schema["items"]
-        inner = schema.get("properties", {}).get(name) or schema.get("additionalProperties")
-        if not isinstance(inner, dict):
+        if "additionalProperties" in schema:
+            return True  # the rest is a key, which may hold dots: limits.nvidia.com/gpu
+        if name not in schema.get("properties", {}):
             return False
-        schema = inner
+        schema = schema["properties"][name]
     return path.startswith("spec")
 
 
