@@ -57,10 +57,20 @@ def model_object(job: AutoMLJob, result: JobResult) -> Manifest:
             ),
         ),
     ).to_manifest()
-    model["metadata"]["labels"] = labels(meta.name, meta.uid, Component.MODEL)
+    model["metadata"]["labels"] = model_labels(job)
     if spec.retention.model is DeletionPolicy.DELETE:
         model["metadata"]["ownerReferences"] = owner(job)
     return model
+
+
+def model_labels(job: AutoMLJob) -> dict[str, str]:
+    """Those of every child but the one by which Argo CD tracks what it has applied.
+
+    An object without an owner, with the name of an Argo CD application in that label, and not in Git, would be pruned: a model
+    would be lost when an application is named like its job.
+    """
+    given = labels(job.metadata.name, job.metadata.uid, Component.MODEL)
+    return {name: value for name, value in given.items() if name != "app.kubernetes.io/instance"}
 
 
 def model_status(job: AutoMLJob, result: JobResult) -> ModelStatus:
@@ -83,7 +93,7 @@ def kept_as_wished(job: AutoMLJob, found: Manifest) -> tuple[Manifest, ...]:
     metadata = {
         "name": found["metadata"]["name"],
         "namespace": found["metadata"]["namespace"],
-        "labels": labels(job.metadata.name, job.metadata.uid, Component.MODEL),
+        "labels": model_labels(job),
         **({"ownerReferences": wanted} if wanted else {}),
     }
     model: Manifest = {"apiVersion": found["apiVersion"], "kind": found["kind"], "metadata": metadata}
