@@ -135,7 +135,8 @@ def _goes_before(trial: FrozenTrial, mine: FrozenTrial) -> bool:
     if trial.state is TrialState.FAIL:
         return not trial.user_attrs.get(TrialAttr.PREEMPTED.value)
     is_retry = TrialAttr.RETRY_OF.value in trial.user_attrs
-    return trial.state.is_finished() or is_retry or (trial.state is TrialState.RUNNING and trial.number < mine.number)
+    is_earlier = trial.state is TrialState.RUNNING and trial.number < mine.number
+    return is_retry or is_earlier or bool(trial.state.is_finished())
 
 
 def families_in_time(families: Sequence[str], seen: Tally, metric: str, left: float | None) -> list[str]:
