@@ -98,11 +98,8 @@ class Reason(StrEnum):
     TRIAL_REQUEUED = "TrialRequeued"
     WORKERS_CREATED = "WorkersCreated"
     FINALIZE_CREATED = "FinalizeCreated"
-    MODEL_CREATED = "ModelCreated"
-    ROLLOUT_STARTED = "RolloutStarted"
     BUDGET_REACHED = "BudgetReached"
     RESUMED = "Resumed"
-    CHILD_CLEANED = "ChildCleaned"
     INTERNAL_ERROR = "InternalError"
 
 
