@@ -83,16 +83,30 @@ def main() -> int:
 def create_all(plane: ControlPlane, jobs: int) -> float:
     """Seconds from the first creation until each has its worker Job."""
     manifests = [make_job(NAMESPACES[n % len(NAMESPACES)], f"job-{n:04}") for n in range(jobs)]
+    edited = make_job(NAMESPACES[0], "edited")
+    create_job(plane, edited)
+    wait(lambda: "edited" in worker_jobs(plane, NAMESPACES[0]), 60, "the first job has its worker Job")
     began = time.monotonic()
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(lambda manifest: create_job(plane, manifest), manifests))
     print(f"created within {time.monotonic() - began:.1f} s", flush=True)
+    record("suspension during the burst", suspend(plane, edited), "s")
 
     def all_there() -> bool:
         time.sleep(0.5)  # a list of everything is not free for the server that is measured
-        return sum(len(worker_jobs(plane, namespace)) for namespace in NAMESPACES) == jobs
+        return sum(len(worker_jobs(plane, namespace) - {"edited"}) for namespace in NAMESPACES) == jobs
 
     wait(all_there, LONGEST_SECONDS, "every worker Job exists")
+    return time.monotonic() - began
+
+
+def suspend(plane: ControlPlane, job: dict[str, Any]) -> float:
+    """Seconds from an edit until the job says that it is suspended, while hundreds of others wait for their first pass."""
+    meta = job["metadata"]
+    path = f"/apis/kubeautoml.dev/v1alpha1/namespaces/{meta['namespace']}/automljobs/{meta['name']}"
+    began = time.monotonic()
+    plane.admin.patch(path, {"spec": {"suspend": True}})
+    wait(lambda: plane.admin.get(path).get("status", {}).get("suspendedSince"), LONGEST_SECONDS, "a job is suspended")
     return time.monotonic() - began
 
 
