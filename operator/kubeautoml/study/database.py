@@ -32,6 +32,17 @@ _SCHEMA_LOCK = 0x6B75_6265  # "kube": any number will do, as long as all process
 _SCHEMA_TRIES = 5
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 5.0
+_AWAY = (
+    "onnection refused",
+    "onnection reset",
+    "timeout expired",
+    "closed the connection",
+    "terminating connection",
+    "connection is lost",
+    "consuming input failed",
+)
+"""What PostgreSQL's client says when the server leaves, has left, or is not there yet."""
+
 _CONNECT: dict[str, Any] = {
     "connect_timeout": 10,
     # a database host that vanished without a word must not hold a call for the two hours that TCP would
@@ -169,7 +180,7 @@ def open_database(url: str, pool_size: int = 2, patience_seconds: float = 180.0)
 
 def _is_away(error: StudyError) -> bool:
     """A server that refuses connections for now; not one that refuses the user, the password or the name."""
-    return _is_starting(error) or any(text in str(error) for text in ("onnection refused", "closed the connection"))
+    return _is_starting(error) or any(text in str(error) for text in _AWAY)
 
 
 def open_backend(url: str, pool_size: int = 2) -> Database:

@@ -212,9 +212,10 @@ def _ending(token: str, audience: str, now: float) -> float:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         ends, audiences = float(claims["exp"]), claims["aud"]
+        is_ours = audience in ([audiences] if isinstance(audiences, str) else list(audiences))
     except (IndexError, ValueError, KeyError, TypeError) as error:
         raise Unauthenticated("the token is not one of a service account with an end and an audience") from error
-    if audience not in ([audiences] if isinstance(audiences, str) else audiences):
+    if not is_ours:
         raise Unauthenticated(f"the token is not for the audience {audience}")
     if ends <= now:
         raise Unauthenticated("the token has expired")
