@@ -128,7 +128,8 @@ def is_surplus(trials: Sequence[FrozenTrial], mine: FrozenTrial, max_trials: int
     """
     if mine.number < max_trials or TrialAttr.RETRY_OF.value in mine.user_attrs:
         return False
-    return sum(t.number != mine.number and _goes_before(t, mine) for t in trials) >= max_trials
+    others = [t for t in trials if t.number != mine.number]
+    return len([t for t in others if _goes_before(t, mine)]) >= max_trials
 
 
 def _goes_before(trial: FrozenTrial, mine: FrozenTrial) -> bool:
