@@ -110,6 +110,58 @@ def failed(failure: Failure) -> Callable[[], Stage]:
     return build
 
 
+def failed_workers() -> Stage:
+    """One worker after the other has ended with an error."""
+    stage = pending()
+    crashed = (make_pod(f"pod-{n}", phase="Failed", exit_code=1, message="no such module") for n in range(6))
+    stage.pods = tuple(crashed)
+    stage.settle()
+    return stage
+
+
+def failed_trials() -> Stage:
+    """More trials have failed than the budget allows, and none is complete."""
+    stage = reading_data(budget={"maxFailedTrials": 2})
+    stage.study = replace(stage.study or make_summary(), data=make_data(), failed=3)
+    stage.settle()
+    stage.pods = ()
+    stage.settle()
+    return stage
+
+
+def out_of_time() -> Stage:
+    """The time is over before a trial is complete."""
+    stage = reading_data(budget={"maxDurationSeconds": 600})
+    stage.wait(700)
+    stage.settle()
+    stage.pods = ()
+    stage.settle()
+    return stage
+
+
+def failed_finalizer() -> Stage:
+    stage = finalizing()
+    stage.pods = (make_pod("f", component=Component.FINALIZER, phase="Failed", exit_code=1, message="no space left"),)
+    stage.end_batch_job("-finalize", "Failed")
+    stage.settle()
+    return stage
+
+
+def profile_missing() -> Stage:
+    stage = new_job()
+    stage.profile_missing = True
+    stage.settle()
+    return stage
+
+
+def profile_gone() -> Stage:
+    """Deleted while the job is running, which goes on as it was."""
+    stage = searching()
+    stage.profile_missing = True
+    stage.settle()
+    return stage
+
+
 def stored(**spec: Any) -> Stage:
     stage = finalizing(**spec)
     stage.study = replace(stage.study or make_summary(), result=make_result())
@@ -141,6 +193,14 @@ def ready() -> Stage:
     return stage
 
 
+def model_removed() -> Stage:
+    """Somebody has deleted the AutoMLModel; the endpoint goes on."""
+    stage = ready()
+    stage.children = {ref: m for ref, m in stage.children.items() if ref.kind != "AutoMLModel"}
+    stage.settle()
+    return stage
+
+
 def not_seen_since_edited() -> Stage:
     stage = ready()
     stage.edit(serving={"replicas": 3})
@@ -154,21 +214,29 @@ STATES: dict[str, Callable[[], Stage]] = {
     "reading-data": reading_data,
     "searching": searching,
     "suspended": suspended,
+    "suspended-from-the-start": lambda: pending(suspend=True),
     "unschedulable": held_up("Unschedulable", "0/3 nodes are available: 3 Insufficient nvidia.com/gpu"),
     "image-unavailable": held_up("ImagePullBackOff", 'Back-off pulling image "trainer:0.1"'),
     "secret-missing": held_up("CreateContainerConfigError", 'secret "lake-ro" not found'),
     "study-away": study_away,
     "refused": refused,
     "refused-later": refused_later,
+    "profile-missing": profile_missing,
+    "profile-gone": profile_gone,
     "finalizing": finalizing,
     "failed-data": failed(Failure("data", "TargetNotFound", "spec.task.target: column 'churned' is not in the data")),
     "failed-search": failed(Failure("search", "InvalidSearch", "no family is left to search")),
+    "failed-workers": failed_workers,
+    "failed-trials": failed_trials,
+    "failed-finalizer": failed_finalizer,
+    "out-of-time": out_of_time,
     "stored": stored,
     "gate-not-passed": lambda: stored(serving={"replicas": 2, "gate": {"metric": "RocAuc", "min": "0.99"}}),
     "deploying": lambda: stored(**SERVED),
     "serving-failed": serving_failed,
     "serving-image-missing": serving_image_missing,
     "ready": ready,
+    "model-removed": model_removed,
     "not-seen-since-edited": not_seen_since_edited,
     "being-deleted": ready,
 }
@@ -187,4 +255,5 @@ def job_in(state: str) -> Manifest:
 def model_in(state: str) -> Manifest | None:
     """The AutoMLModel that belongs to a job in that state, if there is one."""
     children = STATES[state]().children
-    return next((m for ref, m in children.items() if ref.kind == "AutoMLModel"), None)
+    found = next((m for ref, m in children.items() if ref.kind == "AutoMLModel"), None)
+    return found and {**found, "metadata": {**found["metadata"], "generation": 1}}
