@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -18,8 +19,9 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from kubeautoml.api.errors import StudyError
+from kubeautoml.api.errors import AccessDenied, StorageError, StorageUnavailable, StudyError
 from kubeautoml.api.trials import RetireTrial, StudyAttr, StudyOrders
+from kubeautoml.storage import open_store
 from kubeautoml.study import carry_out_orders, load_summary, set_study_attr, study_attr
 from kubeautoml_trainer.artifacts import read_predictions, read_record
 from kubeautoml_trainer.models.base import FitTimeout
@@ -353,7 +355,7 @@ def test_a_fit_that_does_not_return_does_not_keep_the_process(tmp_path: Path) ->
         import hashlib
         from kubeautoml_trainer.search import signals
 
-        signals.LEAVE_SECONDS = 0.5
+        signals.LAST_WORDS_SECONDS, signals.LEAVE_SECONDS = 0.2, 0.5
         signals.TerminationGuard().install()
         print("ready", flush=True)
         hashlib.pbkdf2_hmac("sha256", b"never", b"returns", 2_000_000_000)
@@ -365,3 +367,99 @@ def test_a_fit_that_does_not_return_does_not_keep_the_process(tmp_path: Path) ->
         assert worker.wait(20) == 143
     finally:
         worker.kill()
+
+
+def test_a_trial_whose_fit_does_not_return_is_handed_back_all_the_same(tmp_path: Path) -> None:
+    """With the folds that it has done: the thread that ends the process says for it what it cannot say."""
+    program = textwrap.dedent("""
+        import hashlib, sys
+        from pathlib import Path
+        from kubeautoml_trainer.search import loop, signals
+        from search.fakes import FakeFamily, make_context, make_loop
+
+        signals.LAST_WORDS_SECONDS, signals.LEAVE_SECONDS = 0.2, 60.0
+        loop.WORTH_KEEPING_SECONDS = 0.0
+        fits = []
+
+        def on_fit(parameters, context):
+            fits.append(1)
+            if len(fits) == 2:
+                print("ready", flush=True)
+                hashlib.pbkdf2_hmac("sha256", b"never", b"returns", 2_000_000_000)
+
+        running = make_loop(make_context(Path(sys.argv[1])), (FakeFamily(on_fit=on_fit),))
+        running.guard.install()
+        running.run()
+    """)
+    context = make_context(tmp_path)
+    study = open_job_study(context, make_limits())
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
+        worker.send_signal(signal.SIGTERM)
+        until = time.monotonic() + 60
+        while states(study) != ["FAIL"]:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    finally:
+        worker.kill()
+        worker.wait()
+
+    assert study.trials[0].user_attrs["preempted"] is True
+    stored = open_store(context.job.output.uri).find(context.job.paths.checkpoint())
+    assert [o.uri.rpartition("/")[2] for o in stored] == ["0.tar"]
+
+
+@pytest.mark.parametrize("refusal", [StorageUnavailable("away"), AccessDenied("the keys were taken back")])
+def test_a_trial_that_cannot_be_stored_is_handed_back(tmp_path, monkeypatch, refusal):
+    """It has not failed: its next attempt may find the storage there again. The worker leaves and says why."""
+    context = make_context(tmp_path)
+    study = open_job_study(context, make_limits())
+    loop = make_loop(context, (FakeFamily(),), study)
+    monkeypatch.setattr(loop, "_persistently", lambda act, impatient=False: persistently(act, seconds=0))
+
+    def refuse(uri: str, data: bytes) -> None:
+        raise refusal
+
+    monkeypatch.setattr(loop.store, "write", refuse)
+    with pytest.raises(type(refusal), match=str(refusal)):
+        loop.run()
+
+    summary = load_summary(study._storage, context.job.study_name)
+    assert (summary.preempted, summary.failed, summary.running, summary.completed) == (1, 0, 0, 0)
+
+
+def test_sigterm_while_the_storage_is_away_hands_the_trial_back(tmp_path, monkeypatch):
+    """There is no time to wait for it."""
+    context = make_context(tmp_path)
+    study = open_job_study(context, make_limits())
+    loop = make_loop(context, (FakeFamily(),), study)
+
+    def interrupted(uri: str, data: bytes) -> None:
+        loop.guard.on_signal(signal.SIGTERM, None)
+        raise StorageUnavailable("away")
+
+    monkeypatch.setattr(loop.store, "write", interrupted)
+    with pytest.raises(Terminated):
+        loop.run()
+
+    summary = load_summary(study._storage, context.job.study_name)
+    assert (summary.preempted, summary.failed, summary.running) == (1, 0, 0)
+
+
+def test_a_full_disk_of_the_pod_is_not_the_fault_of_the_trial(tmp_path):
+    """It is handed back, since the next one would fail, too; the message says what to do."""
+
+    def on_fit(parameters, fit_context):
+        raise RuntimeError("saving failed") from OSError(errno.ENOSPC, "No space left on device")
+
+    context = make_context(tmp_path)
+    study = open_job_study(context, make_limits())
+
+    with pytest.raises(StorageError, match=r"the pod's disk is full .* ephemeral storage"):
+        make_loop(context, (FakeFamily(on_fit=on_fit),), study).run()
+
+    summary = load_summary(study._storage, context.job.study_name)
+    assert (summary.preempted, summary.failed, summary.running) == (1, 0, 0)

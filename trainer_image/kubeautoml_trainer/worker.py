@@ -61,7 +61,7 @@ def _run(context: PodContext) -> int:
     except Terminated:
         log.info("worker terminated")
         return EXIT_CODE
-    except (StudyError, StorageUnavailable) as error:
+    except (StudyError, StorageError) as error:
         return leave(error)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from typing import TypeVar
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from kubeautoml.api.errors import AccessDenied, StudyError
+from kubeautoml.api.errors import AccessDenied, StorageError, StorageUnavailable, StudyError
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.trials import MAX_ATTEMPTS, StudyAttr, StudyLimits, TrialAttr
 from kubeautoml.storage import ObjectStore
@@ -69,6 +71,9 @@ class SearchLoop:
     _limits: tuple[float, StudyLimits | None] = field(default=(-math.inf, None), init=False)
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     _checkpoint: Checkpoint | None = field(default=None, init=False)
+    _running: tuple[optuna.Trial, float] | None = field(default=None, init=False)
+    """The trial that computes, and when it began (`time.monotonic()`)."""
+    _leaving: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
         job = self.context.job
@@ -79,6 +84,7 @@ class SearchLoop:
         self.study.sampler = self._sampler
         self.study.pruner = self._pruner
         self._warm: set[str] = set()
+        self.guard.last_words = self._hand_back
 
     def run(self) -> Stop | None:
         """Run trials; None when the search space is exhausted.
@@ -86,6 +92,8 @@ class SearchLoop:
         Raises:
             Terminated: SIGTERM came; the running trial is marked as preempted.
             StudyError: the study did not answer for `OUTAGE_SECONDS`.
+            StorageError: the output storage did not, or refuses, or this pod's disk is full; the running trial is marked as
+                preempted.
         """
         metric = self.context.job.metric
         while True:
@@ -116,27 +124,43 @@ class SearchLoop:
             trial = self._claim()
             if self._hand_back_surplus(trial):
                 return
+            self._running = None
         began = time.monotonic()
         self._checkpoint = None
         try:
+            self._running = trial, began
             self.guard.check()
             outcome = self._try(trial, is_first)
         except Terminated:
             with self.guard.protected():
-                if self._checkpoint is not None and time.monotonic() - began >= WORTH_KEEPING_SECONDS:
-                    self._checkpoint.store()
-                self._mark_preempted(trial)
+                self._hand_back()
             raise
         except StudyError:
             raise
-        except Exception as error:  # noqa: BLE001  # whatever a library raises fails this trial and never the worker
+        except Exception as error:  # whatever a library raises fails this trial and never the worker
             with self.guard.protected():
+                if _is_full_disk(error):
+                    self._mark_preempted(trial)
+                    raise _full_disk(self.context.scratch_dir) from error
                 self._end(trial, error, began)
                 self._forget_checkpoint(was_ours=not is_fenced(error))
         else:
             with self.guard.protected():
                 was_ours = self._keep(trial, outcome, began)
                 self._forget_checkpoint(was_ours)
+
+    def _hand_back(self) -> None:
+        """Store what the running trial has done, and mark it as preempted: once, by the loop or, while a library computes and does
+        not return, by the thread that watches over leaving.
+        """
+        with self._leaving:
+            running, self._running = self._running, None
+            if running is None:
+                return
+            trial, began = running
+            if self._checkpoint is not None and time.monotonic() - began >= WORTH_KEEPING_SECONDS:
+                self._checkpoint.store()
+            self._mark_preempted(trial)
 
     def _forget_checkpoint(self, was_ours: bool) -> None:
         """A trial that has ended needs no checkpoint; one that was taken from us leaves it to its next attempt."""
@@ -234,13 +258,22 @@ class SearchLoop:
             raise TrialCut("the time for the search is over")
 
     def _keep(self, trial: optuna.Trial, outcome: Outcome, began: float) -> bool:
-        """Store, then tell: whoever sees a completed trial finds its artifacts. False if it had been taken from us."""
+        """Store, then tell: whoever sees a completed trial finds its artifacts. False if it had been taken from us.
+
+        Raises:
+            StorageError, Terminated: it has no place to go to, or no time to wait for one; it is marked as preempted, and its next
+                attempt may find the storage there again.
+        """
         record = outcome.record
         try:
             self._persistently(
-                lambda: write_trial(self.store, self.context.job.paths, record, outcome.predictions, outcome.models)
+                lambda: write_trial(self.store, self.context.job.paths, record, outcome.predictions, outcome.models),
+                impatient=True,
             )
             self._persistently(lambda: self.study.tell(trial, record.value))
+        except (StorageError, Terminated):
+            self._mark_preempted(trial)
+            raise
         except Exception as error:
             if not is_fenced(error):
                 raise
@@ -289,7 +322,7 @@ class SearchLoop:
         return limits
 
     def _persistently(self, act: Callable[[], T], *, impatient: bool = False) -> T:
-        """impatient: nothing is lost by giving up when SIGTERM comes."""
+        """impatient: waiting is of no use once SIGTERM has come."""
         return persistently(act, abandon=lambda: impatient and self.guard.is_requested)
 
     def _say(self, message: str, trial: optuna.Trial, began: float, **facts: object) -> None:
@@ -300,6 +333,22 @@ class SearchLoop:
 def _left(limits: StudyLimits) -> float | None:
     """Seconds until the search must end."""
     return None if limits.search_deadline is None else limits.search_deadline - time.time()
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Whether this pod's own disk is full, which is not the trial's fault and would fail the next one, too."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _full_disk(scratch: Path) -> StorageError:
+    return StorageError(
+        f"the pod's disk is full ({scratch}, or /tmp); the running trial is handed back: give the nodes more ephemeral storage, "
+        "or the job fewer rows"
+    )
 
 
 _HOPELESS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, AccessDenied)
@@ -315,7 +364,7 @@ def persistently(
     """Do something with study or store, again and again while it does not answer: an outage must cost no finished trial.
 
     Raises:
-        StudyError: it did not answer for so many seconds.
+        StudyError, StorageUnavailable: the study or the storage did not answer for so many seconds.
         Terminated: `abandon` said so.
         Exception: what will not change by waiting, such as that the trial was retired.
     """
@@ -330,7 +379,9 @@ def persistently(
             if abandon():
                 raise Terminated from error
             if time.monotonic() + wait > deadline:
-                raise StudyError(f"study or output storage did not answer for {seconds:.0f} s: {words}") from error
+                if isinstance(error, StorageError):
+                    raise StorageUnavailable(f"nothing could be stored for {seconds:.0f} s: {error}") from error
+                raise StudyError(f"the study did not answer for {seconds:.0f} s: {words}") from error
             log.warning("no answer; trying again", extra={"error": words})
             sleep(wait)
             wait = min(5.0, wait * 2)

@@ -7,10 +7,12 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+LAST_WORDS_SECONDS = 3.0
+"""How long the process has to leave by itself before the watching thread says its last words for it."""
 LEAVE_SECONDS = 8.0
 """After SIGTERM the process ends by then at the latest, before the pod's grace period (10 s) does. Python sees a signal only
 between two of its own steps, and a fit inside of a library may not return for minutes; the operator repairs what is left."""
@@ -29,6 +31,8 @@ class TerminationGuard:
     def __init__(self) -> None:
         self._requested = False
         self._protections = 0
+        self.last_words: Callable[[], None] = lambda: None
+        """Called by another thread when SIGTERM came and a library computes on without returning to Python."""
 
     def install(self) -> None:
         """Take over SIGTERM for this process."""
@@ -37,7 +41,7 @@ class TerminationGuard:
         theirs.setblocking(False)
         # written by the signal itself, whatever Python is doing
         signal.set_wakeup_fd(theirs.detach(), warn_on_full_buffer=False)
-        threading.Thread(target=_leave_in_time, args=(ours,), name="leave-in-time", daemon=True).start()
+        threading.Thread(target=self._leave_in_time, args=(ours,), name="leave-in-time", daemon=True).start()
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """The handler."""
@@ -64,10 +68,12 @@ class TerminationGuard:
         if self._requested:
             raise Terminated
 
-
-def _leave_in_time(wakes: socket.socket) -> None:
-    """What the watching thread does: end the process when it has not left by itself."""
-    while signal.SIGTERM not in wakes.recv(16):
-        pass
-    time.sleep(LEAVE_SECONDS)
-    os._exit(EXIT_CODE)
+    def _leave_in_time(self, wakes: socket.socket) -> None:
+        """What the watching thread does: end the process when it has not left by itself."""
+        while signal.SIGTERM not in wakes.recv(16):
+            pass
+        time.sleep(LAST_WORDS_SECONDS)
+        if not self._protections:  # else what must not be done by half is being done just now
+            threading.Thread(target=self.last_words, name="last-words", daemon=True).start()
+        time.sleep(LEAVE_SECONDS - LAST_WORDS_SECONDS)
+        os._exit(EXIT_CODE)
