@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ import yaml
 from gitops.team import NOWHERE, Team, eventually, make_churn
 from kubeautoml.api.names import FIELD_MANAGER, Component
 from kubeautoml.api.objects import Manifest
+from real.controlplane import ControlPlane
 
 pytestmark = pytest.mark.controlplane
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES, DOCS = ROOT / "examples", ROOT / "docs" / "gitops"
 TIMES, AT_ONCE = 100, 25
 
 
@@ -106,23 +110,65 @@ def test_a_hundred_applies_change_nothing(team: Team, name: str, manager: str, a
     assert team.writes() - writes <= minutes
 
 
+PLACED: dict[str, Any] = {
+    "placement": {
+        "nodeSelector": {"pool": "nowhere"},
+        "tolerations": [{"key": "ml", "value": "yes"}],
+        "topologySpreadConstraints": [{"topologyKey": "zone"}],
+    }
+}
+
+
+@pytest.fixture
+def profile(team: Team) -> Iterator[Manifest]:
+    """A profile as it lies in Git."""
+    kind = {"apiVersion": "kubeautoml.dev/v1alpha1", "kind": "AutoMLProfile"}
+    yield {**kind, "metadata": {"name": team.namespace}, "spec": {"limits": {"maxParallelism": 8}, **PLACED}}
+    team.plane.admin.delete(f"/apis/kubeautoml.dev/v1alpha1/automlprofiles/{team.namespace}")
+
+
 @pytest.mark.parametrize("manager", ["", "kustomize-controller"])
-def test_git_sees_no_difference(team: Team, manager: str) -> None:
-    """All examples: every field that was written is as written, beside defaults and a status; `kubectl diff` says nothing."""
-    manifests = [yaml.safe_load(file.read_text()) for file in sorted(EXAMPLES.glob("*.yaml"))]
-    assert len(manifests) >= 4
-    manifests = [
-        {**m, "metadata": {**m["metadata"], "name": f"{m['metadata']['name']}-{manager[:3]}x"}} for m in manifests
-    ]
-    team.apply(*manifests, manager=manager)
-    names = [m["metadata"]["name"] for m in manifests]
-    for name in names:
+def test_git_sees_no_difference(team: Team, profile: Manifest, manager: str) -> None:
+    """Examples, lists, a profile: every field that was written is as written, beside defaults and a status; no diff."""
+    examples = [yaml.safe_load(file.read_text()) for file in sorted(EXAMPLES.glob("*.yaml"))]
+    jobs = [*[m for m in examples if m["kind"] == "AutoMLJob"], make_churn("placed", workers=PLACED)]
+    assert len(jobs) > 4
+    team.apply(profile, *jobs, manager=manager)
+    for name in [m["metadata"]["name"] for m in jobs]:
         eventually(lambda name=name: team.condition(name, "Accepted") == "True SpecValid", f"{name} is accepted")  # type: ignore[misc]
 
-    for manifest in manifests:
+    for manifest in jobs:
         assert missing(manifest, team.job(manifest["metadata"]["name"])) == []
+    stored = team.plane.admin.get(f"/apis/kubeautoml.dev/v1alpha1/automlprofiles/{team.namespace}")
+    assert missing(profile, stored) == []
     server_side = ("--server-side", f"--field-manager={manager}") if manager else ()
-    assert team.kubectl("diff", *server_side, "-f", "-", manifests=manifests) == ""
+    assert team.kubectl("diff", *server_side, "-f", "-", manifests=[profile, *jobs]) == ""
+    if not manager:
+        assert team.apply(profile, *jobs).count("unchanged") == 1 + len(jobs)
+
+
+def test_a_job_that_nobody_has_looked_at_says_so(control_plane: ControlPlane, namespace: str) -> None:
+    """Where no operator runs, the API server itself gives it the status that kstatus takes for being in progress."""
+    path = f"/apis/kubeautoml.dev/v1alpha1/namespaces/{namespace}/automljobs"
+    control_plane.admin.post(path, make_churn("new"))
+
+    assert control_plane.admin.get(f"{path}/new")["status"] == {"observedGeneration": -1}
+
+
+def test_the_documented_command_gives_argo_the_scripts(team: Team) -> None:
+    """kubectl patch merges them into a ConfigMap that holds other things, too."""
+    scripts = yaml.safe_load((DOCS / "argocd" / "argocd-cm.yaml").read_text())["data"]
+    configs = f"/api/v1/namespaces/{team.namespace}/configmaps"
+    team.plane.admin.post(configs, {"metadata": {"name": "argocd-cm"}, "data": {"url": "https://argocd.example.com"}})
+    [command] = re.findall(r"`(kubectl patch configmap argocd-cm [^`]+)`", (DOCS / "README.md").read_text())
+    _, *words = [w for w in command.split() if w not in ("-n", "argocd")]
+    file = ROOT / words.pop()
+
+    patch = file.read_text().replace("namespace: argocd", f"namespace: {team.namespace}")
+    team.kubectl(*words[:-1], "--patch", patch)
+
+    found = team.plane.admin.get(f"{configs}/argocd-cm")["data"]
+    assert found == {"url": "https://argocd.example.com", **scripts}
 
 
 def owned_by(job: Manifest, manager: str) -> list[Any]:
