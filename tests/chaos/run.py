@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from chaos.faults import Faults
 from chaos.observer import Journal, Observer, condition
 from chaos.schedule import WEIGHTS, Kind, schedule
 from chaos.verdict import Ended, counted_twice, leftovers, model_problems, problems
-from chaos.world import World, running_world
+from chaos.world import STUDY_LOG, World, running_world
 from real.controlplane import ControlPlane, running_control_plane
 from real.kubelet import Kubelet, running_kubelet
 
@@ -29,6 +30,7 @@ DRAIN_SECONDS = 420.0
 """For jobs that are open when the last fault has struck, on a busy machine."""
 MAX_PAUSE_SECONDS = 240.0
 """No job goes without progress for so long, faults or not."""
+SAY_EVERY = 20
 _STEP_SECONDS = 0.1
 
 
@@ -61,6 +63,8 @@ class Report:
     stuck: int = 0
     failed: int = 0
     longest_pause: tuple[float, str] = (0.0, "")
+    study_errors: int = 0
+    """Calls that the study server could not answer for another reason than that its database was away."""
     seconds: float = 0.0
     shown: str = ""
     """`kubectl get automljobs` at the end."""
@@ -86,6 +90,7 @@ class Report:
             ("trials counted twice", len(self.twice)),
             ("trials failed", self.failed),
             ("jobs stuck", self.stuck),
+            ("errors in the study server's log", self.study_errors),
             ("longest time without progress", f"{self.longest_pause[0]:.0f} s ({self.longest_pause[1]})"),
             ("run", f"{self.seconds:.0f} s, seed {self.course.seed}"),
         ]
@@ -93,8 +98,20 @@ class Report:
         return "\n".join([*lines, *(f"VIOLATION: {v}" for v in [*self.twice, *self.violations])])
 
 
-def chaos(plane: ControlPlane, kubelet: Kubelet, course: Course, folder: Path, tag: str) -> Report:
-    """Run a course; never raises for what the operator did wrong, which is in the report."""
+def chaos(
+    plane: ControlPlane,
+    kubelet: Kubelet,
+    course: Course,
+    folder: Path,
+    tag: str,
+    say: Callable[[str], None] = lambda line: None,
+) -> Report:
+    """Run a course; never raises for what the operator did wrong, which is in the report.
+
+    Args:
+        tag: makes names unique.
+        say: told now and then how far it is.
+    """
     report = Report(course)
     began = time.monotonic()
     journal = Journal(folder / "journal.jsonl")
@@ -103,7 +120,8 @@ def chaos(plane: ControlPlane, kubelet: Kubelet, course: Course, folder: Path, t
         faults = Faults(world, journal)
         observer.start()
         try:
-            _strike(world, observer, faults, course, report, began)
+            _strike(world, observer, faults, course, report, began, say)
+            say("all faults have struck; waiting for the jobs that are open")
             faults.settle()
             _drain(world, observer, report)
         finally:
@@ -118,7 +136,15 @@ def chaos(plane: ControlPlane, kubelet: Kubelet, course: Course, folder: Path, t
     return report
 
 
-def _strike(world: World, observer: Observer, faults: Faults, course: Course, report: Report, began: float) -> None:
+def _strike(
+    world: World,
+    observer: Observer,
+    faults: Faults,
+    course: Course,
+    report: Report,
+    began: float,
+    say: Callable[[str], None],
+) -> None:
     for strike in schedule(course.seed, course.mean_seconds, course.kinds):
         until = time.monotonic() + strike.after_seconds
         while True:
@@ -128,6 +154,9 @@ def _strike(world: World, observer: Observer, faults: Faults, course: Course, re
             time.sleep(_STEP_SECONDS)
         if faults.strike(strike) is not None:
             report.faults[strike.kind] += 1
+            if strike.kind.is_kill and report.kills % SAY_EVERY == 0:
+                done = sum(t.state == "COMPLETE" for rows in list(observer.trials.values()) for t in rows.values())
+                say(f"{report.kills} of {course.kills} kills, {report.jobs} jobs, {done} trials completed")
         if report.kills >= course.kills or observer.violations:
             return
         if time.monotonic() - began > course.limit_seconds:
@@ -179,6 +208,7 @@ def _judge(world: World, observer: Observer, report: Report, folder: Path) -> No
                 found.append(f"{ended.name} has a model and is not ready")
         report.violations += found
     report.violations += leftovers(world, [e.job for e in every])
+    report.study_errors = (folder / STUDY_LOG).read_text(errors="replace").count('"level": "error"')
     for operator in world.operators:
         report.violations += operator.crashes
         report.violations += [f"{operator.name} logged: {line[:3000]}" for line in operator.errors()]
@@ -212,7 +242,7 @@ def main() -> int:
     print(f"chaos: seed {course.seed}, {course.kills} kills; journal and logs in {folder}", flush=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with running_control_plane(ROOT / "crds") as plane, running_kubelet(plane) as kubelet:
-        report = chaos(plane, kubelet, course, folder, "run")
+        report = chaos(plane, kubelet, course, folder, "run", lambda line: print(line, flush=True))
         if not report.is_good:
             for namespace in ("chaos-run-a", "chaos-run-b"):
                 (folder / f"pods-{namespace}.log").write_text(kubelet.all_logs(namespace))

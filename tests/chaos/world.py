@@ -20,6 +20,7 @@ from real.restartable import RestartablePostgres, RestartableS3, restartable_pos
 from real.study_server import StudyServerProcess
 
 ROWS = 240
+STUDY_LOG = "study-server.log"
 FAMILIES = ["Linear", "ExtraTrees"]
 """Families whose trials take from a tenth of a second to one second on these rows."""
 
@@ -77,7 +78,7 @@ def running_world(plane: ControlPlane, kubelet: Kubelet, folder: Path, replicas:
         postgres = stack.enter_context(restartable_postgres())
         s3 = stack.enter_context(restartable_s3())
         database_url = postgres.server.create_database()
-        study_server = StudyServerProcess(database_url)
+        study_server = StudyServerProcess(database_url, log=folder / STUDY_LOG)
         study_server.start()
         stack.callback(lambda: study_server.kill())
         api_proxy = stack.enter_context(faulty_proxy(urlsplit(plane.server).port or 0))

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 _READY_SECONDS = 60.0
 
@@ -22,6 +23,8 @@ class StudyServerProcess:
     options: tuple[str, ...] = ()
     port: int = 0
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    log: Path | None = None
+    """Where its log goes; None: to the test's own stderr."""
 
     @property
     def url(self) -> str:
@@ -32,7 +35,8 @@ class StudyServerProcess:
         command = [sys.executable, "-m", "kubeautoml.study.server", "--database-url", self.database_url]
         listen = ["--listen", f"127.0.0.1:{self.port}", *self.options]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen([*command, *listen], stdout=subprocess.PIPE, env=environment)
+        with self.log.open("ab") if self.log else nullcontext() as log:
+            self.process = subprocess.Popen([*command, *listen], stdout=subprocess.PIPE, stderr=log, env=environment)
         self.port = int(self._first_line().split()[4].rstrip(",").rpartition(":")[2])
 
     def _first_line(self) -> str:
