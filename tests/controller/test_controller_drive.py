@@ -9,7 +9,6 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from kubeautoml.api.names import LABEL_COMPONENT, study_name
 from kubeautoml.api.objects import Manifest
 from kubeautoml.cluster.local import LocalCluster
 from kubeautoml.controller.drive import Driver, has_ended
-from kubeautoml.controller.reconcile import Clock
 from kubeautoml.controller.settings import OperatorSettings
 from kubeautoml.controller.studies import Studies
 from kubeautoml.plan.base import Settings
@@ -94,7 +92,6 @@ async def make_driver(
     folder: Path,
     *,
     seen: list[AutoMLJob] | None = None,
-    clock: Clock = lambda: datetime.now(UTC),
     **spec: Any,
 ) -> Driver:
     manifest = make_churn(**{"serving": None, "output": {"uri": f"file://{folder}/out"}, **spec})
@@ -102,7 +99,7 @@ async def make_driver(
     await cluster.put(manifest)
     plan = Settings(study_url=f"journal://{folder}/study.log", serving_enabled=False, status_interval_seconds=0.1)
     show = seen.append if seen is not None else None
-    return Driver(JOB, cluster, Studies(), OperatorSettings(plan=plan), clock=clock, poll_seconds=0.1, on_status=show)
+    return Driver(JOB, cluster, Studies(), OperatorSettings(plan=plan), poll_seconds=0.1, on_status=show)
 
 
 async def run(driver: Driver) -> AutoMLJob:
@@ -157,15 +154,7 @@ async def test_a_killed_worker_costs_no_trial(cluster: StandInCluster, tmp_path:
     """Its running trial is tried again, its finished ones count once."""
     cluster._environment["HANGS_AT"] = "2"
     seen: list[AutoMLJob] = []
-    later = timedelta()
-    driver = await make_driver(
-        cluster,
-        tmp_path,
-        seen=seen,
-        clock=lambda: datetime.now(UTC) + later,
-        budget={"maxTrials": 5},
-        workers={"parallelism": 1},
-    )
+    driver = await make_driver(cluster, tmp_path, seen=seen, budget={"maxTrials": 5}, workers={"parallelism": 1})
     running = await until(driver, seen, completed=2)
     [pod] = [p for p in await cluster.list("Pod") if p["metadata"]["labels"][LABEL_COMPONENT] == "worker"]
     log = cluster.log_file(pod["metadata"]["name"])
@@ -173,8 +162,6 @@ async def test_a_killed_worker_costs_no_trial(cluster: StandInCluster, tmp_path:
         await asyncio.sleep(0.05)
 
     os.kill(cluster.pid_of(pod["metadata"]["name"]), signal.SIGKILL)
-    # A trial is given up only when it is not so new that its pod may not have been seen yet.
-    later = timedelta(minutes=1)
     job = await running
 
     trials = job.status.trials
