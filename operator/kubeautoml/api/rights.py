@@ -17,8 +17,9 @@ STUDY_ACCOUNT = "kubeautoml-study-server"
 OPERATOR_NAMESPACE = "kubeautoml-system"
 
 _LOOK = ("list", "watch")
-_KEEP = ("list", "watch", "create", "patch", "delete")
-"""What server-side apply needs: patch, and create where the object is not there yet."""
+_KEEP = ("get", "list", "watch", "create", "patch", "delete")
+"""What server-side apply needs: patch, and create where the object is not there yet. Before that we look whether somebody
+else has an object by that name."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ OPERATOR = (
     Right(GROUP, ("automljobs/status", "automlmodels/status"), ("patch",)),
     # asked for where OwnerReferencesPermissionEnforcement is on: our children block the deletion of their owner
     Right(GROUP, ("automljobs/finalizers",), ("update",)),
-    Right(GROUP, ("automlmodels",), (*_LOOK, "create", "patch")),
+    Right(GROUP, ("automlmodels",), ("get", *_LOOK, "create", "patch")),
     Right("batch", ("jobs",), _KEEP),
     Right("apps", ("deployments",), _KEEP),
     Right("", ("services",), _KEEP),

@@ -10,6 +10,7 @@ from kubeautoml.api.conditions import Condition, ConditionStatus, ConditionType,
 from kubeautoml.api.errors import ClusterError, Conflict, KubeAutoMLError, ManifestError, StudyError, Throttled
 from kubeautoml.api.job import AutoMLJob, AutoMLJobStatus
 from kubeautoml.api.model import AutoMLModelStatus
+from kubeautoml.api.names import LABEL_JOB_UID
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.problems import printable
@@ -38,11 +39,31 @@ async def carry_out(
         await studies.create(study_url, pod_job.study_name, pod_job.direction)
         exists = True
     for manifest in todo.apply:
+        if Ref.of(manifest) not in observed.children:
+            await _check_not_taken(manifest, job.metadata.uid, cluster)
         await cluster.apply(manifest)
     for ref in todo.delete:
         await cluster.delete(ref, uid=_uid(observed.children.get(ref)))
     if exists and (todo.study or _may_lack_attempts(observed.study)):
         await studies.carry_out(study_url, pod_job.study_name, todo.study)
+
+
+async def _check_not_taken(manifest: Manifest, job_uid: str, cluster: Cluster) -> None:
+    """Server-side apply would make somebody else's object ours without a word, and the garbage collector would delete it
+    with the job. One that lost its labels is ours still, by its owner.
+
+    Raises:
+        ClusterError: there is one by this name that is not the job's.
+    """
+    ref = Ref.of(manifest)
+    found = await cluster.get(ref)
+    if found is None:
+        return
+    meta = found["metadata"]
+    owners = {owner.get("uid") for owner in meta.get("ownerReferences") or ()}
+    if (meta.get("labels") or {}).get(LABEL_JOB_UID) != job_uid and job_uid not in owners:
+        message = f"{ref} exists and is not of this job; delete or rename it, or make the job under another name"
+        raise ClusterError(message, reason="AlreadyExists")
 
 
 async def publish(job: AutoMLJob, todo: Plan, cluster: Cluster) -> None:

@@ -34,7 +34,28 @@ def with_digest(manifest: Manifest) -> Manifest:
 def _must_apply(wanted: Manifest, found: Manifest | None) -> bool:
     if found is None or _digest(found) != _digest(wanted):
         return True
-    return was_edited({k: v for k, v in wanted.items() if k == "spec"}, found)
+    edited = was_edited({k: v for k, v in wanted.items() if k == "spec"}, found)
+    return edited or _lost_its_ties(wanted["metadata"], found["metadata"]) or _opened(wanted, found)
+
+
+def _lost_its_ties(wanted: Manifest, found: Manifest) -> bool:
+    """Whether labels or the owner were changed or taken away, by which children are found and go with their job."""
+    labels, owners = found.get("labels") or {}, found.get("ownerReferences") or []
+    gone = {owner["uid"] for owner in wanted.get("ownerReferences", ())} - {owner.get("uid") for owner in owners}
+    return bool(gone) or not wanted.get("labels", {}).items() <= labels.items()
+
+
+def _opened(wanted: Manifest, found: Manifest) -> bool:
+    """Whether something was taken out of a network policy, where what is missing is allowed. Every server knows all of it."""
+    return wanted["kind"] == "NetworkPolicy" and _lacks(wanted["spec"], found.get("spec"))
+
+
+def _lacks(wanted: Any, found: Any) -> bool:
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        return any((v and k not in found) or _lacks(v, found.get(k)) for k, v in wanted.items())
+    if isinstance(wanted, list) and isinstance(found, list):
+        return any(_lacks(w, f) for w, f in zip(wanted, found, strict=False))
+    return False
 
 
 def _digest(manifest: Manifest) -> str | None:
