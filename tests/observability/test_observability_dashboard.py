@@ -18,7 +18,7 @@ from kubeautoml_trainer.serve.metrics import ServerMetrics
 from observability.exported import RUNBOOKS, dashboard_queries, exported_by, load_alerts, load_dashboard, used_in
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-WATCHED = re.findall(r"^\| (kubeautoml_\w+) \| (?:gauge|counter|histogram) \|", operator_table or "", re.MULTILINE)
+WATCHED = re.findall(r"^\| (kubeautoml_\w+) \| (?:gauge|counter) \|", operator_table or "", re.MULTILINE)
 
 
 def panels(kind: str | None = None) -> list[dict[str, Any]]:

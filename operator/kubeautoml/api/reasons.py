@@ -69,7 +69,7 @@ MEANINGS: dict[R, Meaning] = {
         ),
         STORAGE_UNAVAILABLE=(
             "The object storage does not answer.",
-            "Check endpoint and certificate (AutoMLProfile spec.storage); then start the job again.",
+            "Check endpoint and certificate (AutoMLProfile spec.objectStorage); then start the job again.",
         ),
         TARGET_NOT_FOUND=("The data has no column of the name in spec.task.target.", "Correct the name."),
         TARGET_UNUSABLE=(
