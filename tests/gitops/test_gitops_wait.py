@@ -114,6 +114,16 @@ def test_waiting_for_the_failure_ends_with_it(team: Team, waits: Any) -> None:
     assert waiting.going_on() == {"Succeeded", "Ready"}
 
 
+def test_a_refused_manifest_is_told_from_an_accepted_one(team: Team, waits: Any) -> None:
+    """Accepted is the first to wait for: a refused job never begins, and so never fails."""
+    team.apply(make_churn("good"), make_churn("bad", objective={"metric": "Rmse"}))
+
+    assert waits(team, "good", "Accepted").has_returned("Accepted")
+    assert waits(team, "bad", "Accepted=False").has_returned("Accepted=False")
+    assert team.condition("bad", "Accepted") == "False UnfittingMetric"
+    assert team.condition("bad", "Succeeded") == "" and team.objects("bad", "jobs") == []
+
+
 def test_a_model_goes_with_its_job_where_the_job_says_so(team: Team, waits: Any) -> None:
     """retention.model: Delete. A job that is not served is Ready when its model is stored."""
     name = "stored"
