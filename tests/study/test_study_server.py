@@ -144,6 +144,24 @@ def test_a_queued_trial_is_not_lost_with_the_answer_that_gave_it(server: StudySe
     assert trial.suggest_float("x0", 0, 1) == 0.5
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_optunas_own_client_works_with_our_server(server: StudyServer, name: str):
+    """Beside ours, on the same study: what one writes the other reads, and a queued trial is taken once."""
+    ours = create_study(open_study_storage(f"grpc://127.0.0.1:{server.port}"), name, "maximize")
+    plain = optuna.load_study(
+        storage=optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=server.port), study_name=name
+    )
+    ours.enqueue_trial({"x0": 0.25})
+
+    for number, study in enumerate((plain, ours, plain)):
+        run_trial(study, number)
+
+    assert [(t.number, t.value, len(t.params)) for t in ours.trials] == [(n, float(n), 4) for n in range(3)]
+    assert [t.params for t in plain.trials] == [t.params for t in ours.trials]
+    assert plain.trials[0].params["x0"] == 0.25
+    assert plain.best_value == 2.0
+
+
 def test_a_server_that_stays_away_is_named():
     """After the client's patience: address and what to check, in one line."""
     storage = open_remote("127.0.0.1:9", tls=False, token_file=None, ca_file=None, patience_seconds=0.3)

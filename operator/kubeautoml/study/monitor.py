@@ -115,8 +115,10 @@ def _first_line(error: BaseException) -> str:
 class Readiness:
     """Whether the database answers, asked over a connection of its own; known within a second, whatever hangs."""
 
-    def __init__(self, url: Any) -> None:
-        self._engine = sqlalchemy.create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
+    def __init__(self, url: Any, connect_args: dict[str, Any]) -> None:
+        self._engine = sqlalchemy.create_engine(
+            url, connect_args=connect_args, pool_size=1, max_overflow=0, pool_pre_ping=True
+        )
         self._lock = threading.Lock()
         self._asked: tuple[threading.Thread, list[bool]] | None = None
         self._is_draining = False

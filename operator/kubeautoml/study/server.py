@@ -67,7 +67,7 @@ class StudyServer:
     ) -> None:
         self._database = database
         self.metrics = Metrics()
-        self.is_ready = Readiness(database.engine.url)
+        self.is_ready = Readiness(database.engine.url, dict(database.engine_kwargs.get("connect_args", {})))
         interceptors: tuple[Any, ...] = (Monitor(self.metrics),)
         if api is not None:
             callers = Callers(api, frozenset(operators), count=lambda result: self.metrics.tokens.labels(result).inc())
