@@ -33,7 +33,7 @@ KILLED = """
 
     def die(when):
         if len(acts) == at and when == sys.argv[2]:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), int(sys.argv[3]))
 
     def deadly(act, name):
         def wrapped(*args):
@@ -54,9 +54,11 @@ KILLED = """
 """
 
 
-def run_finalizer(searched: Searched, at: int, when: str) -> subprocess.CompletedProcess[str]:
+def run_finalizer(
+    searched: Searched, at: int, when: str, by: signal.Signals = signal.SIGKILL
+) -> subprocess.CompletedProcess[str]:
     """The command, killed before or after its act number `at`: whatever it writes, deletes or tells."""
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(at), when]
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(at), when, str(int(by))]
     return subprocess.run(command, env={**os.environ, **searched.env}, capture_output=True, text=True, timeout=300)
 
 
@@ -106,6 +108,16 @@ def test_a_finalizer_killed_again_and_again_makes_the_one_model(job):
         len({o.uri.split("/trials/")[1].split("/")[0] for o in searched.store.find(searched.paths.root + "/trials/")})
         == 1
     )
+
+
+def test_a_finalizer_that_is_told_to_leave_does_so_at_once(job):
+    """With the exit code that the Job's podFailurePolicy ignores; also as process 1, which hears only what it handles."""
+    searched, _, _ = job
+    set_study_attr(searched.study, StudyAttr.RESULT, None)
+
+    assert run_finalizer(searched, 3, "before", signal.SIGTERM).returncode == 143
+
+    assert study_attr(searched.study, StudyAttr.RESULT) is None
 
 
 def test_a_finalizer_that_comes_second_does_not_touch_the_told_model(job, tmp_path: Path):

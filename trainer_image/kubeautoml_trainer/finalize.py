@@ -1,9 +1,9 @@
 """`kubeautoml finalize`: the container entry point that turns the trials into the model, once.
 
 Exit 0: the model is stored and the study says so. 1: there can be none, said in the study and in one line on stderr; or the study or a
-storage stayed away, said on stderr alone, and the next pod tries again. The model comes first; explanations and the report take what
-time is left. Nothing but the measured times depends on when it runs, so a finalizer that was killed and started again makes the same
-model.
+storage stayed away, said on stderr alone, and the next pod tries again. 143: SIGTERM, at any moment. The model comes first; explanations
+and the report take what time is left. Nothing but the measured times depends on when it runs, so a finalizer that was killed and started
+again makes the same model.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from kubeautoml.api.errors import AccessDenied, DataError, KubeAutoMLError, Stor
 from kubeautoml.api.logs import log_context, log_to_stderr
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.trials import JobResult, StudyAttr, TrialAttr
+from kubeautoml_trainer.search.signals import EXIT_CODE
 from kubeautoml_trainer.worker import give_up, leave, limit_threads, open_study
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ def main(argv: list[str]) -> int:
         print("usage: kubeautoml finalize      (everything is read from the environment)", file=sys.stderr)
         return 0 if argv[0] in ("-h", "--help") else 2
     log_to_stderr()
+    # as process 1 of a container it would not even hear SIGTERM without a handler
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(EXIT_CODE))
     context = PodContext.from_env(os.environ)
     limit_threads(context.threads)
     with log_context(job=f"{context.job.namespace}/{context.job.name}", pod=context.pod_name):

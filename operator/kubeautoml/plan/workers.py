@@ -35,6 +35,15 @@ MANY_FAILURES = 100_000
 
 FINALIZE_RETRIES = 2
 
+TAKEN_AWAY: dict[str, Any] = {
+    "rules": [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [143]}},
+    ]
+}
+"""Pods that a drained node, a preemption, a queue that had others to serve first, or somebody's `kubectl delete pod` took are
+replaced and count as nothing. 143: the pod was told to leave and did."""
+
 
 def worker_job(job: AutoMLJob, profile: AutoMLProfileSpec, settings: Settings, ended_trials: int = 0) -> Manifest:
     """`parallelism` identical pods that take trials from the study until there is nothing more to do.
@@ -46,10 +55,7 @@ def worker_job(job: AutoMLJob, profile: AutoMLProfileSpec, settings: Settings, e
         **suspended(queue),
         "parallelism": count,
         "backoffLimit": MANY_FAILURES,
-        # pods that a node drain or a preemption took are replaced and count as nothing
-        "podFailurePolicy": {
-            "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
-        },
+        "podFailurePolicy": TAKEN_AWAY,
         "template": pod_template(job, profile, settings, Component.WORKER),
     }
     annotations = {
@@ -119,10 +125,7 @@ def finalizer_job(job: AutoMLJob, profile: AutoMLProfileSpec, settings: Settings
         "parallelism": 1,
         "completions": 1,
         "backoffLimit": FINALIZE_RETRIES,
-        # a drained node, or a queue that had others to serve first, is no failed attempt
-        "podFailurePolicy": {
-            "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
-        },
+        "podFailurePolicy": TAKEN_AWAY,
         "template": pod_template(job, profile, settings, Component.FINALIZER),
     }
     return _batch_job(job, finalizer_job_name(job.metadata.name, job.metadata.uid), queue, spec, {})
