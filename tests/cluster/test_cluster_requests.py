@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import pytest
+import yaml
 
+from kubeautoml.cluster.connection import encoded
 from kubeautoml.cluster.requests import Limits, RateLimit
 
 
@@ -117,3 +120,13 @@ def test_tasks_wait_in_turn_and_the_loop_goes_on() -> None:
 
     assert order == list(range(10))
     assert longest < 0.08
+
+
+def test_what_is_sent_is_json_and_the_same_yaml() -> None:
+    """Server-side apply is read as YAML, which knows no pairs of escapes and prints no control characters."""
+    body = {"a": '\N{GRINNING FACE} \x00\x1f\x7f\x85\u2028\ufeff\uffff \\ud83d é\n"\\'}
+
+    sent = encoded(body).decode()
+
+    assert json.loads(sent) == body
+    assert yaml.safe_load(sent) == body

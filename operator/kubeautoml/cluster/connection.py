@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -161,7 +162,7 @@ class Connection:
     ) -> urllib3.BaseHTTPResponse:
         self.requests.add(request.verb, request.kind)
         headers = {"Accept": request.accept, "Content-Type": request.content_type}
-        body = None if request.body is None else json.dumps(request.body).encode()
+        body = None if request.body is None else encoded(request.body)
         how: dict[str, Any] = {} if retries is None else {"retries": retries}
         try:
             _, _, headers, _, _ = api.param_serialize(
@@ -249,3 +250,14 @@ def _in_no_pod(error: Exception) -> ClusterError:
         "or name a kubeconfig",
         reason="InvalidKubeconfig",
     )
+
+
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+
+def encoded(body: object) -> bytes:
+    """JSON that is YAML, too, since servers read what is applied as YAML: signs beyond 16 bits must stand as they are, where
+    JSON would write two escapes, and signs that YAML does not print must be escapes.
+    """
+    text = json.dumps(body, ensure_ascii=False)
+    return _NOT_IN_YAML.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text).encode()
