@@ -234,7 +234,11 @@ def told(
         said[f"model server {path}"] = ask(f"http://{host}:{port}{path}")
     for body in (b"{", b"[]", b'[{"a": "x"}]', b'{"inputs": 1}'):
         said[f"model server, posted {body!r}"] = ask(f"http://{host}:{port}/v1/predict", body)
-    assert "kubernetes.io" not in str(mounts(server))
+    pods = objects(plane, namespace, "Pod")
+    assert {p["metadata"]["labels"][COMPONENT] for p in pods} == {"worker", "finalizer", "server"}
+    assert [m for p in pods for m in mounts(p) if "kubernetes.io" in m] == [], (
+        "admission mounts tokens where none is refused"
+    )
     return said
 
 
