@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -241,6 +242,8 @@ def main() -> int:
     course = Course(args.seed, args.kills, args.mean_seconds, args.jobs, serves_every=8, kinds=kinds)
     print(f"chaos: seed {course.seed}, {course.kills} kills; journal and logs in {folder}", flush=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # told to leave, leave in order: servers that are killed and started again outlive a parent that just ends
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with running_control_plane(ROOT / "crds") as plane, running_kubelet(plane) as kubelet:
         report = chaos(plane, kubelet, course, folder, "run", lambda line: print(line, flush=True))
         if not report.is_good:
