@@ -22,7 +22,7 @@ from kubeautoml.api.job import AutoMLJobStatus
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cluster.memory import MemoryCluster
 from kubeautoml.controller import metrics
-from kubeautoml.controller.main import Operator, _log_format, check_access, check_lease, resync
+from kubeautoml.controller.main import Operator, _log_format, check_access, check_lease, resync, wait_for_access
 from kubeautoml.controller.queue import Lane
 from kubeautoml.controller.settings import OperatorSettings
 from kubeautoml.plan.base import Settings
@@ -51,6 +51,25 @@ async def test_what_is_missing_at_the_start_is_said_in_one_line(reason: str, sai
         await check_access(cluster, ())
 
     assert said in str(error.value)
+
+
+@pytest.mark.anyio
+async def test_an_api_server_that_is_away_at_the_start_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both may be starting at the same time; a refusal is told at once, and SIGTERM is not waited out."""
+    monkeypatch.setattr("kubeautoml.controller.main.START_RETRY_SECONDS", 0.01)
+    cluster = MemoryCluster()
+    for _ in range(3):
+        cluster.fail_next(ClusterError("no answer"), verb="list")
+    await asyncio.wait_for(wait_for_access(cluster, (), asyncio.Event()), 10)
+
+    cluster.fail_next(ClusterError("refused", reason="Forbidden"), verb="list")
+    with pytest.raises(ClusterError, match="refused"):
+        await wait_for_access(cluster, (), asyncio.Event())
+
+    told = asyncio.Event()
+    told.set()
+    cluster.fail_next(ClusterError("no answer"), verb="list")
+    await asyncio.wait_for(wait_for_access(cluster, (), told), 10)
 
 
 @pytest.mark.anyio

@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 RESYNC_ALL_SECONDS = 600.0
 """A safety net under the watches, not a way to work; a guess."""
 
+START_SECONDS, START_RETRY_SECONDS = 60.0, 2.0
+"""How long an API server that does not answer is waited for at the start, and between two tries."""
+
 _RIGHTS = "give the operator's service account the chart's role, or a kubeconfig that may do this"
 
 _LAST_WRITES_SECONDS = 1.0
@@ -100,7 +103,7 @@ async def run_operator(cluster: KubeCluster, settings: OperatorSettings) -> None
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await check_access(cluster, settings.namespaces)
+    await wait_for_access(cluster, settings.namespaces, stop)
     if settings.elects_leader:
         await asyncio.to_thread(check_lease, cluster, lease_ref(cluster, settings))
     await Operator(cluster, settings).run(stop)
@@ -218,6 +221,25 @@ class Operator:
             "Time that requests waited for the client's own limit.",
             lambda: self._cluster.requests.waited_seconds,
         )
+
+
+async def wait_for_access(cluster: Cluster, namespaces: tuple[str, ...], stop: asyncio.Event) -> None:
+    """`check_access`, with patience for an API server that is away: it may be restarting, as this operator does.
+
+    Raises:
+        ClusterError: with what to do.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while not stop.is_set():
+        try:
+            await check_access(cluster, namespaces)
+            return
+        except ClusterError as error:
+            if error.reason != ClusterError.default_reason or time.monotonic() > deadline:
+                raise
+            log.warning("no answer at the start; trying again", extra={"error": str(error)})
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), START_RETRY_SECONDS)
 
 
 async def check_access(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
