@@ -17,6 +17,8 @@ from real.proxy import FaultyProxy, Mode
 from real.rest import MERGE, ApiError, Json
 
 MAX_PARALLELISM = 3
+START_SECONDS = 90.0
+"""After which a server that does not come back is the test's own trouble."""
 
 
 class Faults:
@@ -155,12 +157,9 @@ class Faults:
 
         def come_back() -> None:
             def run() -> None:
-                try:
-                    start()
-                except Exception as error:  # noqa: BLE001  # a server that does not come back is the test's own trouble
-                    self.problems.append(f"{service} did not come back: {error}")
-                finally:
-                    self._down.discard(service)
+                if problem := _started(start):
+                    self.problems.append(f"{service} did not come back: {problem}")
+                self._down.discard(service)
 
             thread = threading.Thread(target=run, name=f"start-{service}", daemon=True)
             self._returning.append(thread)
@@ -239,3 +238,16 @@ class Faults:
     def _return(self, what: str, act: Callable[[], None]) -> None:
         act()
         self._journal.write("return", what=what)
+
+
+def _started(start: Callable[[], None]) -> str:
+    """Start it as a kubelet would: again and again, such as while its own database is away. Says why it does not come."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            start()
+            return ""
+        except Exception as error:  # noqa: BLE001  # whatever it is, it may pass
+            if time.monotonic() > deadline:
+                return str(error)
+        time.sleep(1.0)

@@ -59,7 +59,7 @@ class OperatorReplica:
             return
         code = self._process.poll()
         if code is not None:
-            if code != LEADERSHIP_LOST:
+            if code != LEADERSHIP_LOST and not self._began_in_an_outage(code):
                 self.crashes.append(f"{self.name} ended with {code}: {self.log.read_text(errors='replace')[-1500:]}")
             self.start()
 
@@ -79,11 +79,22 @@ class OperatorReplica:
         if number == signal.SIGTERM and code not in (0, -signal.SIGTERM, LEADERSHIP_LOST):
             self.crashes.append(f"{self.name} ended with {code} after SIGTERM")
 
+    def _began_in_an_outage(self, code: int) -> bool:
+        """Whether it found no API server when it was started, said so in one line, and left it to be started again."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        said = [line for line in lines if '"level": "error"' in line and "will retry" not in line]
+        return code == 1 and bool(said) and _is_expected(said[-1])
+
     def errors(self) -> list[str]:
         """Lines of level error, and tracebacks: an operator that meets a fault says it in one line, as a warning."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         found = [line for line in lines if "Traceback" in line or '"level": "error"' in line]
-        return [line for line in found if not any(words in line for words in EXPECTED_ERRORS)]
+        return [line for line in found if not _is_expected(line)]
+
+
+def _is_expected(line: str) -> bool:
+    began_in_an_outage = "operator cannot work" in line and '"reason": "ClusterUnavailable"' in line
+    return began_in_an_outage or any(words in line for words in EXPECTED_ERRORS)
 
 
 def operator_command(plane: ControlPlane, kubeconfig: Path, study_url: str, namespaces: list[str]) -> list[str]:
