@@ -356,9 +356,11 @@ def test_a_fit_that_does_not_return_does_not_keep_the_process(tmp_path: Path) ->
         from kubeautoml_trainer.search import signals
 
         signals.LAST_WORDS_SECONDS, signals.LEAVE_SECONDS = 0.2, 0.5
-        signals.TerminationGuard().install()
-        print("ready", flush=True)
-        hashlib.pbkdf2_hmac("sha256", b"never", b"returns", 2_000_000_000)
+        guard = signals.TerminationGuard()
+        guard.install()
+        with guard.protected():  # SIGTERM may come before the computation has begun, and must not break it then
+            print("ready", flush=True)
+            hashlib.pbkdf2_hmac("sha256", b"never", b"returns", 2_000_000_000)
     """)
     worker = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     try:
