@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from factories import NOON, SETTINGS, make_job, make_observed, make_pod, make_running_trial
+from factories import (
+    NOON,
+    SETTINGS,
+    make_data,
+    make_job,
+    make_observed,
+    make_pod,
+    make_result,
+    make_running_trial,
+    make_summary,
+)
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.trials import RetireTrial
 from kubeautoml.plan import plan
@@ -76,3 +86,15 @@ def test_a_trial_whose_pod_went_away_never_fails_and_one_that_lacks_memory_twice
 
     expected = Reason.OUT_OF_MEMORY if reason == "OOMKilled" else Reason.PREEMPTED
     assert order == RetireTrial(number=0, attempt=attempt, reason=expected, requeue=requeue)
+
+
+def test_a_trial_that_was_lost_is_counted_before_the_job_ends() -> None:
+    """The study of a job that has ended is not looked at again, so its counts must be final."""
+    lost = make_running_trial(number=3, pod_uid="gone")
+    study = make_summary(completed=3, running=1, running_trials=(lost,), data=make_data(), result=make_result())
+    job = make_job()
+
+    todo = plan(job, make_observed(study=study), now=NOON, settings=SETTINGS)
+
+    assert [t.number for t in todo.study.retire] == [3]
+    assert (todo.status.completion_time, todo.status.model, todo.apply) == (None, None, ())

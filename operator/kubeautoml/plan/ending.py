@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kubeautoml.api import effective
@@ -34,6 +33,10 @@ def succeeded(scene: Scene) -> Plan:
         # the finalizer is a pod, and the study is written by pods
         message = f"the finalizer's result cannot be used: {' '.join(str(error).split())}"
         return failed(scene, Failure("finalize", Reason.FINALIZE_FAILED, message))
+    retire = retired_trials(scene.study, scene.observed, scene.now)
+    if retire:
+        # the counts of a job that has ended are final: trials that were lost are counted before it ends
+        return Plan(study=StudyOrders(retire=retire), status=scene.job.status, wake_after=timedelta(seconds=1))
     status = with_study(scene.job, scene.observed, scene.now)
     status = status.model_copy(
         update={
@@ -43,9 +46,7 @@ def succeeded(scene: Scene) -> Plan:
             "artifacts": artifacts_of(scene.job),
         }
     )
-    retire = retired_trials(scene.study, scene.observed, scene.now)
-    todo = serve(scene, status, model, (made,))
-    return replace(todo, study=StudyOrders(retire=retire))
+    return serve(scene, status, model, (made,))
 
 
 def serve(scene: Scene, status: AutoMLJobStatus, model: ModelStatus, also: tuple[Manifest, ...]) -> Plan:
