@@ -33,4 +33,7 @@ def test_the_labels_of_the_reference_are_those_that_are_read() -> None:
 def test_every_budget_of_the_reference_is_a_field(field: str) -> None:
     values = {"targetValue": "0.9"}
 
-    parse_job(make_manifest(budget={field: values.get(field, 100)}))
+    given = {field: values.get(field, 100)}
+    job = parse_job(make_manifest(budget=given))
+
+    assert job.spec.budget.to_manifest().items() >= given.items()

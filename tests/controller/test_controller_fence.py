@@ -71,8 +71,9 @@ async def test_closing_does_not_wait_for_ever() -> None:
     task = asyncio.create_task(fence.pass_(lambda: asyncio.sleep(3600)))
     await asyncio.sleep(0)
 
-    await fence.close(0.01)
+    await asyncio.wait_for(fence.close(0.01), 10)
 
+    assert not task.done()
     task.cancel()
 
 
