@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kubeautoml.api.check import parse_job
-from kubeautoml.api.job import AutoMLJob, AutoMLJobStatus
+from kubeautoml.api.job import AutoMLJob
+from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.names import Component
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.api.profile import AutoMLProfile

@@ -50,7 +50,7 @@ FORM = [
     ),
     (
         make_manifest(task={"type": "TabularRegression", "target": "y", "zzz": 1}),
-        "spec.task.zzz is not a field of AutoMLJob; known here: type, target, positiveClass",
+        "spec.task.zzz is not a field of AutoMLJob; known here: type, target, positiveClass, quantiles",
     ),
     (
         make_manifest(dataset={"train": {"uri": "s3://a"}, "split": {"testFraction": 0.2}}),

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from factories import NOON, make_job
-from kubeautoml.api.job import AutoMLJob, AutoMLJobStatus
+from kubeautoml.api.job import AutoMLJob
+from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.cli.screen import Screen
 from kubeautoml.cli.view import age, counts, duration, leaderboard_table, live_view, short_number, state
 

@@ -18,7 +18,7 @@ from controller.life import make_churn
 from kubeautoml import __version__
 from kubeautoml.api.conditions import Condition, ConditionStatus, Reason
 from kubeautoml.api.errors import ClusterError, Conflict, StudyError, Throttled, UsageError
-from kubeautoml.api.job import AutoMLJobStatus, BudgetUsed, ServingStatus, TrialCounts
+from kubeautoml.api.job_status import AutoMLJobStatus, BudgetUsed, ServingStatus, TrialCounts
 from kubeautoml.api.objects import Ref
 from kubeautoml.cluster.memory import MemoryCluster
 from kubeautoml.controller.census import STATES, Census, state_of

@@ -18,7 +18,7 @@ import pytest
 
 from controller.life import UID, make_churn
 from kubeautoml.api.errors import ClusterError, UsageError
-from kubeautoml.api.job import AutoMLJobStatus
+from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cluster.memory import MemoryCluster
 from kubeautoml.controller import metrics

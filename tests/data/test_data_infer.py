@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import DataError
-from kubeautoml.api.job import ColumnType
 from kubeautoml_trainer.data.infer import infer_column
 
 N = 60

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubeautoml.api.conditions import Reason
+from kubeautoml.api.dataset import DataFormat, DataSource
 from kubeautoml.api.errors import DataError
-from kubeautoml.api.job import DataFormat, DataSource
 from kubeautoml_trainer.data.read import read_bytes, read_table
 
 ROWS = [{"code": "007", "name": "Ann"}, {"code": "010", "name": "Bob"}]

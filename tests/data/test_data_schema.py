@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import BundleError, PredictionError
-from kubeautoml.api.job import ColumnType
 from kubeautoml_trainer.data.base import Column, Schema
 from kubeautoml_trainer.data.infer import infer_column
 from kubeautoml_trainer.data.schema import coerce, schema_from_json, schema_to_json, unknown_columns

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubeautoml.api.conditions import Reason
+from kubeautoml.api.dataset import SplitType
 from kubeautoml.api.errors import DataError
-from kubeautoml.api.job import SplitType
 from kubeautoml_trainer.data.split import TRAIN_ONLY, Assignment, assign, default_folds, resolve
 
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from kubeautoml.api.job import ColumnType
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.metrics import TaskType, is_better, metrics_of
 from kubeautoml_trainer.data.base import Column, Schema
 from kubeautoml_trainer.ensemble import Candidate, Cost, choose_candidates, select

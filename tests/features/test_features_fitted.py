@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import BundleError
-from kubeautoml.api.job import ColumnType
 from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.features import Recipe, fit_features, load_features
 from kubeautoml_trainer.features.categories import fit_levels, out_of_fold_means

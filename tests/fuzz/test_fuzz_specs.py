@@ -19,7 +19,7 @@ from fuzz.fuzz_operator import JOB, Operator
 from fuzz.fuzz_specs import good_specs, jobs, places, profiles, schema_of, specs, statuses
 from kubeautoml.api.check import problems
 from kubeautoml.api.conditions import Condition, ConditionStatus, Reason, find_condition
-from kubeautoml.api.job import AutoMLJobStatus
+from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.objects import Ref
 from kubeautoml.controller.observe import parse_status
 from security.pod_security import violations

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import BundleError
-from kubeautoml.api.job import ColumnType
 from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.models import FAMILIES, family_named

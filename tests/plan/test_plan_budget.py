@@ -18,7 +18,7 @@ from factories import (
     make_summary,
 )
 from kubeautoml.api.conditions import BudgetEnd
-from kubeautoml.api.job import AutoMLJobStatus, BudgetUsed, RankedTrial, TrialCounts
+from kubeautoml.api.job_status import AutoMLJobStatus, BudgetUsed, RankedTrial, TrialCounts
 from kubeautoml.api.trials import StudyLimits, StudySummary
 from kubeautoml.plan.budget import (
     accelerator_seconds,

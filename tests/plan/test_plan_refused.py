@@ -18,7 +18,7 @@ from factories import (
     make_summary,
 )
 from kubeautoml.api.conditions import ConditionStatus, Reason, find_condition
-from kubeautoml.api.job import AutoMLJobStatus
+from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.problems import Problem
 from plan.carry import Stage
 

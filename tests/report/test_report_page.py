@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from bundle.bundle_factories import make_pod_job
-from kubeautoml.api.job import ColumnType
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Column, Profile, Rows, Schema
 from kubeautoml_trainer.report.export import export_pipeline

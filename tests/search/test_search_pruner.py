@@ -7,7 +7,7 @@ import pytest
 from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.trial import TrialState
 
-from kubeautoml.api.job import PrunerType
+from kubeautoml.api.search import PrunerType
 from kubeautoml_trainer.search.pruner import MercifulPruner, make_pruner
 
 FOLDS = 8

@@ -11,7 +11,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from kubeautoml.api.job import SamplerType
+from kubeautoml.api.search import SamplerType
 from kubeautoml_trainer.models.space import Choice, Float, Int
 from kubeautoml_trainer.search.evolution import mutated
 from kubeautoml_trainer.search.plan import SearchPlan, search_plan

@@ -15,7 +15,7 @@ from fuzz.fuzz_operator import JOB, Operator
 from fuzz.fuzz_specs import RICH
 from kubeautoml.api.conditions import find_condition
 from kubeautoml.api.errors import ClusterError
-from kubeautoml.api.job import AutoMLJobStatus
+from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.names import server_name, worker_job_name
 from kubeautoml.api.objects import Manifest, Ref
 

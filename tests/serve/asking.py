@@ -10,7 +10,7 @@ import pandas as pd
 from fastapi.testclient import TestClient
 from httpx import Response
 
-from kubeautoml.api.job import ColumnType
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml_trainer.data.base import Schema
 from kubeautoml_trainer.serve.rows import DATATYPES
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import PredictionError
-from kubeautoml.api.job import ColumnType
 from kubeautoml_trainer.data.base import Column, Schema
 from kubeautoml_trainer.serve.rows import MAX_ROWS, example_record, frame_from_records, frame_from_tensors
 

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families
 
-from kubeautoml.api.job import ColumnType
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml_trainer.data.base import Column, Schema
 from kubeautoml_trainer.serve.app import create_app
 from kubeautoml_trainer.serve.page import page

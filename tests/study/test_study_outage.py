@@ -211,3 +211,30 @@ def test_a_write_that_comes_twice_is_written_once(postgres_server: PostgresServe
     assert begun[0].trial_id == begun[1].trial_id
     assert (claimed, ended) == ([True, True, False], [True, True])
     assert [t.value for t in study.get_trials()] == [None, 0.5]
+
+
+def test_a_server_that_starts_before_its_database_waits(postgres: RestartablePostgres):
+    """Both come back from the same outage in any order; nobody has to start the server again."""
+    url = postgres.server.create_database()
+    postgres.stop_at_once()
+    back = threading.Timer(3.0, postgres.start)
+    back.start()
+
+    with running_study_server(url) as server:
+        study = create_study(open_study_storage(server.url), "team-a/early/1", "maximize")
+    back.join()
+
+    assert study.trials == []
+
+
+def test_a_server_told_to_leave_while_it_waits_leaves(tmp_path: Path):
+    """SIGTERM is heard before the database answers."""
+    command = [sys.executable, "-m", "kubeautoml.study.server", "--database-url", "postgresql://u:p@127.0.0.1:9/d"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([*command, "--listen", "127.0.0.1:0"], stderr=log)
+    while "no answer at the start" not in (tmp_path / "log").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+
+    assert process.wait(timeout=20) in (0, 1)

@@ -273,7 +273,11 @@ def test_the_token_is_sent_and_read_again_when_it_changes(server: StudyServer, t
         (["--database-url", "sqlite:///{tmp}/s.db", "--listen", "nowhere"], 2, "--listen must be HOST:PORT"),
         (["--database-url", "journal:///{tmp}/s.log"], 2, "--database-url must be postgresql://... or sqlite:///path"),
         (["--database-url", "sqlite:///{tmp}/s.db", "--tls-cert", "c"], 2, "must be given together"),
-        (["--database-url", "postgresql://u:hidden@127.0.0.1:9/d"], 1, "u:***@127.0.0.1:9/d cannot be opened"),
+        (
+            ["--database-url", "postgresql://u:hidden@127.0.0.1:9/d", "--start-patience", "0"],
+            1,
+            "u:***@127.0.0.1:9/d cannot be opened",
+        ),
         (["--database-url-file", "/nope"], 1, "--database-url-file /nope cannot be read"),
     ],
 )

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubeautoml.api.conditions import Reason
+from kubeautoml.api.dataset import DataFormat
 from kubeautoml.api.errors import DataError, UsageError
-from kubeautoml.api.job import DataFormat
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,6 +1,7 @@
 """The contract: what a manifest may say, what a status says, and what crosses a pod's edge. Light to import."""
 
-from kubeautoml.api.job import AutoMLJob, AutoMLJobSpec, AutoMLJobStatus
+from kubeautoml.api.job import AutoMLJob, AutoMLJobSpec
+from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.model import AutoMLModel
 from kubeautoml.api.profile import AutoMLProfile
 

@@ -16,9 +16,10 @@ from pydantic_core import ErrorDetails
 from rapidfuzz import process
 
 from kubeautoml.api.conditions import Reason
+from kubeautoml.api.dataset import URI_PATTERN, SplitType
 from kubeautoml.api.effective import parallelism
 from kubeautoml.api.errors import ManifestError
-from kubeautoml.api.job import URI_PATTERN, AutoMLJob, Parameter, SplitType
+from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.limits import check_profile
 from kubeautoml.api.metrics import METRICS, TaskType, metrics_of
 from kubeautoml.api.names import JOB_NAME_PATTERN
@@ -33,6 +34,7 @@ from kubeautoml.api.profile import (
     AutoMLProfile,
     AutoMLProfileSpec,
 )
+from kubeautoml.api.search import Parameter
 from kubeautoml.api.values import (
     CAMEL_PATTERN,
     DECIMAL_PATTERN,

@@ -20,13 +20,15 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from kubeautoml.api.job import AutoMLJob, Autoscaling, Gate, IntRange, Parameter, Split, Task, Workers
+from kubeautoml.api.dataset import Split
+from kubeautoml.api.job import AutoMLJob, Autoscaling, Gate, Task, Workers
 from kubeautoml.api.kinds import GROUP, VERSION
 from kubeautoml.api.model import AutoMLModel
 from kubeautoml.api.names import JOB_NAME_PATTERN
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.placement import LabelRequirement, NodeRequirement, Toleration
 from kubeautoml.api.profile import DIGEST, AutoMLProfile, Images, NetworkPeer
+from kubeautoml.api.search import IntRange, Parameter
 
 Schema = dict[str, Any]
 
@@ -405,6 +407,8 @@ def _default(field: FieldInfo, schema: Schema, *, must: bool) -> Schema:
         must = must or any("default" in p for p in schema["properties"].values())
     elif isinstance(value, Enum):
         value = value.value
+    elif isinstance(value, list):
+        value = [v.value if isinstance(v, Enum) else v for v in value]
     is_empty = value in ((), [], {})
     return {} if value is None or (is_empty and not must) else {"default": value}
 

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from kubeautoml.api.dataset import Dataset
 from kubeautoml.api.errors import UsageError
-from kubeautoml.api.job import AutoMLJob, Dataset, ModelConstraint, Objective, Output, Search, Task
+from kubeautoml.api.job import AutoMLJob, Output, Task
 from kubeautoml.api.metrics import DEFAULT_METRIC, METRICS, Direction
 from kubeautoml.api.names import ArtifactPaths, Env, study_name
+from kubeautoml.api.objective import ModelConstraint, Objective
+from kubeautoml.api.search import Search
 from kubeautoml.api.values import ApiModel
 
 STORAGE_PATIENCE_SECONDS = 180.0

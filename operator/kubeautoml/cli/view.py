@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kubeautoml.api.conditions import ConditionStatus, find_condition
-from kubeautoml.api.job import AutoMLJob, RankedTrial
+from kubeautoml.api.job import AutoMLJob
+from kubeautoml.api.job_status import RankedTrial
 from kubeautoml.api.metrics import DEFAULT_METRIC
 
 

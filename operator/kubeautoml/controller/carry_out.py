@@ -8,7 +8,8 @@ from datetime import datetime
 
 from kubeautoml.api.conditions import Condition, ConditionStatus, ConditionType, Reason, set_condition
 from kubeautoml.api.errors import ClusterError, Conflict, KubeAutoMLError, ManifestError, StudyError, Throttled
-from kubeautoml.api.job import AutoMLJob, AutoMLJobStatus
+from kubeautoml.api.job import AutoMLJob
+from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.model import AutoMLModelStatus
 from kubeautoml.api.names import LABEL_JOB_UID
 from kubeautoml.api.objects import EventOrder, Manifest, Ref

@@ -12,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from kubeautoml.api.conditions import ConditionStatus, ConditionType, Reason, find_condition
-from kubeautoml.api.job import AutoMLJobStatus
+from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.objects import Ref
 
 K = TypeVar("K")

@@ -11,7 +11,8 @@ from kubeautoml.api.conditions import ConditionStatus, ConditionType, Reason
 from kubeautoml.api.crd import IMMUTABLE
 from kubeautoml.api.effective import accelerators
 from kubeautoml.api.errors import ClusterError, ManifestError, StudyError
-from kubeautoml.api.job import AutoMLJob, AutoMLJobStatus
+from kubeautoml.api.job import AutoMLJob
+from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.names import LABEL_COMPONENT, LABEL_JOB, LABEL_JOB_UID, Component, labels, study_name
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.api.problems import Problem

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from kubeautoml.api.check import check_job
 from kubeautoml.api.conditions import ConditionStatus, Reason, find_condition
-from kubeautoml.api.job import MAX_ACCEPTED_SPEC, AutoMLJob, AutoMLJobSpec
+from kubeautoml.api.job import AutoMLJob, AutoMLJobSpec
+from kubeautoml.api.job_status import MAX_ACCEPTED_SPEC
 from kubeautoml.api.problems import Problem
 from kubeautoml.plan.base import Observed
 from kubeautoml.plan.facts import C

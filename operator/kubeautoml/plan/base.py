@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from kubeautoml.api.conditions import ConditionStatus, ConditionType, find_condition
-from kubeautoml.api.job import AutoMLJobStatus
+from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.model import AutoMLModelStatus
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.api.problems import Problem

@@ -12,7 +12,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from kubeautoml.api.conditions import BudgetEnd
-from kubeautoml.api.job import AutoMLJob, AutoMLJobStatus, BudgetUsed
+from kubeautoml.api.job import AutoMLJob
+from kubeautoml.api.job_status import AutoMLJobStatus, BudgetUsed
 from kubeautoml.api.metrics import DEFAULT_METRIC, is_better
 from kubeautoml.api.names import Component
 from kubeautoml.api.trials import StudyLimits, StudySummary

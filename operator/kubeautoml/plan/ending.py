@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 from kubeautoml.api import effective
 from kubeautoml.api.conditions import ConditionStatus, Reason
-from kubeautoml.api.job import AutoMLJobStatus, ModelStatus, Serving, ServingStatus
+from kubeautoml.api.job import Serving
+from kubeautoml.api.job_status import AutoMLJobStatus, ModelStatus, ServingStatus
 from kubeautoml.api.model import AutoMLModelStatus
 from kubeautoml.api.names import Component, server_name, service_url
 from kubeautoml.api.objects import Manifest, Ref

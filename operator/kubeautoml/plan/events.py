@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubeautoml.api.conditions import BudgetEnd, ConditionStatus, ConditionType, Reason, find_condition
-from kubeautoml.api.job import AutoMLJobStatus
+from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.objects import EventOrder
 from kubeautoml.api.trials import MAX_ATTEMPTS, RetireTrial
 from kubeautoml.plan.budget import elapsed_seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubeautoml.api.conditions import BudgetEnd, ConditionStatus, ConditionType, Reason, find_condition
-from kubeautoml.api.job import ModelStatus
+from kubeautoml.api.job_status import ModelStatus
 from kubeautoml.api.names import Component
 from kubeautoml.api.trials import Failure
 from kubeautoml.plan.base import PodSeen

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from kubeautoml.api.conditions import Condition, ConditionType, Reason, set_condition
-from kubeautoml.api.job import AutoMLJob, DeletionPolicy, ModelStatus
+from kubeautoml.api.job import AutoMLJob, DeletionPolicy
+from kubeautoml.api.job_status import ModelStatus
 from kubeautoml.api.kinds import ObjectMeta
 from kubeautoml.api.model import AutoMLModel, AutoMLModelSpec, AutoMLModelStatus, Lineage
 from kubeautoml.api.names import Component, labels, model_name

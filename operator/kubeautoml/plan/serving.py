@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kubeautoml.api import effective
-from kubeautoml.api.job import AutoMLJob, Gate, ModelStatus, Serving
+from kubeautoml.api.job import AutoMLJob, Gate, Serving
+from kubeautoml.api.job_status import ModelStatus
 from kubeautoml.api.names import (
     LABEL_MODEL_VERSION,
     SERVER_PORT,

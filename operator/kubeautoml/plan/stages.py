@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from kubeautoml.api.conditions import BudgetEnd, Reason, find_condition
-from kubeautoml.api.job import AutoMLJobStatus
+from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.names import Component
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.api.problems import Problem

@@ -15,7 +15,8 @@ from kubeautoml.api.conditions import (
     find_condition,
     set_condition,
 )
-from kubeautoml.api.job import Artifacts, AutoMLJob, AutoMLJobStatus, BudgetUsed, RankedTrial, TrialCounts
+from kubeautoml.api.job import AutoMLJob
+from kubeautoml.api.job_status import Artifacts, AutoMLJobStatus, BudgetUsed, RankedTrial, TrialCounts
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.problems import printable
 from kubeautoml.api.trials import FinishedTrial, StudySummary

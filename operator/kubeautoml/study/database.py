@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,6 +27,8 @@ from kubeautoml.study.base import shown
 from kubeautoml.study.reading import frozen
 from kubeautoml.study.summary import StudyFacts
 from kubeautoml.study.tables import create_indexes
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -168,14 +172,29 @@ for _name in (
 
 def open_database(url: str, pool_size: int = 2, patience_seconds: float = 180.0) -> DirectDatabase:
     """A client of the study's tables; see `open_backend`. Waits for a database that is away."""
-    deadline = time.monotonic() + patience_seconds
+    return DirectDatabase(wait_for_backend(url, pool_size, patience_seconds), shown(url), patience_seconds)
+
+
+def wait_for_backend(
+    url: str, pool_size: int, patience_seconds: float, stop: threading.Event | None = None
+) -> Database:
+    """`open_backend`, with patience for a database that is away: it may be restarting, as this process does.
+
+    Args:
+        stop: when set, the next failure is raised at once.
+
+    Raises:
+        StudyError: as `open_backend`.
+    """
+    deadline, stop = time.monotonic() + patience_seconds, stop or threading.Event()
     while True:
         try:
-            return DirectDatabase(open_backend(url, pool_size), shown(url), patience_seconds)
+            return open_backend(url, pool_size)
         except StudyError as error:
-            if time.monotonic() > deadline or not _is_away(error):
+            if stop.is_set() or time.monotonic() > deadline or not _is_away(error):
                 raise
-        time.sleep(random.uniform(0.5, 1.5))
+            log.warning("no answer at the start; trying again", extra={"error": str(error)})
+        stop.wait(random.uniform(0.5, 1.5))
 
 
 def _is_away(error: StudyError) -> bool:

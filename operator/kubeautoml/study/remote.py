@@ -162,11 +162,13 @@ class RemoteStorage(GrpcStorageProxy):  # type: ignore[misc]  # optuna is read w
 
     def count_study(self, name: str) -> StudyFacts | None:
         """A study's facts; None when there is no such study."""
+        self._drafts.flush_all()
         facts: StudyFacts | None = self._find("CountStudy", name)
         return facts
 
     def unretried_trials(self, study_id: int) -> list[FrozenTrial]:
         """Preempted trials whose next attempt is missing."""
+        self._drafts.flush_all()
         reply = self._stub.GetUnretriedTrials(api_pb2.GetTrialsRequest(study_id=study_id))
         return [_from_proto_trial(trial) for trial in reply.trials]
 

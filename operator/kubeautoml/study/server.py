@@ -26,7 +26,7 @@ from kubeautoml.api.logs import log_to_stderr
 from kubeautoml.study.backend import Database
 from kubeautoml.study.base import shown
 from kubeautoml.study.certificate import Certificate
-from kubeautoml.study.database import open_backend
+from kubeautoml.study.database import open_backend, wait_for_backend
 from kubeautoml.study.guard import Guard
 from kubeautoml.study.identity import Api, Callers
 from kubeautoml.study.kube_api import KubeApi
@@ -160,6 +160,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--api-ca-file", metavar="FILE", type=Path, help="the API server's authority, with --api-server"
     )
+    parser.add_argument(
+        "--start-patience",
+        metavar="SECONDS",
+        type=float,
+        default=60.0,
+        help="how long a database that is away at the start is waited for; default: %(default)g",
+    )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     parser.add_argument("--log-format", choices=("json", "text"), default="json")
     return parser
@@ -176,7 +183,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         log.warning("tokens cross the network in clear text; give --tls-cert and --tls-key")
     url = arguments.database_url or _read(arguments.database_url_file, "--database-url-file").decode().strip()
     stopped = _stop_on_signal()
-    server = StudyServer(_open_database(url), arguments.listen, certificate, api, arguments.operator_account)
+    database = _open_database(url, arguments.start_patience, stopped)
+    server = StudyServer(database, arguments.listen, certificate, api, arguments.operator_account)
     http = _serve_http(host, arguments.metrics_port, server)
     server.start()
     print(f"study server listens on {host}:{server.port}, database {shown(url)}", flush=True)
@@ -191,12 +199,12 @@ def _serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _open_database(url: str) -> Database:
+def _open_database(url: str, patience_seconds: float, stopped: threading.Event) -> Database:
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite" and rest.startswith("/"):
         return open_backend("sqlite:////" + rest.lstrip("/"))
     if scheme in ("postgresql", "postgres", "postgresql+psycopg") and rest:
-        return open_backend(url, _CONNECTIONS)
+        return wait_for_backend(url, _CONNECTIONS, patience_seconds, stopped)
     raise UsageError(f"--database-url must be postgresql://... or sqlite:///path, got {shown(url)!r}")
 
 

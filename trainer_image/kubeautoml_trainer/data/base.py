@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kubeautoml.api.job import ColumnType
+from kubeautoml.api.dataset import ColumnType
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from kubeautoml.api.conditions import Reason
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import DataError
-from kubeautoml.api.job import ColumnType
 from kubeautoml_trainer.data.base import Column
 from kubeautoml_trainer.data.values import (
     FALSE_WORDS,

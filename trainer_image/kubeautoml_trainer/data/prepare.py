@@ -16,8 +16,8 @@ import pandas as pd
 import pyarrow as pa
 
 from kubeautoml.api.conditions import Reason
+from kubeautoml.api.dataset import DataSource
 from kubeautoml.api.errors import DataError, ObjectNotFound, PredictionError
-from kubeautoml.api.job import DataSource
 from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.pod import PodContext, PodJob
 from kubeautoml.storage import ObjectStore, open_store

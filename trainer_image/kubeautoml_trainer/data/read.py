@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 import zstandard
 
 from kubeautoml.api.conditions import Reason
+from kubeautoml.api.dataset import DataFormat, DataSource
 from kubeautoml.api.errors import DataError
-from kubeautoml.api.job import DataFormat, DataSource
 from kubeautoml.storage import StoredObject, open_store
 
 SUFFIXES = {

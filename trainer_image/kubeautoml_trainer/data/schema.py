@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import BundleError, PredictionError
-from kubeautoml.api.job import ColumnType
 from kubeautoml_trainer.data.base import Column, Schema
 from kubeautoml_trainer.data.values import Parsed, shown, to_booleans, to_numbers, to_seconds, to_texts
 

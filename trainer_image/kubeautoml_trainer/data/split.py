@@ -15,8 +15,8 @@ from sklearn.model_selection import (
 )
 
 from kubeautoml.api.conditions import Reason
+from kubeautoml.api.dataset import SplitType
 from kubeautoml.api.errors import DataError
-from kubeautoml.api.job import SplitType
 
 TRAIN_ONLY = -1
 """Fold of a row that is never validated, because nothing earlier could predict it."""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from kubeautoml.api.job import ColumnType
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml_trainer.data.base import Rows, Schema
 
 GIVEAWAY_AUC = 0.995

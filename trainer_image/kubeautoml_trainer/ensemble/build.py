@@ -13,8 +13,8 @@ import pandas as pd
 
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import BundleError, KubeAutoMLError, ObjectNotFound
-from kubeautoml.api.job import ConstraintMetric
 from kubeautoml.api.names import ArtifactPaths
+from kubeautoml.api.objective import ConstraintMetric
 from kubeautoml.api.pod import PodJob
 from kubeautoml.storage import ObjectStore
 from kubeautoml_trainer.artifacts import unpack_models

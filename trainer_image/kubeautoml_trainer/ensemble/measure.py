@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kubeautoml.api.job import ColumnType, ConstraintMetric, ModelConstraint
+from kubeautoml.api.dataset import ColumnType
+from kubeautoml.api.objective import ConstraintMetric, ModelConstraint
 from kubeautoml_trainer.data.base import Schema
 from kubeautoml_trainer.ensemble.base import Cost
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import BundleError
-from kubeautoml.api.job import ColumnType
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import categories as cats
 from kubeautoml_trainer.features import numbers as nums

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kubeautoml.api.job import DataSource
+from kubeautoml.api.dataset import DataSource
 from kubeautoml.api.pod import PodJob
 from kubeautoml_trainer.data.prepare import prepare_frames
 from kubeautoml_trainer.data.read import read_table

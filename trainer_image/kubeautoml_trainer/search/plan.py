@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from rapidfuzz import process
 
 from kubeautoml.api.conditions import Reason
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import DataError
-from kubeautoml.api.job import Choices, ColumnType, Parameter, Preset, SamplerType, Search
 from kubeautoml.api.pod import PodJob
+from kubeautoml.api.search import Choices, Parameter, Preset, SamplerType, Search
 from kubeautoml_trainer.data.base import PreparedData
 from kubeautoml_trainer.models import FAMILIES
 from kubeautoml_trainer.models.base import DataShape, Family

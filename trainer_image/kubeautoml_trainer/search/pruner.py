@@ -10,7 +10,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner,
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from kubeautoml.api.job import PrunerType
+from kubeautoml.api.search import PrunerType
 from kubeautoml.api.trials import TrialAttr
 from kubeautoml_trainer.search.space import FAMILY
 

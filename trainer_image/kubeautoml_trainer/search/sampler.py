@@ -20,7 +20,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from kubeautoml.api.job import SamplerType
+from kubeautoml.api.search import SamplerType
 from kubeautoml.api.trials import TrialAttr
 from kubeautoml_trainer.models.space import Choice
 from kubeautoml_trainer.search.by_family import ByFamilySampler, cma_es, gaussian_process, tree_parzen

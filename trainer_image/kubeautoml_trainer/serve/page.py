@@ -10,7 +10,7 @@ from string import Template
 from typing import Any
 from urllib.parse import quote
 
-from kubeautoml.api.job import ColumnType
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml_trainer.data.base import Column, Schema
 from kubeautoml_trainer.serve.openapi import seen
 from kubeautoml_trainer.serve.rows import example_value

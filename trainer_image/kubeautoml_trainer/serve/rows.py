@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import PredictionError
-from kubeautoml.api.job import ColumnType
 from kubeautoml_trainer.data.base import Column, Schema
 
 MAX_ROWS = 100_000
