@@ -10,7 +10,7 @@ from enum import StrEnum
 from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml.api.metrics import is_better
-from kubeautoml.api.trials import StudyLimits, TrialAttr
+from kubeautoml.api.trials import MAX_ATTEMPTS, StudyLimits, TrialAttr
 from kubeautoml_trainer.search.space import FAMILY
 
 STORE_SECONDS = 0.5
@@ -47,7 +47,7 @@ class Tally:
 
     waiting: int
     spent: int
-    """Running, completed, pruned and failed ones; not the preempted, which run again."""
+    """Pipelines that have run, are running, or were preempted and will run again; each counts once, however often it was tried."""
     failed: int
     best: float | None
     since_best: int
@@ -72,7 +72,7 @@ def tally(trials: Sequence[FrozenTrial], metric: str) -> Tally:
     complete = [t for t in done if t.state is TrialState.COMPLETE]
     return Tally(
         waiting=sum(t.state is TrialState.WAITING for t in trials),
-        spent=sum(t.state is not TrialState.WAITING and t.number not in preempted for t in trials),
+        spent=sum(not _is_given_up(t) for t in _latest_attempts(trials).values()),
         failed=sum(t.state is TrialState.FAIL and t.number not in preempted for t in trials),
         best=best,
         since_best=since,
@@ -124,20 +124,42 @@ def reason_to_stop(limits: StudyLimits, seen: Tally, metric: str, now: float) ->
 def is_surplus(trials: Sequence[FrozenTrial], mine: FrozenTrial, max_trials: int) -> bool:
     """Whether workers that looked at the same moment have together taken more than the budget has, and `mine` is too much.
 
-    Retries go before new trials, since they were counted when they ran first; of new ones the earlier goes before the later.
+    Pipelines that ran to their end go first, then those that are running or will run again, the earlier before the later; attempts
+    at one pipeline are one. So a retry has the place of its first attempt, which may have been too much already.
     """
-    if mine.number < max_trials or TrialAttr.RETRY_OF.value in mine.user_attrs:
+    latest = _latest_attempts(trials)
+    own = first_attempt(mine, {t.number: t for t in trials})
+    if own < max_trials:
         return False
-    others = [t for t in trials if t.number != mine.number]
-    return len([t for t in others if _goes_before(t, mine)]) >= max_trials
+    before = [t for origin, t in latest.items() if origin != own and _goes_before(t, origin, own)]
+    return len(before) >= max_trials
 
 
-def _goes_before(trial: FrozenTrial, mine: FrozenTrial) -> bool:
-    if trial.state is TrialState.FAIL:
-        return not trial.user_attrs.get(TrialAttr.PREEMPTED.value)
-    is_retry = TrialAttr.RETRY_OF.value in trial.user_attrs
-    is_earlier = trial.state is TrialState.RUNNING and trial.number < mine.number
-    return is_retry or is_earlier or bool(trial.state.is_finished())
+def _goes_before(trial: FrozenTrial, origin: int, own: int) -> bool:
+    if _is_given_up(trial):
+        return False
+    has_ended = trial.state.is_finished() and not trial.user_attrs.get(TrialAttr.PREEMPTED.value)
+    return bool(has_ended or origin < own)
+
+
+def _latest_attempts(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
+    """Number of the first attempt -> the last one."""
+    by_number = {t.number: t for t in trials}
+    return {first_attempt(t, by_number): t for t in sorted(trials, key=lambda t: t.number)}
+
+
+def first_attempt(trial: FrozenTrial, by_number: Mapping[int, FrozenTrial]) -> int:
+    """Number of the trial that a retry goes back to; its own when it is none."""
+    while (before := trial.user_attrs.get(TrialAttr.RETRY_OF.value)) is not None and int(before) in by_number:
+        trial = by_number[int(before)]
+    return int(trial.number)
+
+
+def _is_given_up(trial: FrozenTrial) -> bool:
+    """Preempted in its last attempt, or handed back as surplus: it counts as nothing and is not queued again."""
+    attrs = trial.user_attrs
+    is_lost = trial.state is TrialState.FAIL and bool(attrs.get(TrialAttr.PREEMPTED.value))
+    return is_lost and int(attrs.get(TrialAttr.ATTEMPT.value, 1)) >= MAX_ATTEMPTS
 
 
 def families_in_time(families: Sequence[str], seen: Tally, metric: str, left: float | None) -> list[str]:

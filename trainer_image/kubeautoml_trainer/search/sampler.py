@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kubeautoml.api.search import SamplerType
 from kubeautoml.api.trials import TrialAttr
 from kubeautoml_trainer.models.space import Choice
+from kubeautoml_trainer.search.budget import first_attempt
 from kubeautoml_trainer.search.by_family import ByFamilySampler, cma_es, gaussian_process, tree_parzen
 from kubeautoml_trainer.search.evolution import EvolutionarySampler
 from kubeautoml_trainer.search.plan import SearchPlan
@@ -135,7 +136,7 @@ class PortfolioSampler(BaseSampler):  # type: ignore[misc]  # optuna is read wit
         if trial.system_attrs.get("fixed_params"):
             return None
         trials = {t.number: t for t in study.get_trials(deepcopy=False)}
-        number = _first_attempt(trial, trials)
+        number = first_attempt(trial, trials)
         retries = sum(1 for n, t in trials.items() if n < number and TrialAttr.RETRY_OF in t.user_attrs)
         entry = number - retries
         return entry if entry < len(self._plan.portfolio) and self._is_allowed(entry) else None
@@ -181,18 +182,8 @@ class PortfolioSampler(BaseSampler):  # type: ignore[misc]  # optuna is read wit
             self._inner.after_trial(study, trial, state, values)
 
 
-def _first_attempt(trial: FrozenTrial, trials: dict[int, FrozenTrial]) -> int:
-    """Number of the trial that a retry goes back to; its own when it is none."""
-    number = int(trial.number)
-    origin = trial.user_attrs.get(TrialAttr.RETRY_OF)
-    while origin is not None:
-        number = int(origin)
-        origin = trials[number].user_attrs.get(TrialAttr.RETRY_OF)
-    return number
-
-
 def origin_of(study: Study, trial: FrozenTrial) -> int:
     """The first attempt at a trial's parameters: what its seed comes from, so that a retry repeats it."""
     if TrialAttr.RETRY_OF not in trial.user_attrs:
         return int(trial.number)
-    return _first_attempt(trial, {t.number: t for t in study.get_trials(deepcopy=False)})
+    return first_attempt(trial, {t.number: t for t in study.get_trials(deepcopy=False)})
