@@ -49,7 +49,7 @@ def running_postgres(durable: bool = False) -> Iterator[PostgresServer]:
     Args:
         durable: keep fsync and synchronous commits, for benchmarks; tests do without.
     """
-    binaries = _binaries()
+    binaries = postgres_binaries()
     folder = Path(tempfile.mkdtemp(prefix="kubeautoml-pg-"))
     owner = _unprivileged_owner(folder)
     server = PostgresServer("127.0.0.1", _free_port(), "studies", _PASSWORD)
@@ -73,7 +73,7 @@ def running_postgres(durable: bool = False) -> Iterator[PostgresServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _binaries() -> Path:
+def postgres_binaries() -> Path:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
     if found:
         return found[-1].parent

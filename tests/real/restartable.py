@@ -20,12 +20,12 @@ import psycopg
 from real.postgres import (
     _PASSWORD,
     PostgresServer,
-    _binaries,
     _free_port,
     _initialise,
     _settings,
     _unprivileged_owner,
     _wait_until_ready,
+    postgres_binaries,
 )
 from real.s3 import S3Server, _arguments, _weed
 from real.s3 import _wait_until_ready as _wait_for_s3
@@ -39,7 +39,7 @@ class RestartablePostgres:
 
     def __init__(self, folder: Path) -> None:
         self.server = PostgresServer("127.0.0.1", _free_port(), "studies", _PASSWORD)
-        self._binaries, self._folder = _binaries(), folder
+        self._binaries, self._folder = postgres_binaries(), folder
         self._owner = _unprivileged_owner(folder)
         self._process: subprocess.Popen[bytes] | None = None
         _initialise(self._binaries, folder, self.server, self._owner)
