@@ -161,7 +161,7 @@ def test_what_was_there_before_under_our_name_is_neither_taken_over_nor_destroye
         manifest = await operator.cluster.get(JOB)
         assert manifest is not None
         said = find_condition(AutoMLJobStatus.model_validate(manifest["status"]).conditions, "Stalled")
-        assert said is not None and said.status == "True"
+        assert said is not None and (said.status, said.reason) == ("True", "NameTaken")
         assert "delete or rename it" in said.message
         await operator.cluster.delete(Ref.of(foreign))
         await operator.live()

@@ -89,6 +89,7 @@ class Reason(StrEnum):
     WORKING = "Working"
     STUDY_UNAVAILABLE = "StudyUnavailable"
     CLUSTER_UNAVAILABLE = "ClusterUnavailable"
+    NAME_TAKEN = "NameTaken"
     PODS_UNSCHEDULABLE = "PodsUnschedulable"
     IMAGE_UNAVAILABLE = "ImageUnavailable"
     SECRET_NOT_FOUND = "SecretNotFound"

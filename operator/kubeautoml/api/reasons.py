@@ -162,6 +162,10 @@ MEANINGS: dict[R, Meaning] = {
             "The API server refused a change; the message quotes it.",
             "A quota or an admission policy: change it, or what the job asks for.",
         ),
+        NAME_TAKEN=(
+            "An object that is not the job's has the name of one that it needs; the message says which.",
+            "Delete or rename that object, or make the job under another name.",
+        ),
         PODS_UNSCHEDULABLE=(
             "No node has room for a pod, or fits its placement.",
             "Ask for less, correct spec.workers.placement, or add nodes.",

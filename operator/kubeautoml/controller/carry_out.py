@@ -64,7 +64,7 @@ async def _check_not_taken(manifest: Manifest, job_uid: str, cluster: Cluster) -
     owners = {owner.get("uid") for owner in meta.get("ownerReferences") or ()}
     if (meta.get("labels") or {}).get(LABEL_JOB_UID) != job_uid and job_uid not in owners:
         message = f"{ref} exists and is not of this job; delete or rename it, or make the job under another name"
-        raise ClusterError(message, reason="AlreadyExists")
+        raise ClusterError(message, reason=Reason.NAME_TAKEN)
 
 
 async def publish(job: AutoMLJob, todo: Plan, cluster: Cluster) -> None:
@@ -100,7 +100,11 @@ async def stall(manifest: Manifest, error: KubeAutoMLError, now: datetime, clust
     """
     if isinstance(error, Conflict | Throttled):
         return
-    reason = Reason.STUDY_UNAVAILABLE if isinstance(error, StudyError) else Reason.CLUSTER_UNAVAILABLE
+    reason = Reason.CLUSTER_UNAVAILABLE
+    if isinstance(error, StudyError):
+        reason = Reason.STUDY_UNAVAILABLE
+    elif error.reason == Reason.NAME_TAKEN:
+        reason = Reason.NAME_TAKEN
     with suppress(ClusterError):
         await _say(manifest, {ConditionType.STALLED: ConditionStatus.TRUE}, reason, str(error), now, cluster)
 
