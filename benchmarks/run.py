@@ -22,6 +22,7 @@ ALL = (
     "operator_scale",
     "operator_trials",
     "serving",
+    "memory",
     "quality",
 )
 

@@ -222,7 +222,7 @@ def test_a_test_file_that_does_not_fit_is_refused(test: pd.DataFrame, task: dict
         (
             make_rows(60),
             {"columns": {"weight": "city"}},
-            "spec.dataset.columns.weight: column 'city' must hold numbers of at least 0",
+            "spec.dataset.columns.weight: column 'city' must hold numbers of at least 0, got 'Bonn' in row 0",
         ),
         (
             make_rows(60, age="7", city="Bonn"),

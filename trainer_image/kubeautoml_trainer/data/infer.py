@@ -15,6 +15,7 @@ from kubeautoml.api.errors import DataError
 from kubeautoml_trainer.data.base import Column
 from kubeautoml_trainer.data.values import (
     FALSE_WORDS,
+    MAX_NUMBER,
     TRUE_WORDS,
     has_leading_zero,
     is_compact_date,
@@ -216,13 +217,15 @@ def _kind_of_words(texts: pd.Series, levels: np.ndarray) -> ColumnType:
 def _describe_number(column: Column, raw: pd.Series, train: np.ndarray) -> tuple[Column, list[str]]:
     parsed = to_numbers(raw, frozenset(column.missing_words))
     _refuse_bad(column, raw, parsed.bad, "numbers")
-    infinite = np.isinf(parsed.values)
+    infinite = int(np.isinf(parsed.values).sum())
+    huge = int((np.abs(parsed.values) > MAX_NUMBER).sum()) - infinite
     finite = parsed.values[np.isfinite(parsed.values) & train]
-    warnings = (
-        [f"column '{column.name}' holds {int(infinite.sum())} infinite values; they count as missing"]
-        if infinite.any()
-        else []
-    )
+    warnings = [f"column '{column.name}' holds {infinite} infinite values; they count as missing"] * (infinite > 0)
+    if huge:
+        warnings.append(
+            f"column '{column.name}' holds {huge} numbers beyond {MAX_NUMBER:g}; they count as {MAX_NUMBER:g}: divide the column"
+        )
+        finite = np.clip(finite, -MAX_NUMBER, MAX_NUMBER)
     if finite.size == 0:
         return column, warnings
     return (

@@ -28,6 +28,7 @@ from kubeautoml_trainer.data.schema import coerce, schema_from_json, schema_to_j
 from kubeautoml_trainer.data.split import Assignment, assign, resolve
 from kubeautoml_trainer.data.target import Target, find_column, read_target, to_labels
 from kubeautoml_trainer.data.values import (
+    MAX_NUMBER,
     is_day_first,
     is_missing,
     is_textual,
@@ -233,11 +234,15 @@ def _weights(raw: pd.DataFrame, job: PodJob) -> np.ndarray | None:
     name = job.dataset.columns.weight
     if name is None:
         return None
-    parsed = to_numbers(find_column(name, raw, "spec.dataset.columns.weight"))
-    if parsed.any_bad or not np.isfinite(parsed.values).all() or (parsed.values < 0).any() or parsed.values.sum() <= 0:
-        raise DataError(
-            f"spec.dataset.columns.weight: column '{name}' must hold numbers of at least 0", reason=Reason.INVALID_DATA
-        )
+    found = find_column(name, raw, "spec.dataset.columns.weight")
+    parsed = to_numbers(found)
+    wrong = parsed.bad | ~np.isfinite(parsed.values) | (parsed.values < 0) | (parsed.values > MAX_NUMBER)
+    rule = f"spec.dataset.columns.weight: column '{name}' must hold numbers of at least 0"
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise DataError(f"{rule}, got {shown(found.iloc[row])} in row {row}", reason=Reason.INVALID_DATA)
+    if not parsed.values.any():
+        raise DataError(f"{rule}, and not only 0", reason=Reason.INVALID_DATA)
     return np.asarray(parsed.values / parsed.values.mean())
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import BundleError, PredictionError
 from kubeautoml_trainer.data.base import Column, Schema
-from kubeautoml_trainer.data.values import Parsed, shown, to_booleans, to_numbers, to_seconds, to_texts
+from kubeautoml_trainer.data.values import MAX_NUMBER, Parsed, shown, to_booleans, to_numbers, to_seconds, to_texts
 
 FORMAT_VERSION = 1
 
@@ -82,14 +82,21 @@ def _typed(raw: pd.Series, column: Column, infinite_is_missing: bool) -> np.ndar
         raise PredictionError(
             f"column '{column.name}' must be {_WANTED[column.type]}, got {shown(raw.iloc[row])} in row {row}"
         )
-    if column.type is ColumnType.NUMBER and np.isinf(parsed.values).any():
-        if infinite_is_missing:
-            return np.where(np.isinf(parsed.values), np.nan, parsed.values)
-        row = int(np.flatnonzero(np.isinf(parsed.values))[0])
+    return _bounded(parsed.values, column, infinite_is_missing) if column.type is ColumnType.NUMBER else parsed.values
+
+
+def _bounded(values: np.ndarray, column: Column, infinite_is_missing: bool) -> np.ndarray:
+    """Numbers that any model can compute with: none is infinite, none beyond `MAX_NUMBER`."""
+    # comparisons with NaN are false, and most columns hold nothing large: no copy is made then
+    if not (np.abs(values) > MAX_NUMBER).any():
+        return values
+    infinite = np.isinf(values)
+    if infinite.any() and not infinite_is_missing:
+        row = int(np.flatnonzero(infinite)[0])
         raise PredictionError(
-            f"column '{column.name}' must be finite, got {parsed.values[row]} in row {row}; give null if it is unknown"
+            f"column '{column.name}' must be finite, got {values[row]} in row {row}; give null if it is unknown"
         )
-    return parsed.values
+    return np.where(infinite, np.nan, np.clip(values, -MAX_NUMBER, MAX_NUMBER))
 
 
 def schema_to_json(schema: Schema) -> str:

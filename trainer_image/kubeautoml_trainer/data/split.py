@@ -120,14 +120,17 @@ def _holdout_rows(
 
 
 def _of_each_class(y: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """The same share of each class, but two rows of each stay for training: folds need them more than the hold-out does."""
+    """The same share of each class, but two rows of each stay for training: folds need them more than the hold-out does.
+
+    Where no class has more than two, one of each stays: without any hold-out nobody could say how good the model is.
+    """
     random = np.random.default_rng(seed)
     counts = np.bincount(y)
     shuffled = random.permutation(len(y))
     by_class = shuffled[np.argsort(y[shuffled], kind="stable")]
     place = np.empty(len(y), dtype=np.int64)
     place[by_class] = np.arange(len(y)) - np.repeat(np.cumsum(counts) - counts, counts)
-    free = place < counts[y] - 2
+    free = place < counts[y] - (2 if counts.max() > 2 else 1)
     turn = np.where(free, (place + random.random(len(counts))[y]) / counts[y], np.inf)
     count = max(1, min(round(fraction * len(y)), int(free.sum())))
     return np.argsort(turn, kind="stable")[:count]
@@ -156,7 +159,8 @@ def _possible_folds(
     if kind is SplitType.GROUP and groups is not None:
         most, of = len(np.unique(groups)), "groups"
     elif is_classes and kind is SplitType.STRATIFIED:
-        most, of = int(np.unique(y, return_counts=True)[1].min()), "rows of the rarest class"
+        # of two rows of a class the hold-out may have taken one, where no class has more
+        most, of = max(2, int(np.unique(y, return_counts=True)[1].min())), "rows of the rarest class"
     else:
         most, of = len(y) - (kind is SplitType.TIME), "rows"
     if explicit and wanted > most:

@@ -14,7 +14,7 @@ from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import DataError
 from kubeautoml.api.job import Task
 from kubeautoml.api.metrics import TaskType
-from kubeautoml_trainer.data.values import is_missing, plain, to_numbers, to_seconds, to_texts
+from kubeautoml_trainer.data.values import MAX_NUMBER, is_missing, plain, to_numbers, to_seconds, to_texts
 
 MAX_CLASSES = 1000
 MANY_NUMBERS = 20
@@ -101,6 +101,11 @@ def _numbers(raw: pd.Series, usable: np.ndarray, task: Task, warnings: tuple[str
     if np.isinf(parsed.values).any():
         bad = int(np.isinf(parsed.values).sum())
         raise _unusable(task, f"must hold finite numbers, {bad} values are infinite; remove those rows")
+    huge = int((np.abs(parsed.values) > MAX_NUMBER).sum())
+    if huge:
+        raise _unusable(
+            task, f"must hold numbers between -{MAX_NUMBER:g} and {MAX_NUMBER:g}, {huge} are beyond; divide the column"
+        )
     if np.ptp(parsed.values) == 0:
         raise _unusable(task, f"has the same value, {parsed.values[0]:g}, in every row; there is nothing to learn")
     return Target(usable, parsed.values, warnings=warnings)
@@ -117,7 +122,7 @@ def _classes(raw: pd.Series, usable: np.ndarray, task: Task, warnings: tuple[str
     numbers = to_numbers(raw[usable])
     is_quantity = not numbers.any_bad and len(counts) > MANY_NUMBERS
     if len(counts) > MAX_CLASSES or (is_quantity and _has_fractions(numbers.values)):
-        raise _unusable(task, f"has {len(counts)} different values; for numbers use task type TabularRegression")
+        raise _unusable(task, f"has {len(counts)} different values{_many_advice(labels, counts, not numbers.any_bad)}")
     if not numbers.any_bad and np.isinf(numbers.values).any():
         raise _unusable(task, "must hold classes, got infinite numbers; remove those rows")
     rare = sorted(str(c) for c in counts.index[counts == 1])
@@ -134,6 +139,17 @@ def _classes(raw: pd.Series, usable: np.ndarray, task: Task, warnings: tuple[str
     codes = {c: i for i, c in enumerate(classes)}
     y = labels.map(codes).to_numpy(dtype=np.int64)
     return Target(usable, y, classes, _positive(task, classes, counts), warnings)
+
+
+def _many_advice(labels: pd.Series, counts: pd.Series, are_numbers: bool) -> str:
+    """What to do with more values than there can be classes."""
+    if are_numbers:
+        return "; for numbers use task type TabularRegression"
+    if len(counts) > len(labels) / 2:
+        return (
+            ", nearly one a row, as texts or identifiers have; a class must occur in many rows: choose another target"
+        )
+    return f", but there can be at most {MAX_CLASSES} classes; join the rare ones into one, such as 'other'"
 
 
 def _is_date(raw: pd.Series) -> bool:

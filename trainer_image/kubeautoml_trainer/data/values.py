@@ -26,6 +26,9 @@ FALSE_WORDS = frozenset({"false", "no", "f", "n", "off", "0", "0.0"})
 MIN_YEAR, MAX_YEAR = 1600, 2400
 """Dates outside are taken for mistakes; numbers that merely look like dates mostly fall there."""
 
+MAX_NUMBER = 1e37
+"""Numbers count as this at most, and as its negative at least: networks and CatBoost compute in float32, which ends at 3.4e38."""
+
 
 @dataclass(frozen=True)
 class Parsed:

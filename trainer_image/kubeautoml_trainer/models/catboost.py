@@ -91,7 +91,7 @@ class CatBoost:
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
     ) -> FittedPipeline:
         features, x = fit_features(Recipe(categories="strings"), train, schema, context.seed)
-        if not _varies(x):  # CatBoost refuses such tables
+        if not _varies(x) or _one_class(train, schema):  # CatBoost refuses such tables
             constant = ConstantModel(context.task.prior(train.y, train.weight))
             return FittedPipeline(self.name, dict(parameters), None, features, constant)
         target = (
@@ -192,6 +192,11 @@ def _data(x: Encoded) -> Any:
         words[...] = [[value.encode() for value in row] for row in x.strings]
     numbers = np.ascontiguousarray(x.numbers, dtype=np.float32) if x.numbers.shape[1] else None
     return catboost.FeaturesData(num_feature_data=numbers, cat_feature_data=words)
+
+
+def _one_class(rows: Rows, schema: Schema) -> bool:
+    """Whether all rows are of one class, as the early part of a time split may be."""
+    return bool(schema.classes) and bool((rows.y == rows.y[0]).all())
 
 
 def _varies(x: Encoded) -> bool:
