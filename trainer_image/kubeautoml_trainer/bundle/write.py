@@ -29,7 +29,7 @@ from kubeautoml_trainer.models.base import Pipeline
 from kubeautoml_trainer.models.space import Parameters
 
 # What a prediction's last digits may depend on.
-_LIBRARIES = ("numpy", "pandas", "scikit-learn", "lightgbm", "catboost", "safetensors", "torch")
+_LIBRARIES = ("numpy", "pandas", "scikit-learn", "lightgbm", "catboost", "xgboost-cpu", "safetensors", "torch")
 
 
 @dataclass(frozen=True)

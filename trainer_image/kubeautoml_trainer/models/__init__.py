@@ -5,11 +5,24 @@ from kubeautoml_trainer.models.base import Family
 from kubeautoml_trainer.models.catboost import CatBoost
 from kubeautoml_trainer.models.dummy import Dummy
 from kubeautoml_trainer.models.extra_trees import ExtraTrees
+from kubeautoml_trainer.models.gradient_boosting import GradientBoosting
 from kubeautoml_trainer.models.lightgbm import LightGBM
 from kubeautoml_trainer.models.linear import Linear
 from kubeautoml_trainer.models.neural_network import NeuralNetwork
+from kubeautoml_trainer.models.random_forest import RandomForest
+from kubeautoml_trainer.models.xgboost import XGBoost
 
-FAMILIES: tuple[Family, ...] = (Dummy(), Linear(), LightGBM(), CatBoost(), ExtraTrees(), NeuralNetwork())
+FAMILIES: tuple[Family, ...] = (
+    Dummy(),
+    Linear(),
+    LightGBM(),
+    CatBoost(),
+    XGBoost(),
+    ExtraTrees(),
+    RandomForest(),
+    GradientBoosting(),
+    NeuralNetwork(),
+)
 
 
 def family_named(name: str) -> Family:
