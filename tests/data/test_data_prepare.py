@@ -40,7 +40,7 @@ def test_training_rows_are_typed_as_any_rows_are():
 
     pd.testing.assert_frame_equal(again[~assignment.holdout].reset_index(drop=True), data.train.frame)
     pd.testing.assert_frame_equal(again[assignment.holdout].reset_index(drop=True), data.holdout.frame)
-    assert (len(data.train), len(data.holdout), data.profile.folds) == (48, 12, 5)
+    assert (len(data.train), len(data.holdout), data.profile.folds) == (48, 12, 7)
 
 
 def test_a_second_pod_uses_what_the_first_one_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

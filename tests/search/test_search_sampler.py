@@ -11,8 +11,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from kubeautoml.api.search import SamplerType
+from kubeautoml.api.search import Sampler, SamplerType
 from kubeautoml_trainer.models.space import Choice, Float, Int
+from kubeautoml_trainer.search.allocation import Moment
 from kubeautoml_trainer.search.evolution import mutated
 from kubeautoml_trainer.search.plan import SearchPlan, search_plan
 from kubeautoml_trainer.search.sampler import STARTUP, PortfolioSampler, auto, make_sampler
@@ -49,7 +50,7 @@ def loss(family: str, parameters: dict[str, Any]) -> float:
 
 def search(plan: SearchPlan, kind: SamplerType, trials: int, seed: int = 1) -> optuna.Study:
     """A whole search in one process, scored by `loss`."""
-    sampler = PortfolioSampler(plan, make_sampler(kind, plan), seed)
+    sampler = PortfolioSampler(plan, make_sampler(Sampler(type=kind), plan), seed)
     study = optuna.create_study(sampler=sampler)
     for _ in range(trials):
         trial = study.ask()
@@ -115,7 +116,9 @@ def test_two_trials_asked_for_at_once_differ(tmp_path):
     optuna.create_study(storage=storage, study_name="s")
     pods = [
         optuna.load_study(
-            storage=storage, study_name="s", sampler=PortfolioSampler(plan, make_sampler(SamplerType.TPE, plan), 1)
+            storage=storage,
+            study_name="s",
+            sampler=PortfolioSampler(plan, make_sampler(Sampler(type=SamplerType.TPE), plan), 1),
         )
         for _ in range(2)
     ]
@@ -127,7 +130,7 @@ def test_two_trials_asked_for_at_once_differ(tmp_path):
 
 def test_retries_do_not_shift_the_portfolio(plan):
     """A retry repeats its own entry, even if it was lost before it said which; the next trial takes the next entry."""
-    sampler = PortfolioSampler(plan, make_sampler(SamplerType.RANDOM, plan), 1)
+    sampler = PortfolioSampler(plan, make_sampler(Sampler(type=SamplerType.RANDOM), plan), 1)
     study = optuna.create_study(sampler=sampler)
 
     def entry(trial: optuna.Trial) -> int | None:
@@ -142,9 +145,9 @@ def test_retries_do_not_shift_the_portfolio(plan):
 
 def test_families_without_time_are_passed_over(plan):
     """Neither their portfolio entries are run nor are they sampled; the cheap constant always is."""
-    sampler = PortfolioSampler(plan, make_sampler(SamplerType.RANDOM, plan), 1)
+    sampler = PortfolioSampler(plan, make_sampler(Sampler(type=SamplerType.RANDOM), plan), 1)
     study = optuna.create_study(sampler=sampler)
-    sampler.allow(["Net"])
+    sampler.allow(Moment(("Net",)))
 
     families = []
     for _ in range(8):

@@ -185,14 +185,16 @@ def load(context: PodContext, study: optuna.Study) -> Work:
 
 
 def scored_trials(study: optuna.Study) -> list[ScoredTrial]:
-    """Completed trials with a finite value, by number."""
+    """Completed trials with a finite value, by number; without those that another one took the place of."""
     from kubeautoml_trainer.ensemble.stored import ScoredTrial
 
-    return [
-        ScoredTrial(t.number, _family(t), float(t.values[0]))
+    completed = [
+        t
         for t in study.get_trials(deepcopy=False)
         if t.state.name == "COMPLETE" and t.values and abs(t.values[0]) < float("inf")
     ]
+    promoted = {t.user_attrs.get(TrialAttr.PROMOTES) for t in completed}
+    return [ScoredTrial(t.number, _family(t), float(t.values[0])) for t in completed if t.number not in promoted]
 
 
 def _family(trial: Any) -> str:

@@ -81,7 +81,7 @@ def _work(context: PodContext, guard: TerminationGuard) -> int:
         return give_up(study, _stage(error), error)
     tell_data(study, data)
     store = open_store(context.job.output.uri, context.output_credentials_dir)
-    left = SearchLoop(context, data, plan, study, store, guard).run()
+    left = SearchLoop(context, data, plan, study, store, guard, ends_overrun_fits=True).run()
     log.info("worker is done", extra={"why": str(left or "search space exhausted")})
     return 0
 

@@ -43,6 +43,12 @@ class TrialAttr(StrEnum):
     RETRY_OF = "retry_of"
     PREEMPTED = "preempted"
     ERROR = "error"
+    PROMOTES = "promotes"
+    """Number of the trial whose pipeline this one runs again, on more folds or more rows; it takes that one's place."""
+    WORK = "work"
+    """What the trial costs, in ordinary trials of its pipeline; 1 when absent."""
+    OVERRAN = "overran"
+    """It was ended because a fit did not return."""
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,6 @@ def _parameters(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _retry_attrs(trial: FrozenTrial) -> dict[str, Any]:
-    portfolio = trial.user_attrs.get(TrialAttr.PORTFOLIO.value)
-    kept = {} if portfolio is None else {TrialAttr.PORTFOLIO.value: portfolio}
+    lasting = (TrialAttr.PORTFOLIO.value, TrialAttr.PROMOTES.value, TrialAttr.WORK.value)
+    kept = {name: trial.user_attrs[name] for name in lasting if name in trial.user_attrs}
     return {**kept, TrialAttr.RETRY_OF.value: trial.number, TrialAttr.ATTEMPT.value: attempt_of(trial) + 1}

@@ -34,12 +34,21 @@ class Assignment:
     fold: np.ndarray
 
 
+ONE_FOLD_ABOVE = 1_000_000
+"""Rows above which one fold is validated: its rows are enough to tell models apart, and each further fold is another long fit."""
+LEAST_VALIDATED, MOST_VALIDATED, SHARE_VALIDATED = 25_000, 100_000, 0.05
+"""Rows of the only fold."""
+
+
 def default_folds(rows: int) -> int:
-    """Folds by size: many where rows are few, few where a fit is long (after published AutoML practice)."""
-    for limit, folds in ((80, 5), (20_000, 8), (100_000, 5), (1_000_000, 3)):
+    """Folds by effective size: many where rows are few, few where a fit is long (after published AutoML practice).
+
+    rows: groups, where rows belong together, for they say as much as that many rows do.
+    """
+    for limit, folds in ((79, 7), (20_000, 8), (100_000, 5), (ONE_FOLD_ABOVE, 3)):
         if rows <= limit:
             return folds
-    return 2
+    return 1
 
 
 def resolve(split: SplitType, *, is_classes: bool, has_groups: bool, has_time: bool) -> SplitType:
@@ -69,7 +78,7 @@ def assign(
     Args:
         y: coded target, (rows,).
         test_fraction: 0 when the hold-out is a file of its own.
-        folds: None chooses by the number of rows.
+        folds: None chooses by the number of rows, or of groups.
         groups: (rows,), needed for GROUP.
         time: float Unix seconds or any order, (rows,), needed for TIME.
 
@@ -81,7 +90,9 @@ def assign(
     if test_fraction > 0:
         holdout[_holdout_rows(y, kind, is_classes, test_fraction, seed, groups, time)] = True
     rest = np.flatnonzero(~holdout)
-    wanted = folds or default_folds(len(rest))
+    wanted = folds or default_folds(_effective_rows(rest, kind, groups))
+    if wanted == 1 and kind in (SplitType.RANDOM, SplitType.STRATIFIED):
+        return Assignment(holdout, _one_fold(y, rest, is_classes, seed))
     count = _possible_folds(
         y[rest], wanted, kind, is_classes, None if groups is None else groups[rest], explicit=folds is not None
     )
@@ -96,6 +107,41 @@ def assign(
         None if time is None else time[rest],
     )
     return Assignment(holdout, fold)
+
+
+def _effective_rows(rest: np.ndarray, kind: SplitType, groups: np.ndarray | None) -> int:
+    return len(np.unique(groups[rest])) if kind is SplitType.GROUP and groups is not None else len(rest)
+
+
+def _one_fold(y: np.ndarray, rest: np.ndarray, is_classes: bool, seed: int) -> np.ndarray:
+    """Some rows are validated, the others only ever trained on."""
+    count = min(MOST_VALIDATED, max(LEAST_VALIDATED, round(SHARE_VALIDATED * len(rest))))
+    fold = np.full(len(y), TRAIN_ONLY, dtype=np.int16)
+    taken = _of_each_class(y[rest], count / len(rest), seed) if is_classes else _drawn(len(rest), count, seed)
+    fold[rest[taken]] = 0
+    return fold
+
+
+def sampled(y: np.ndarray, count: int, is_classes: bool, seed: int) -> np.ndarray:
+    """Positions of about `count` rows to learn from, ascending; of each class its share, but two rows at least."""
+    if not is_classes:
+        return np.sort(_drawn(len(y), count, seed))
+    _, codes = np.unique(y, return_inverse=True)
+    kept = np.ones(len(y), dtype=bool)
+    kept[_of_each_class(codes, 1.0 - count / len(y), seed)] = False
+    return np.flatnonzero(kept)
+
+
+def _drawn(rows: int, count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(rows)[:count]
+
+
+def refolded(
+    fold: np.ndarray, y: np.ndarray, *, kind: SplitType, is_classes: bool, groups: np.ndarray | None, seed: int
+) -> np.ndarray:
+    """As many folds, drawn anew: int16 (rows,). Not for time splits, whose order is the only one."""
+    count = int(fold.max()) + 1
+    return _folds(y, kind, is_classes, count, seed, groups, None)
 
 
 def _holdout_rows(

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml.api.metrics import is_better
 from kubeautoml.api.trials import MAX_ATTEMPTS, StudyLimits, TrialAttr
+from kubeautoml_trainer.search.cost import Costs
 from kubeautoml_trainer.search.space import FAMILY
 
 STORE_SECONDS = 0.5
@@ -24,7 +25,8 @@ TRIAL_SHARE = 0.25
 
 Measured on Titanic: with a half, one trial of 24 s came out no better than its neighbours of 2 s.
 """
-
+FINALIST_SHARE = 0.5
+"""The same for one that runs on all rows; a guess."""
 
 COLD_SHARE = 0.25
 """A family's first fit in a process may take this share of the time left."""
@@ -162,13 +164,21 @@ def _is_given_up(trial: FrozenTrial) -> bool:
     return is_lost and int(attrs.get(TrialAttr.ATTEMPT.value, 1)) >= MAX_ATTEMPTS
 
 
-def families_in_time(families: Sequence[str], seen: Tally, metric: str, left: float | None) -> list[str]:
-    """Families worth another trial in the time left; a family that never ran is given the chance.
+def families_in_time(
+    families: Sequence[str], seen: Tally, metric: str, left: float | None, costs: Costs | None = None
+) -> list[str]:
+    """Families worth another trial in the time left; a family that never ran is given the chance, unless what is known of others
+    says that it will not end.
 
     When the slow ones do not fit any more, only the better half of the families counts: measured on Boston, the last
     seconds otherwise went into eighty linear models.
     """
-    in_time = [f for f in families if left is None or seen.seconds.get(f, 0.0) < left - STORE_SECONDS]
+
+    def seconds(family: str) -> float:
+        guess = costs.of_family(family) if costs is not None else None
+        return seen.seconds.get(family, guess if guess is not None else 0.0)
+
+    in_time = [f for f in families if left is None or seconds(f) < left - STORE_SECONDS]
     if len(in_time) == len(families):
         return in_time
     known = [seen.bests[f] for f in families if f in seen.bests]
@@ -176,11 +186,19 @@ def families_in_time(families: Sequence[str], seen: Tally, metric: str, left: fl
     return [f for f in in_time if f not in seen.bests or not is_better(metric, middle, seen.bests[f])]
 
 
-def fit_seconds(left: float | None, folds_left: int, *, takes_all: bool, is_cold: bool) -> float:
+def overran(trials: Sequence[FrozenTrial]) -> set[str]:
+    """Families with a fit that did not return: they are not asked again on this data."""
+    return {str(t.params.get(FAMILY, "")) for t in trials if t.user_attrs.get(TrialAttr.OVERRAN.value)}
+
+
+def fit_seconds(
+    left: float | None, folds_left: int, *, takes_all: bool, is_cold: bool, most: float = TRIAL_SHARE
+) -> float:
     """Longest time of one fit, so that the trial ends in time and no one trial can eat the budget.
 
     takes_all: the trial may use all the time, such as the study's first one: any model is better than none.
     is_cold: the family's first fit in this process, which pays for importing its libraries (torch: 2 to 8 s).
+    most: share of the time left that the trial may take.
     """
     if left is None:
         return float("inf")
@@ -188,4 +206,4 @@ def fit_seconds(left: float | None, folds_left: int, *, takes_all: bool, is_cold
     share = usable / max(1, folds_left)
     if takes_all:
         return share
-    return max(TRIAL_SHARE * share, min(share, LEAST_FIT_SECONDS), COLD_SHARE * usable if is_cold else 0.0)
+    return max(most * share, min(share, LEAST_FIT_SECONDS), COLD_SHARE * usable if is_cold else 0.0)

@@ -2,7 +2,7 @@
 
 The families share no parameters, so Optuna's own rule (what all trials have) would leave GP and CMA-ES nothing to do, and
 TPE by groups would sample every family's parameters for each trial: measured, three times as long. The family is
-chosen by TPE over all trials, and so are conditional and, for CMA-ES, categorical parameters.
+chosen by `allocation.choose_family`; conditional and, for CMA-ES, categorical parameters by TPE over all trials.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from kubeautoml_trainer.search.plan import SearchPlan
-from kubeautoml_trainer.search.space import FAMILY, family_distribution, unconditional
+from kubeautoml_trainer.search.allocation import Moment, choose_family
+from kubeautoml_trainer.search.plan import Entry, SearchPlan
+from kubeautoml_trainer.search.space import FAMILY, study_parameter, unconditional
 
 Proposal = Callable[[Study, FrozenTrial, dict[str, BaseDistribution]], dict[str, Any]]
 """(study with the trials of one family only, trial, space) -> values; {} while there is too little to learn from."""
@@ -27,25 +28,56 @@ Proposal = Callable[[Study, FrozenTrial, dict[str, BaseDistribution]], dict[str,
 class ByFamilySampler(BaseSampler):  # type: ignore[misc]  # optuna is read without types
     """Chooses a family, then lets an optimiser propose in its space."""
 
-    def __init__(self, plan: SearchPlan, propose: Proposal, other: BaseSampler, *, only_numbers: bool) -> None:
+    def __init__(
+        self, plan: SearchPlan, propose: Proposal, other: BaseSampler, moment: Moment, seed: int, *, only_numbers: bool
+    ) -> None:
         self._plan = plan
+        self._moment = moment
+        self._seed = seed
         self._propose = propose
         self._other = other
         self._only_numbers = only_numbers
         self._family = ""
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        families = family_distribution(self._plan)
-        self._family = str(self._other.sample_independent(study, trial, FAMILY, families))
-        if self._family not in self._plan.searchable:
-            self._family = self._plan.searchable[trial.number % len(self._plan.searchable)]
+        trials = study.get_trials(deepcopy=False)
+        maximize = study.direction == StudyDirection.MAXIMIZE
+        self._family = choose_family(trials, self._moment, self._seed, maximize=maximize)
         space = unconditional(self._family, self._plan.spaces[self._family], only_numbers=self._only_numbers)
         return {name: d for name, d in space.items() if not d.single()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self._propose(_Narrowed(study, search_space), trial, search_space) if search_space else {}
+        if not search_space:
+            return {}
+        narrowed = _Narrowed(study, search_space)
+        found = self._propose(narrowed, trial, search_space)
+        return found if self._is_affordable(found) else self._cheaper(narrowed, found, search_space)
+
+    def _is_affordable(self, params: dict[str, Any]) -> bool:
+        left = self._moment.seconds_left
+        seconds = None if left is None or not params else self._moment.costs.of(self._entry(params))
+        return seconds is None or left is None or seconds <= left
+
+    def _cheaper(
+        self, study: Study, found: dict[str, Any], search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The best trial of the family that fits the time left, with half of its numbers moved towards what was proposed; the
+        proposal where there is none.
+        """
+        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        for trial in sorted(done, key=lambda t: (sign * t.values[0], t.number)):
+            own = {name: trial.params[name] for name in search_space}
+            if self._is_affordable(own):
+                mixed = {n: found.get(n, v) if i % 2 else v for i, (n, v) in enumerate(own.items())}
+                return mixed if self._is_affordable(mixed) else own
+        return found
+
+    def _entry(self, params: dict[str, Any]) -> Entry:
+        prefix = study_parameter(self._family, "")
+        return Entry(self._family, {n.removeprefix(prefix): v for n, v in params.items()})
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

@@ -34,6 +34,9 @@ log = logging.getLogger("kubeautoml.worker")
 CHECKPOINT_SECONDS = 10.0
 """Work that may be lost: folds are stored once they add up to so much. A guess, far above the time of storing one."""
 
+Load = Callable[[Path], Pipeline]
+"""Reads back a stored pipeline."""
+
 FORMAT = 1
 _FOLD, _OOF, _HOLDOUT, _PIPELINE = "fold.json", "oof.npy", "holdout.npy", "pipeline"
 
@@ -68,7 +71,7 @@ class Checkpoint:
         scratch: Path,
         *,
         is_retry: bool,
-        load: Callable[[Path], Pipeline] = load_pipeline,
+        load: Load = load_pipeline,
         every_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
         self._store, self._paths, self._origin, self._entry = store, paths, origin, entry

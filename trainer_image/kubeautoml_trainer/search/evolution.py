@@ -1,7 +1,8 @@
-"""Evolution over pipelines of different families: (mu + lambda) without generations, so that workers never wait for each other.
+"""Evolution over pipelines of different families: (mu + lambda), without a border between generations, so that workers never wait.
 
-The population is the best completed trials, whoever ran them. A child comes from one parent, its parameters changed a little,
-or from two of one family. Rates as in TPOT: population 50, mutation 0.9, crossover 0.1.
+The population is the best completed trials, whoever ran them. A child comes from one parent, its parameters changed a little, or
+changed to another family, or from two parents of one family. Rates as in TPOT: population 50, mutation 0.9, crossover 0.1. A
+generation is as many trials as the population holds; the one before the first is drawn by chance (and holds the portfolio).
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml_trainer.search.space import FAMILY
 
-POPULATION = 50
 CROSSOVER = 0.1
 NEW_FAMILY = 0.1
-"""Share of children that are made from nothing, in a family drawn at random; a guess."""
+"""Share of children that change to a family drawn at random, whose parameters come from its best member, changed, or from
+nothing where it has none; a guess."""
+BY_CHANCE = 16
+"""Trials before breeding begins when no number of generations is asked for, and the budget may end before the first is full."""
 STEP = 0.15
 """Standard deviation of a mutation, as a share of the range; a guess."""
 TOURNAMENT = 3
@@ -29,7 +32,9 @@ TOURNAMENT = 3
 class EvolutionarySampler(BaseSampler):  # type: ignore[misc]  # optuna is read without types
     """Children of the best trials so far."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, population: int = 50, generations: int | None = None) -> None:
+        self._population = population
+        self._by_chance = population if generations is not None else min(population, BY_CHANCE)
         self._rng = np.random.default_rng(seed)
         self._random = RandomSampler(seed=seed)
         self._child: dict[str, Any] = {}
@@ -61,9 +66,12 @@ class EvolutionarySampler(BaseSampler):  # type: ignore[misc]  # optuna is read 
         return min(1.0, 2.0 / max(1, len(self._child) - 1))
 
     def _breed(self, study: Study) -> dict[str, Any]:
-        population = _population(study)
-        if not population or self._rng.random() < NEW_FAMILY:
+        completed = completed_best_first(study)
+        if len(completed) < self._by_chance:
             return {}
+        population = completed[: self._population]
+        if self._rng.random() < NEW_FAMILY:
+            return self._of_another_family(completed)
         mother = self._pick(population)
         mates = [t for t in population if t.params.get(FAMILY) == mother.params.get(FAMILY) and t is not mother]
         if not mates or self._rng.random() >= CROSSOVER:
@@ -74,17 +82,36 @@ class EvolutionarySampler(BaseSampler):  # type: ignore[misc]  # optuna is read 
             for k, v in mother.params.items()
         }
 
+    def _of_another_family(self, completed: list[FrozenTrial]) -> dict[str, Any]:
+        """The best of a family drawn at random, which need not be in the population any more; the families that have none there
+        have the chance of one.
+        """
+        families = sorted({str(t.params[FAMILY]) for t in completed})
+        place = int(self._rng.integers(len(families) + 1))
+        if place == len(families):
+            return {}
+        return dict(next(t for t in completed if t.params[FAMILY] == families[place]).params)
+
     def _pick(self, population: list[FrozenTrial]) -> FrozenTrial:
         """The best of a few drawn at random; the population is sorted."""
         return population[int(self._rng.integers(0, len(population), TOURNAMENT).min())]
 
 
-def _population(study: Study) -> list[FrozenTrial]:
-    """The best completed trials, best first."""
+def completed_best_first(study: Study) -> list[FrozenTrial]:
+    """All that may be parents."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
     scored = [t for t in trials if t.values and math.isfinite(t.values[0]) and FAMILY in t.params]
-    return sorted(scored, key=lambda t: (sign * t.values[0], t.number))[:POPULATION]
+    return sorted(scored, key=lambda t: (sign * t.values[0], t.number))
+
+
+def trials_of(population: int, generations: int | None) -> int | None:
+    """Completed trials that end an evolution: the population, and as many again for each generation; None for no end.
+
+    >>> trials_of(50, 5), trials_of(50, None)
+    (300, None)
+    """
+    return None if generations is None else population * (generations + 1)
 
 
 def mutated(value: Any, space: BaseDistribution, rng: np.random.Generator) -> Any:

@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from kubeautoml.api.errors import AccessDenied, StorageError, StorageUnavailable, StudyError
+from kubeautoml.api.errors import StorageError, StudyError
 from kubeautoml.api.pod import PodContext
+from kubeautoml.api.search import SamplerType
 from kubeautoml.api.trials import MAX_ATTEMPTS, StudyAttr, StudyLimits, TrialAttr
 from kubeautoml.storage import ObjectStore
 from kubeautoml.study import is_fenced, read_limits, set_study_attr
 from kubeautoml_trainer.artifacts import write_trial
 from kubeautoml_trainer.data.base import PreparedData
-from kubeautoml_trainer.models.base import FitTimeout, Pipeline
+from kubeautoml_trainer.models.base import FitTimeout
 from kubeautoml_trainer.models.pipeline import load_pipeline
+from kubeautoml_trainer.search.allocation import Moment
 from kubeautoml_trainer.search.budget import (
+    FINALIST_SHARE,
+    TRIAL_SHARE,
     Stop,
     Tally,
     families_in_time,
     fit_seconds,
     is_surplus,
+    overran,
     reason_to_stop,
     tally,
 )
-from kubeautoml_trainer.search.checkpoint import CHECKPOINT_SECONDS, Checkpoint
-from kubeautoml_trainer.search.plan import SearchPlan
+from kubeautoml_trainer.search.checkpoint import CHECKPOINT_SECONDS, Checkpoint, FoldResult, Load
+from kubeautoml_trainer.search.cost import Costs, learn_costs
+from kubeautoml_trainer.search.evolution import trials_of
+from kubeautoml_trainer.search.finalists import Finalist, find_finalist, first_round, next_finalist, progress, scheme_of
+from kubeautoml_trainer.search.outage import full_disk, is_full_disk, persistently
+from kubeautoml_trainer.search.plan import Entry, SearchPlan
 from kubeautoml_trainer.search.pruner import MercifulPruner, make_pruner
 from kubeautoml_trainer.search.sampler import PortfolioSampler, make_sampler, origin_of, seed_of
 from kubeautoml_trainer.search.signals import Terminated, TerminationGuard
 from kubeautoml_trainer.search.space import suggest
 from kubeautoml_trainer.search.trial import Outcome, TrialCut, TrialRun, run_trial
+from kubeautoml_trainer.search.watchdog import Watchdog
 from kubeautoml_trainer.tasks import task_for
 
 log = logging.getLogger("kubeautoml.worker")
@@ -52,9 +60,6 @@ LIMITS_SECONDS = 2.0
 WORTH_KEEPING_SECONDS = 3.0
 """A trial that has run so long when SIGTERM comes stores the folds that it has done. A guess: well above what storing takes."""
 
-OUTAGE_SECONDS = 120.0
-"""A finished trial waits this long for a study or a store that does not answer before the worker gives up."""
-
 
 @dataclass
 class SearchLoop:
@@ -66,8 +71,10 @@ class SearchLoop:
     study: optuna.Study
     store: ObjectStore
     guard: TerminationGuard
-    load: Callable[[Path], Pipeline] = load_pipeline
+    load: Load = load_pipeline
     """Reads back a pipeline that an earlier attempt stored."""
+    ends_overrun_fits: bool = False
+    """Whether this process may be replaced when a fit does not return; a worker's own process may, a test's may not."""
     _limits: tuple[float, StudyLimits | None] = field(default=(-math.inf, None), init=False)
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     _checkpoint: Checkpoint | None = field(default=None, init=False)
@@ -79,7 +86,11 @@ class SearchLoop:
         job = self.context.job
         self._task = task_for(job.task.type, self.data.schema)
         self._folds = self.data.profile.folds
-        self._sampler = PortfolioSampler(self.plan, make_sampler(job.search.sampler.type, self.plan), job.search.seed)
+        self._sampler = PortfolioSampler(self.plan, make_sampler(job.search.sampler, self.plan), job.search.seed)
+        self._scheme = scheme_of(self.data)
+        self._finalist: Finalist | None = None
+        self._lost_finalists: set[int] = set()
+        self._watchdog = Watchdog(self._give_up_overrun)
         self._pruner = MercifulPruner(make_pruner(job.search.pruner.type, self._folds))
         self.study.sampler = self._sampler
         self.study.pruner = self._pruner
@@ -107,14 +118,48 @@ class SearchLoop:
             if self._is_exhausted(trials, seen):
                 self._persistently(lambda: set_study_attr(self.study, StudyAttr.SEARCH, {"exhausted": True}))
                 return None
-            families = families_in_time(self.plan.searchable, seen, metric, _left(limits))
-            if self.plan.searchable and not families and not seen.waiting:
+            left = _left(limits)
+            costs = learn_costs(trials, self._folds) if left is not None else Costs()
+            self._finalist = self._choose_finalist(trials, limits, left, costs)
+            lost = overran(trials)
+            families = families_in_time(self.plan.searchable, seen, metric, left, costs)
+            families = [f for f in families if f not in lost]
+            if self.plan.searchable and not families and not seen.waiting and self._finalist is None:
                 return Stop.DEADLINE
-            self._sampler.allow(families)
+            self._sampler.allow(Moment(tuple(families), left, costs))
             self._run_one(is_first=seen.best is None)
 
+    def _choose_finalist(
+        self, trials: list[FrozenTrial], limits: StudyLimits, left: float | None, costs: Costs
+    ) -> Finalist | None:
+        """The trial to run again now, if there is one that fits the time left."""
+        if self.plan.only_portfolio or self._evolution is not None:
+            return None
+        done = progress(trials, limits, time.time())
+        number = next_finalist(trials, self.context.job.metric, self._scheme, done, self._lost_finalists)
+        if number is None:
+            return None
+        found = self._persistently(lambda: find_finalist(self.store, self.context.job, number, self._scheme))
+        if found is None:
+            self._lost_finalists.add(number)
+            return None
+        seconds = costs.of(found.entry)
+        # fits on all rows may be cut short and still be worth more than those on a sample
+        share = self._scheme.work if self._scheme.sample is None else 1.0
+        return None if seconds is not None and left is not None and seconds * share > left else found
+
+    @property
+    def _evolution(self) -> int | None:
+        """Completed trials that end the search; None where only the budget does."""
+        sampler = self.context.job.search.sampler
+        is_evolution = sampler.type is SamplerType.EVOLUTIONARY
+        return trials_of(sampler.population, sampler.generations) if is_evolution else None
+
     def _is_exhausted(self, trials: list[FrozenTrial], seen: Tally) -> bool:
-        """Whether only the portfolio counts and all of it has been taken."""
+        """Whether all generations are complete; or only the portfolio counts and all of it has been taken."""
+        if self._evolution is not None:
+            completed = sum(t.state is TrialState.COMPLETE for t in trials)
+            return completed >= self._evolution
         first_attempts = sum(TrialAttr.RETRY_OF not in t.user_attrs for t in trials)
         return self.plan.only_portfolio and first_attempts >= len(self.plan.portfolio) and not seen.waiting
 
@@ -139,9 +184,9 @@ class SearchLoop:
             raise
         except Exception as error:  # whatever a library raises fails this trial and never the worker
             with self.guard.protected():
-                if _is_full_disk(error):
+                if is_full_disk(error):
                     self._mark_preempted(trial)
-                    raise _full_disk(self.context.scratch_dir) from error
+                    raise full_disk(self.context.scratch_dir) from error
                 self._end(trial, error, began)
                 self._forget_checkpoint(was_ours=not is_fenced(error))
         else:
@@ -170,8 +215,13 @@ class SearchLoop:
 
     def _claim(self) -> optuna.Trial:
         """A trial with this pod's name on it: from then on the operator sees when it is lost."""
+        finalist = self._finalist
+        self._sampler.fix(None if finalist is None else finalist.entry)
         trial = self._persistently(self.study.ask, impatient=True)
         self._persistently(lambda: trial.set_user_attr(TrialAttr.POD_UID, self.context.pod_uid))
+        if finalist is not None and TrialAttr.RETRY_OF not in trial.user_attrs:
+            self._persistently(lambda: trial.set_user_attr(TrialAttr.PROMOTES, finalist.number))
+            self._persistently(lambda: trial.set_user_attr(TrialAttr.WORK, self._scheme.work))
         return trial
 
     def _hand_back_surplus(self, trial: optuna.Trial) -> bool:
@@ -199,13 +249,8 @@ class SearchLoop:
     def _try(self, trial: optuna.Trial, is_first: bool) -> Outcome:
         context, job = self.context, self.context.job
         latest = trial._get_latest_trial()
-        number = self._sampler.entry_number(self.study, latest)
-        if number is not None:
-            self._persistently(lambda: trial.set_user_attr(TrialAttr.PORTFOLIO, number))
-        elif self.plan.only_portfolio:
-            raise TrialCut("another worker took the last of the portfolio")
-        fixed = None if number is None else self.plan.portfolio[number]
-        entry = self._persistently(lambda: suggest(trial, self.plan, fixed))
+        finalist = self._finalist_of(latest)
+        entry = self._entry_of(trial, latest, finalist)
         origin = origin_of(self.study, latest)
         attempt = int(trial.user_attrs.get(TrialAttr.ATTEMPT, 1))
         self._checkpoint = Checkpoint(
@@ -224,7 +269,12 @@ class SearchLoop:
             self._warm.add(entry.family)
             left = _left(self._read_limits())
             takes_all = is_first or is_short
-            return time.monotonic() + fit_seconds(left, folds_left, takes_all=takes_all, is_cold=is_cold)
+            most = FINALIST_SHARE if finalist is not None and self._scheme.sample is not None else TRIAL_SHARE
+            now = time.monotonic()
+            deadline = now + fit_seconds(left, folds_left, takes_all=takes_all, is_cold=is_cold, most=most)
+            if self.ends_overrun_fits:
+                self._watchdog.watch(deadline, None if left is None else now + left)
+            return deadline
 
         run = TrialRun(
             data=self.data,
@@ -232,20 +282,69 @@ class SearchLoop:
             metric=job.metric,
             threads=context.threads,
             seed=seed_of(job.search.seed, origin) % 2**31,
-            after_fold=lambda fold, value: self._after_fold(trial, fold, value),
+            after_fold=lambda fold, value: self._after_fold(trial, fold, value, finalist),
             fit_deadline=fit_deadline,
             checkpoint=self._checkpoint,
+            repeats=() if finalist is None else finalist.rounds(self.data, job),
+            known=() if finalist is None else self._known(finalist),
+            most_rows=None if finalist is not None else self._scheme.sample,
         )
-        outcome = run_trial(trial.number, attempt, entry, self.plan.families[entry.family], run)
+        try:
+            outcome = run_trial(trial.number, attempt, entry, self.plan.families[entry.family], run)
+        finally:
+            self._watchdog.rest()
         if not math.isfinite(outcome.record.value):
             raise ArithmeticError(f"{job.metric} of the predictions is not a number")
         return outcome
 
-    def _after_fold(self, trial: optuna.Trial, fold: int, value: float) -> None:
+    def _finalist_of(self, latest: FrozenTrial) -> Finalist | None:
+        """What a trial promotes: as it was just decided, or as its first attempt was."""
+        number = latest.user_attrs.get(TrialAttr.PROMOTES)
+        if number is None or (self._finalist is not None and self._finalist.number == number):
+            return self._finalist if number is not None else None
+        found = self._persistently(lambda: find_finalist(self.store, self.context.job, int(number), self._scheme))
+        if found is None:
+            raise TrialCut(f"trial {number}, which it promotes, cannot be read any more")
+        return found
+
+    def _known(self, finalist: Finalist) -> list[FoldResult]:
+        """The first round of a finalist, which its trial has done, unless that was on a sample."""
+        if self._scheme.sample is not None:
+            return []
+        job, scratch = self.context.job, self.context.scratch_dir / f"finalist-{finalist.number}"
+        return self._persistently(
+            lambda: first_round(self.store, job.paths, finalist.number, self.data, scratch, self.load)
+        )
+
+    def _entry_of(self, trial: optuna.Trial, latest: FrozenTrial, finalist: Finalist | None) -> Entry:
+        fixed = None if finalist is None else finalist.entry
+        if finalist is None:
+            number = self._sampler.entry_number(self.study, latest)
+            if number is not None:
+                self._persistently(lambda: trial.set_user_attr(TrialAttr.PORTFOLIO, number))
+                fixed = self.plan.portfolio[number]
+            elif self.plan.only_portfolio:
+                raise TrialCut("another worker took the last of the portfolio")
+        return self._persistently(lambda: suggest(trial, self.plan, fixed))
+
+    def _give_up_overrun(self) -> bool:
+        """Tell the study that the running trial's fit does not return; False if it has ended meanwhile."""
+        with self._leaving:
+            running, self._running = self._running, None
+            if running is None:
+                return False
+            trial, began = running
+            self._persistently(lambda: trial.set_user_attr(TrialAttr.OVERRAN, True))
+            self._tell(trial, TrialState.PRUNED)
+            self._say("trial given up: a fit did not return", trial, began)
+            return True
+
+    def _after_fold(self, trial: optuna.Trial, fold: int, value: float, finalist: Finalist | None) -> None:
         """Report a fold, and see whether the trial should go on. After the last fold it is whole in any case."""
+        self._watchdog.rest()
         self.guard.check()
-        is_last = fold + 1 == self._folds
-        if self._pruner.is_active and math.isfinite(value):
+        is_last = fold + 1 == self._folds * (1 if finalist is None else self._scheme.repeats)
+        if self._pruner.is_active and math.isfinite(value) and finalist is None:
             self._persistently(lambda: trial.report(value, fold))
             if not is_last and self._persistently(trial.should_prune):
                 raise TrialCut("hopeless against the best trial")
@@ -333,55 +432,3 @@ class SearchLoop:
 def _left(limits: StudyLimits) -> float | None:
     """Seconds until the search must end."""
     return None if limits.search_deadline is None else limits.search_deadline - time.time()
-
-
-def _is_full_disk(error: BaseException | None) -> bool:
-    """Whether this pod's own disk is full, which is not the trial's fault and would fail the next one, too."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__
-    return False
-
-
-def _full_disk(scratch: Path) -> StorageError:
-    return StorageError(
-        f"the pod's disk is full ({scratch}, or /tmp); the running trial is handed back: give the nodes more ephemeral storage, "
-        "or the job fewer rows"
-    )
-
-
-_HOPELESS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, AccessDenied)
-"""Mistakes and refusals: the same call would end the same way again."""
-
-
-def persistently(
-    act: Callable[[], T],
-    seconds: float = OUTAGE_SECONDS,
-    sleep: Callable[[float], None] = time.sleep,
-    abandon: Callable[[], bool] = lambda: False,
-) -> T:
-    """Do something with study or store, again and again while it does not answer: an outage must cost no finished trial.
-
-    Raises:
-        StudyError, StorageUnavailable: the study or the storage did not answer for so many seconds.
-        Terminated: `abandon` said so.
-        Exception: what will not change by waiting, such as that the trial was retired.
-    """
-    deadline, wait = time.monotonic() + seconds, 0.2
-    while True:
-        try:
-            return act()
-        except Exception as error:
-            if is_fenced(error) or isinstance(error, _HOPELESS):
-                raise
-            words = f"{type(error).__name__}: {error}"[:200]
-            if abandon():
-                raise Terminated from error
-            if time.monotonic() + wait > deadline:
-                if isinstance(error, StorageError):
-                    raise StorageUnavailable(f"nothing could be stored for {seconds:.0f} s: {error}") from error
-                raise StudyError(f"the study did not answer for {seconds:.0f} s: {words}") from error
-            log.warning("no answer; trying again", extra={"error": words})
-            sleep(wait)
-            wait = min(5.0, wait * 2)

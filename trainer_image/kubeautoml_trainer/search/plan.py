@@ -6,7 +6,7 @@ import logging
 import math
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rapidfuzz import process
 
@@ -52,6 +52,8 @@ class SearchPlan:
     spaces: dict[str, Space]
     portfolio: tuple[Entry, ...]
     only_portfolio: bool = False
+    most_trials: Mapping[str, int] = field(default_factory=dict)
+    """Family -> how many sampled trials are worth their time; families that are not in it have no limit."""
 
     @property
     def searchable(self) -> tuple[str, ...]:

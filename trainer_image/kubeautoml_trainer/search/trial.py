@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from kubeautoml_trainer.artifacts import Predictions, TrialRecord, pack_pipelines
 from kubeautoml_trainer.data.base import PreparedData, Rows
+from kubeautoml_trainer.data.split import sampled
 from kubeautoml_trainer.models.base import Family, FitContext, FitTimeout, Pipeline
 from kubeautoml_trainer.search.checkpoint import Checkpoint, FoldResult
 from kubeautoml_trainer.search.plan import Entry
@@ -40,6 +41,9 @@ class TrialRun:
     after_fold: called with (fold, its score) after each fold; raises `TrialCut` to end the trial.
     fit_deadline: called with the number of folds left, and whether the usual time was too short; gives the `time.monotonic()` by
         which the next fit must return.
+    repeats: further rounds of folds, each int16 (train rows,) like `PreparedData.fold`; a row's prediction is the mean over rounds.
+    known: results of the first folds, if another trial of this pipeline has them already.
+    most_rows: training rows of a fit; None takes all there are.
     """
 
     data: PreparedData
@@ -50,6 +54,9 @@ class TrialRun:
     after_fold: Callable[[int, float], None]
     fit_deadline: Callable[[int, bool], float]
     checkpoint: Checkpoint
+    repeats: Sequence[np.ndarray] = ()
+    known: Sequence[FoldResult] = ()
+    most_rows: int | None = None
 
 
 def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: TrialRun) -> Outcome:
@@ -60,21 +67,23 @@ def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: Tria
         Exception: whatever a fit raises.
     """
     data = run.data
-    oof = np.full((len(data.train), run.task.outputs), np.nan, dtype=np.float32)
+    rounds = (data.fold, *run.repeats)
+    folds = range(data.profile.folds * len(rounds))
+    oof = np.zeros((len(data.train), run.task.outputs), dtype=np.float32)
     holdout = np.zeros((len(data.holdout), run.task.outputs), dtype=np.float32)
     results: list[FoldResult] = []
-    folds = range(data.profile.folds)
     for fold in folds:
-        train, valid, where = fold_rows(data, fold)
-        result = run.checkpoint.stored(fold)
+        here = _Fold(fold, len(folds), *divmod(fold, data.profile.folds))
+        result = run.known[fold] if fold < len(run.known) else run.checkpoint.stored(fold)
         if result is None:
-            result = _run_fold(family, train, valid, entry, run, fold)
+            result = _run_fold(family, entry, run, here, rounds[here.round])
             run.checkpoint.done(fold, result)
-        oof[where] = result.oof
+        oof[rounds[here.round] == here.of_round] += result.oof / len(rounds)
         holdout += result.holdout / len(folds)
         results.append(result)
         run.after_fold(fold, result.value)
     validated = data.fold >= 0
+    oof[~validated] = np.nan
     scored = data.train.take(validated)
     metrics = {name: run.task.score(name, scored.y, oof[validated], scored.weight) for name in run.task.metrics}
     pipelines = [r.pipeline for r in results]
@@ -96,10 +105,21 @@ def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: Tria
     return Outcome(record, Predictions(oof, holdout), models)
 
 
-def _run_fold(family: Family, train: Rows, valid: Rows, entry: Entry, run: TrialRun, fold: int) -> FoldResult:
+@dataclass(frozen=True)
+class _Fold:
+    """Where a trial stands: the fold's number of all of them, its round, and its number in that."""
+
+    number: int
+    of: int
+    round: int
+    of_round: int
+
+
+def _run_fold(family: Family, entry: Entry, run: TrialRun, here: _Fold, folds: np.ndarray) -> FoldResult:
     """Fit one fold, predict what it left out and the hold-out, score."""
+    train, valid, _ = fold_rows(run.data, here.of_round, folds, run.most_rows)
     began = time.perf_counter()
-    pipeline = _fit(family, train, valid, entry, run, fold)
+    pipeline = _fit(family, train, valid, entry, run, here)
     fit_seconds = time.perf_counter() - began
     pipeline.set_threads(run.threads)
     oof = pipeline.predict(valid.frame)
@@ -111,15 +131,15 @@ def _run_fold(family: Family, train: Rows, valid: Rows, entry: Entry, run: Trial
     return FoldResult(pipeline, oof, holdout, value, fit_seconds, predict_seconds)
 
 
-def _fit(family: Family, train: Rows, valid: Rows, entry: Entry, run: TrialRun, fold: int) -> Pipeline:
+def _fit(family: Family, train: Rows, valid: Rows, entry: Entry, run: TrialRun, here: _Fold) -> Pipeline:
     """Fit one fold; where its share of the time was too short for anything, once more with all that can be spared.
 
     On a busy machine the usual share may not even hold the features, and the folds done would be lost.
     """
 
     def attempt(is_short: bool) -> Pipeline:
-        deadline = run.fit_deadline(run.data.profile.folds - fold, is_short)
-        context = FitContext(run.task, run.metric, run.seed + fold, run.threads, deadline)
+        deadline = run.fit_deadline(here.of - here.number, is_short)
+        context = FitContext(run.task, run.metric, run.seed + here.number, run.threads, deadline)
         return family.fit(train, valid, run.data.schema, entry.parameters, context)
 
     try:
@@ -128,12 +148,22 @@ def _fit(family: Family, train: Rows, valid: Rows, entry: Entry, run: TrialRun, 
         return attempt(True)
 
 
-def fold_rows(data: PreparedData, fold: int) -> tuple[Rows, Rows, np.ndarray]:
+def fold_rows(
+    data: PreparedData, fold: int, folds: np.ndarray | None = None, most_rows: int | None = None
+) -> tuple[Rows, Rows, np.ndarray]:
     """Training rows, validation rows, and where the latter stand in the training data.
 
-    With a time split (rows that are only ever trained on come first) a fold is predicted from earlier rows alone.
+    With a time split (rows that are only ever trained on come first) a fold is predicted from earlier rows alone. Of one with a
+    single fold the other rows are trained on, too.
+
+    Args:
+        folds: int16 (train rows,); the data's own when None.
+        most_rows: training rows beyond which a sample is taken, the same for all trials.
     """
-    valid = data.fold == fold
-    has_time = bool((data.fold < 0).any())
-    train = data.fold < fold if has_time else ~valid
+    folds = data.fold if folds is None else folds
+    valid = folds == fold
+    has_time = bool((folds < 0).any())
+    train = np.flatnonzero(folds < fold if has_time else ~valid)
+    if most_rows is not None and len(train) > most_rows:
+        train = train[sampled(data.train.y[train], most_rows, bool(data.schema.classes), seed=fold)]
     return data.train.take(train), data.train.take(valid), np.flatnonzero(valid)
