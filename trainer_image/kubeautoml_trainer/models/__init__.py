@@ -8,8 +8,10 @@ from kubeautoml_trainer.models.extra_trees import ExtraTrees
 from kubeautoml_trainer.models.gradient_boosting import GradientBoosting
 from kubeautoml_trainer.models.lightgbm import LightGBM
 from kubeautoml_trainer.models.linear import Linear
+from kubeautoml_trainer.models.nearest_neighbors import NearestNeighbors
 from kubeautoml_trainer.models.neural_network import NeuralNetwork
 from kubeautoml_trainer.models.random_forest import RandomForest
+from kubeautoml_trainer.models.support_vectors import SupportVectors
 from kubeautoml_trainer.models.xgboost import XGBoost
 
 FAMILIES: tuple[Family, ...] = (
@@ -21,7 +23,9 @@ FAMILIES: tuple[Family, ...] = (
     ExtraTrees(),
     RandomForest(),
     GradientBoosting(),
+    SupportVectors(),
     NeuralNetwork(),
+    NearestNeighbors(),
 )
 
 

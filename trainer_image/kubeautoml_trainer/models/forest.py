@@ -23,12 +23,10 @@ from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Parameters
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
 
-RECIPE = Recipe(scaling="standard", categories="codes", target_means_above=2)
-"""What scikit-learn's trees read: numbers without gaps, categories as codes and as the target's means."""
-
 MOST_CLASSES = 100
 """A leaf holds a number a class: more classes make a forest larger than a server should hold."""
 
+_FEW_CLASSES = 20  # with more, the means of the target would be more columns than everything else
 _CHUNK_SECONDS = 0.1  # time of one step of growing; the deadline is looked at in between
 _VALUES_A_BLOCK = 150_000  # (row, tree) pairs walked at once, so that the walk stays in the processor's cache
 # A tree is one call that cannot be interrupted: these keep it under a second or so and its file small. Guesses.
@@ -39,6 +37,12 @@ _LEAST_LEAVES = 200
 # they weigh (some 30 bytes a leaf). A guess.
 _ENOUGH_TREES, _LEAVES_A_FOREST = 100, 500_000
 _VALUES_A_FOREST = 20_000_000  # numbers in the leaves of a hundred trees: 80 MB
+
+
+def tree_recipe(outputs: int) -> Recipe:
+    """What scikit-learn's trees read: numbers without gaps, categories as codes and as the target's means."""
+    means = 2 if outputs <= _FEW_CLASSES else None
+    return Recipe(scaling="standard", categories="codes", target_means_above=means)
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ def fit_forest(kind: Kind, train: Rows, schema: Schema, parameters: Parameters, 
     Raises:
         FitTimeout: no time for one tree.
     """
-    features, x = fit_features(RECIPE, train, schema, context.seed)
+    features, x = fit_features(tree_recipe(context.task.outputs), train, schema, context.seed)
     target = (
         None
         if schema.classes

@@ -18,7 +18,7 @@ from kubeautoml_trainer.features import Encoded, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.dummy import ConstantModel, load_constant
 from kubeautoml_trainer.models.early_stopping import Patience, boosting_rounds, least_patience, steering_loss
-from kubeautoml_trainer.models.forest import RECIPE, Trees, dense, flatten
+from kubeautoml_trainer.models.forest import Trees, dense, flatten, tree_recipe
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
@@ -104,7 +104,7 @@ class GradientBoosting:
     ) -> FittedPipeline:
         if train.weight is not None:
             train = train.take(train.weight > 0)  # scikit-learn counts no class that weighs nothing
-        features, x = fit_features(RECIPE, train, schema, context.seed)
+        features, x = fit_features(tree_recipe(context.task.outputs), train, schema, context.seed)
         target = (
             None
             if schema.classes

@@ -1,0 +1,136 @@
+"""Neighbours and support vectors kept as our own arrays predict what the library's do."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.svm import SVC, SVR
+
+from kubeautoml_trainer.features.base import Encoded
+from kubeautoml_trainer.models import family_named, nearest_neighbors, support_vectors
+from models.models_factories import make_context, make_real, parts_of, weighted
+
+METRICS = {
+    "euclidean": {"p": 2},
+    "manhattan": {"p": 1},
+    "minkowski": {"p": 1.5},
+    "cosine": {"metric": "cosine"},
+}
+
+
+@pytest.mark.parametrize("weights", ["distance", "uniform"])
+@pytest.mark.parametrize("distance", METRICS)
+@pytest.mark.parametrize("data", ["wine", "diabetes"])
+def test_neighbours_vote_as_scikit_learns_do(data, distance, weights):
+    """To 1e-5; beside k neighbours one row's weight goes to the shares of the classes."""
+    rows, schema = make_real(data)
+    train, _, test = parts_of(rows)
+    settings = {"k": 7, "distance": distance, "weights": weights, "scaling": "standard"}
+    fitted = family_named("NearestNeighbors").fit(train, None, schema, settings, make_context(schema))
+    kind = KNeighborsClassifier if schema.classes else KNeighborsRegressor
+
+    theirs = kind(7, weights=weights, algorithm="brute", **METRICS[distance])
+    target = fitted.model.target
+    theirs.fit(fitted.features.transform(train.frame).numbers, target.encode(train.y) if target else train.y)
+
+    z = fitted.features.transform(test.frame).numbers
+    mixed = None if target else (7 * theirs.predict_proba(z) + fitted.model.prior) / 8
+    expected = target.decode(theirs.predict(z)) if target else mixed
+    assert np.abs(fitted.predict(test.frame) - expected).max() < 1e-5 * max(1.0, np.abs(expected).max())
+
+
+def test_a_row_that_was_trained_on_finds_itself():
+    """At distance 0 only rows that are the same count."""
+    rows, schema = make_real("diabetes")
+
+    fitted = family_named("NearestNeighbors").fit(rows, None, schema, {"k": 5}, make_context(schema))
+
+    assert np.allclose(fitted.predict(rows.frame)[:, 0], rows.y, rtol=1e-5)
+
+
+def test_blocks_of_rows_do_not_change_neighbours(monkeypatch):
+    """A few rows at a time or all at once."""
+    rows, schema = make_real("wine")
+    fitted = family_named("NearestNeighbors").fit(weighted(rows), None, schema, {}, make_context(schema))
+    at_once = fitted.predict(rows.frame)
+
+    monkeypatch.setattr(nearest_neighbors, "_BLOCK_VALUES", 2000)
+
+    assert np.allclose(fitted.predict(rows.frame), at_once, atol=1e-6)
+
+
+def test_slow_distances_look_at_fewer_rows(monkeypatch):
+    """A prediction's cost is bounded: the kept rows times the columns."""
+    rows, schema = make_real("wine")
+    monkeypatch.setitem(nearest_neighbors._VALUES, "minkowski", 50 * 13)
+
+    fitted = family_named("NearestNeighbors").fit(rows, None, schema, {"distance": "minkowski"}, make_context(schema))
+
+    assert fitted.model.x.shape == (50, 13)
+    assert fitted.predict(rows.frame).argmax(axis=1).tolist() != [0] * len(rows)
+
+
+def test_neighbours_that_would_predict_too_long_are_thinned_out():
+    """Predicting the validation rows must take no more than half of what is left."""
+    rows, schema = make_real("breast_cancer")
+    context = make_context(schema)
+    fitted = family_named("NearestNeighbors").fit(rows, None, schema, {}, context)
+    x = Encoded(fitted.features.transform(rows.frame).numbers, np.zeros((len(rows), 0), dtype=np.int32))
+    many = rows.take(np.tile(np.arange(len(rows)), 200))
+
+    thinned = nearest_neighbors._in_time(fitted.model, x, many, replace(context, deadline=time.monotonic() + 0.02))
+
+    assert 1 <= len(thinned.x) < len(fitted.model.x)
+
+
+@pytest.mark.parametrize("data", ["wine", "breast_cancer", "diabetes"])
+def test_support_vectors_score_as_scikit_learns_do(data):
+    """With weights: numbers to 1e-5; for classes every pair's decision, before it becomes a probability."""
+    rows, schema = make_real(data)
+    train, _, test = parts_of(weighted(rows))
+    settings = {"C": 3.0, "gamma": 0.8, "epsilon": 0.2}
+    fitted = family_named("SupportVectors").fit(train, None, schema, settings, make_context(schema))
+    model, target = fitted.model, fitted.model.target
+    x, z = (fitted.features.transform(part.frame).numbers.astype(np.float32) for part in (train, test))
+    theirs = (
+        SVC(C=3.0, gamma=model.gamma, decision_function_shape="ovo")
+        if schema.classes
+        else SVR(C=3.0, gamma=model.gamma, epsilon=0.2)
+    )
+
+    theirs.fit(x, target.encode(train.y) if target else train.y, sample_weight=train.weight)
+
+    ours = support_vectors._scores(model.vectors, model.coefficients, model.intercept, model.gamma, z)
+    if target:
+        assert np.abs(fitted.predict(test.frame) - target.decode(theirs.predict(z))).max() < 1e-3  # of some 150
+        return
+    expected = theirs.decision_function(z).reshape(len(z), -1)
+    assert np.abs(ours - (-expected if data == "breast_cancer" else expected)).max() < 1e-5
+
+
+def test_probabilities_of_support_vectors_are_calibrated():
+    """Half of a class that overlaps with the other is not given away as certain: log loss near the best possible."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(600, 1))
+    y = (rng.random(600) < 1 / (1 + np.exp(-2 * truth[:, 0]))).astype(np.intp)
+
+    slope, bias = support_vectors.calibrate(np.hstack([-3 * truth, 3 * truth]), y, np.ones(600))
+
+    # softmax of (-3, 3) x slope must be the sigmoid of 2
+    assert 6 * slope[0] == pytest.approx(2, rel=0.15) and abs(bias[1] - bias[0]) < 0.3
+
+
+def test_support_vectors_take_fewer_rows_where_time_is_short():
+    """What a probe on a few rows costs says how many fit into the time; every class stays."""
+    rows, schema = make_real("breast_cancer")
+    context = make_context(schema)
+    x = rows.frame.to_numpy(dtype=np.float32)
+    solver = support_vectors._Solver(x, rows.y, np.ones(len(x)), support_vectors.DEFAULTS, context, classes=True)
+
+    solver.step_seconds = 1e9
+    kept = solver.sample(np.arange(len(x)), 1.0)
+
+    assert len(kept) < len(x) and set(rows.y[kept]) == {0, 1}
+    assert len(solver.solve(kept, 1.0).vectors) > 0

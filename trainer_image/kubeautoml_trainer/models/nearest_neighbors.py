@@ -1,0 +1,242 @@
+"""Nearest neighbours: a row is like the rows around it. Weak alone, different from all others in an ensemble."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kubeautoml.api.errors import BundleError
+from kubeautoml_trainer.data.base import Rows, Schema
+from kubeautoml_trainer.features import Encoded, Recipe, fit_features
+from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
+from kubeautoml_trainer.models.pipeline import FittedPipeline
+from kubeautoml_trainer.models.space import Choice, Int, Parameters, Space
+from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.tasks.metrics import weights_or_ones
+
+_FILE = "nearest_neighbors.safetensors"
+_MOST_ROWS, _MOST_FEATURES = 50_000, 500
+# Distances, or differences of candidates, held at once: 16 MB; those added up column by column stay in the cache.
+_BLOCK_VALUES, _BLOCK_IN_CACHE = 4_000_000, 500_000
+_SPARE = 8  # candidates beyond k that float32 picks, for float64 to choose from
+_PRIOR_ROWS = 1.0  # of the classes' shares beside k neighbours, or a class not among them would be impossible; a guess
+_HIGH_CARDINALITY = 30  # levels above which a column also gets the target's mean
+# Values (rows x columns) kept, so that one prediction takes some milliseconds whatever the distance; a guess.
+_VALUES = {"euclidean": 10_000_000, "cosine": 10_000_000, "manhattan": 2_000_000, "minkowski": 500_000}
+_FEW_CLASSES = 20
+_PROBES = 8  # rows predicted to learn how long one takes
+
+DEFAULTS: Parameters = {"k": 20, "distance": "euclidean", "weights": "distance", "scaling": "quantile"}
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """The training rows themselves.
+
+    x: float32 (n, columns). y: float64 (n,), encoded numbers or class indices. weight: float64 (n,). prior: float32
+    (outputs,), shares of the classes. target: how a number was written; None for classes.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray
+    prior: np.ndarray
+    k: int
+    distance: str
+    weights: str
+    target: NumberTarget | None
+
+    def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
+        asked = _matrix(x, self.distance)
+        block = _block(self.x, self.k, self.distance)
+        parts = [self._predict(asked[first : first + block]) for first in range(0, len(asked), block)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.prior)), dtype=np.float32)
+
+    def _predict(self, asked: np.ndarray) -> np.ndarray:
+        near, distance = self._nearest(asked)
+        vote = self.weight[near] * (_closeness(distance) if self.weights == "distance" else 1.0)
+        total = vote.sum(axis=1)
+        # neighbours that all weigh nothing count alike
+        vote = np.where(total[:, None] > 0, vote, 1.0)
+        vote = vote / vote.sum(axis=1, keepdims=True)
+        if self.target is not None:
+            return self.target.decode((vote * self.y[near]).sum(axis=1))
+        classes = len(self.prior)
+        place = np.arange(len(asked))[:, None] * classes + self.y[near].astype(np.intp)
+        share = np.bincount(place.ravel(), weights=vote.ravel(), minlength=len(asked) * classes)
+        k = near.shape[1]
+        mixed = (k * share.reshape(len(asked), classes) + _PRIOR_ROWS * self.prior) / (k + _PRIOR_ROWS)
+        return np.asarray(mixed, dtype=np.float32)
+
+    def _nearest(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Places and distances of the k nearest rows: intp and float64 (n, k), in no order."""
+        k = min(self.k, len(self.x))
+        rough, wanted = self._rough(asked), min(k + _SPARE, len(self.x))
+        near = np.argpartition(rough, wanted - 1, axis=1)[:, :wanted]
+        exact = _exact(asked, self.x, near, self.distance)
+        best = np.argsort(exact, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(near, best, axis=1), np.take_along_axis(exact, best, axis=1)
+
+    def _rough(self, asked: np.ndarray) -> np.ndarray:
+        """float32 (asked, n): grows with the distance, but rounded, for choosing candidates."""
+        if self.distance in ("euclidean", "cosine"):
+            return np.asarray(self._squares - 2 * (asked @ self.x.T))
+        total = np.zeros((len(asked), len(self.x)), dtype=np.float32)
+        for theirs, own in zip(asked.T, self._columns, strict=True):
+            gap = np.abs(theirs[:, None] - own)
+            total += gap if self.distance == "manhattan" else gap * np.sqrt(gap)
+        return total
+
+    @cached_property
+    def _squares(self) -> np.ndarray:
+        return np.asarray(np.einsum("nk,nk->n", self.x, self.x))
+
+    @cached_property
+    def _columns(self) -> np.ndarray:
+        return np.ascontiguousarray(self.x.T)
+
+    def save(self, folder: Path) -> None:
+        from safetensors.numpy import save_file
+
+        arrays = {"x": self.x, "y": self.y, "weight": self.weight, "prior": self.prior}
+        settings = {"k": str(self.k), "distance": self.distance, "weights": self.weights}
+        save_file(arrays, str(folder / _FILE), metadata=settings)
+        save_target(self.target, folder)
+
+
+class NearestNeighbors:
+    """Votes of the nearest rows."""
+
+    name = "NearestNeighbors"
+    interpretable = False
+
+    def fits(self, shape: DataShape) -> bool:
+        """Every prediction looks at every row."""
+        return shape.rows <= _MOST_ROWS and shape.features <= _MOST_FEATURES
+
+    def space(self, shape: DataShape) -> Space:
+        """TabArena's, and which scale the numbers are brought to."""
+        return {
+            "k": Int(1, max(2, min(500, shape.rows // 2)), log=True),
+            "distance": Choice(("euclidean", "manhattan", "minkowski", "cosine")),
+            "weights": Choice(("distance", "uniform")),
+            "scaling": Choice(("quantile", "standard", "robust")),
+        }
+
+    def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
+        return ((16, {"k": 20}),)
+
+    def fit(
+        self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
+    ) -> FittedPipeline:
+        settings = {**DEFAULTS, **parameters}
+        recipe = Recipe(
+            scaling=settings["scaling"],  # type: ignore[arg-type]
+            categories="onehot",
+            max_levels=50,
+            # with many classes the means would be more columns than everything else
+            target_means_above=_HIGH_CARDINALITY if context.task.outputs <= _FEW_CLASSES else None,
+        )
+        if train.weight is not None:
+            train = train.take(train.weight > 0)  # they would take the places of those that count
+        features, x = fit_features(recipe, train, schema, context.seed)
+        target = (
+            None
+            if schema.classes
+            else number_target(train.y, train.weight, context.metric, standardise=True, bounded=False)
+        )
+        model = _model(x, train, target, settings, context)
+        return FittedPipeline(self.name, dict(parameters), None, features, _in_time(model, x, valid, context))
+
+    def load(self, folder: Path) -> Neighbors:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(folder / _FILE), framework="numpy") as file:
+                arrays = {name: file.get_tensor(name) for name in ("x", "y", "weight", "prior")}
+                settings = file.metadata()
+            k, distance, weights = int(settings["k"]), settings["distance"], settings["weights"]
+            return Neighbors(**arrays, k=k, distance=distance, weights=weights, target=load_target(folder))
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise BundleError(f"{folder / _FILE} cannot be read: {error!r}") from error
+
+
+def _model(
+    x: Encoded, train: Rows, target: NumberTarget | None, settings: dict[str, Any], context: FitContext
+) -> Neighbors:
+    """Keep all rows, or a sample of them where one prediction would take too long."""
+    distance = str(settings["distance"])
+    values = _matrix(x, distance)
+    model = Neighbors(
+        x=values,
+        y=np.asarray(train.y if target is None else target.encode(train.y), dtype=np.float64),
+        weight=weights_or_ones(train.weight, len(train)).astype(np.float64),
+        prior=context.task.prior(train.y, train.weight),
+        k=int(settings["k"]),
+        distance=distance,
+        weights=str(settings["weights"]),
+        target=target,
+    )
+    return _sample(model, _VALUES[distance] // values.shape[1], context.seed)
+
+
+def _sample(model: Neighbors, rows: int, seed: int) -> Neighbors:
+    """At most so many rows, at random."""
+    if rows >= len(model.x):
+        return model
+    kept = np.sort(np.random.default_rng(seed).choice(len(model.x), max(1, rows), replace=False))
+    return replace(model, x=model.x[kept], y=model.y[kept], weight=model.weight[kept])
+
+
+def _in_time(model: Neighbors, x: Encoded, valid: Rows | None, context: FitContext) -> Neighbors:
+    """Leave out rows where predicting the validation rows would take more than half of the time that is left."""
+    started = time.monotonic()
+    if started > context.deadline:
+        raise FitTimeout(
+            "NearestNeighbors: no time for one prediction; give spec.budget.maxDurationSeconds more or use fewer rows"
+        )
+    model.predict(Encoded(x.numbers[:_PROBES], x.codes[:_PROBES]))
+    now = time.monotonic()
+    needed = (now - started) / min(_PROBES, len(x)) * (0 if valid is None else len(valid))
+    left = max(0.0, context.deadline - now) / 2
+    return model if needed <= left else _sample(model, int(len(model.x) * left / needed), context.seed)
+
+
+def _exact(asked: np.ndarray, x: np.ndarray, near: np.ndarray, distance: str) -> np.ndarray:
+    """float64 (asked, candidates): the distances themselves."""
+    gap = np.abs(asked[:, None, :].astype(np.float64) - x[near])
+    if distance == "manhattan":
+        return np.asarray(gap.sum(axis=2))
+    if distance == "minkowski":
+        return np.asarray((gap * np.sqrt(gap)).sum(axis=2) ** (2 / 3))
+    squares = np.einsum("nck,nck->nc", gap, gap)
+    return np.asarray(squares / 2 if distance == "cosine" else np.sqrt(squares))
+
+
+def _closeness(distance: np.ndarray) -> np.ndarray:
+    """1 / distance, (n, k); of rows that lie on others, only those count, as in scikit-learn."""
+    same = distance == 0
+    close = 1 / np.where(same, 1.0, distance)
+    return np.where(same.any(axis=1, keepdims=True), same, close)
+
+
+def _block(x: np.ndarray, k: int, distance: str) -> int:
+    """Rows to predict at once."""
+    distances: int = (_BLOCK_VALUES if distance in ("euclidean", "cosine") else _BLOCK_IN_CACHE) // len(x)
+    differences: int = _BLOCK_VALUES // (min(k + _SPARE, len(x)) * x.shape[1])
+    return max(1, min(distances, differences))
+
+
+def _matrix(x: Encoded, distance: str) -> np.ndarray:
+    """float32 (n, columns): one column of zeros where there is none; of length 1 where only the direction counts."""
+    wide = x.numbers if x.numbers.shape[1] else np.zeros((len(x), 1))
+    values = np.asarray(wide, dtype=np.float32)
+    if distance == "cosine":
+        length = np.linalg.norm(values, axis=1, keepdims=True)
+        values = np.asarray(values / np.where(length > 0, length, np.float32(1)), dtype=np.float32)
+    return np.ascontiguousarray(values)

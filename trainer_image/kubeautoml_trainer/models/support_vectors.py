@@ -1,0 +1,391 @@
+"""RBF support vectors for small tables: solved by libsvm under a bound, kept and predicted as plain arrays.
+
+libsvm cannot be interrupted, so its steps are: a probe on a few rows shows what a step costs here, and from that
+follow the rows and steps that fit into the time. What libsvm holds when its steps end is a usable solution.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kubeautoml.api.errors import BundleError
+from kubeautoml_trainer.data.base import Rows, Schema
+from kubeautoml_trainer.features import Encoded, Recipe, fit_features
+from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
+from kubeautoml_trainer.models.dummy import ConstantModel, load_constant
+from kubeautoml_trainer.models.pipeline import FittedPipeline
+from kubeautoml_trainer.models.space import Choice, Float, Parameters, Space
+from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.tasks.metrics import weights_or_ones
+
+_FILE = "support_vectors.safetensors"
+_MOST_ROWS, _MOST_FEATURES, _MOST_CLASSES = 5_000, 500, 20  # time grows with the square of the rows
+_CACHE_MB = 256  # holds the kernel of 5,000 rows
+_STEPS_A_ROW = 20  # measured: C = 100 on noisy rows wants 25 a row, and gains nothing in the last ones
+_PROBE_ROWS, _SAFETY = 300, 2.0
+_FOLDS = 3  # of the training rows, on whose left-out parts probabilities are calibrated
+_BLOCK_VALUES = 2_000_000  # kernel values held at once: 16 MB
+_HIGH_CARDINALITY = 30  # levels above which a column also gets the target's mean
+
+DEFAULTS: Parameters = {"C": 1.0, "gamma": 1.0, "epsilon": 0.1, "scaling": "standard"}
+
+
+@dataclass(frozen=True)
+class KernelModel:
+    """scores = RBF kernel of a row and the support vectors, times coefficients, plus intercept.
+
+    vectors: float32 (v, columns). coefficients: float64 (v, s), intercept: float64 (s,): one score for a number, one
+    a pair of `classes` (intp, those that training had). gamma: of the kernel. slope and bias: float64 (1,) and
+    (classes,), which turn scores into probabilities. outputs: of a prediction. target: how a number was written; None
+    for classes.
+    """
+
+    vectors: np.ndarray
+    coefficients: np.ndarray
+    intercept: np.ndarray
+    gamma: float
+    classes: np.ndarray
+    slope: np.ndarray
+    bias: np.ndarray
+    outputs: int
+    target: NumberTarget | None
+
+    def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
+        score = _scores(self.vectors, self.coefficients, self.intercept, self.gamma, _matrix(x))
+        if self.target is not None:
+            return self.target.decode(score[:, 0])
+        p = np.zeros((len(score), self.outputs), dtype=np.float32)
+        p[:, self.classes] = softmax(self.slope * class_scores(score, len(self.classes)) + self.bias)
+        return p
+
+    def save(self, folder: Path) -> None:
+        from safetensors.numpy import save_file
+
+        names = ("vectors", "coefficients", "intercept", "classes", "slope", "bias")
+        arrays = {name: getattr(self, name) for name in names}
+        numbers = {"gamma": np.array([self.gamma]), "outputs": np.array([self.outputs])}
+        save_file(arrays | numbers, str(folder / _FILE))
+        save_target(self.target, folder)
+
+
+class SupportVectors:
+    """Support vector machines with a radial kernel."""
+
+    name = "SupportVectors"
+    interpretable = False
+
+    def fits(self, shape: DataShape) -> bool:
+        """On more rows the kernel takes longer than better families do."""
+        return shape.rows <= _MOST_ROWS and shape.features <= _MOST_FEATURES and shape.outputs <= _MOST_CLASSES
+
+    def space(self, shape: DataShape) -> Space:
+        """A guess around libsvm's guide (Hsu, Chang, Lin 2003). `gamma` is in units of 1 / the columns' variances."""
+        space: dict[str, Float | Choice] = {
+            "C": Float(0.05, 500.0, log=True),
+            "gamma": Float(0.02, 5.0, log=True),
+            "scaling": Choice(("standard", "quantile", "robust")),
+        }
+        return space | ({} if shape.outputs > 1 else {"epsilon": Float(0.001, 0.5, log=True)})
+
+    def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
+        """Numbers as the best on Boston (C 100, gamma .05 of 13 columns), which noisy targets do not forgive: so a
+        cautious one, too. Classes as scikit-learn's default.
+        """
+        if shape.outputs > 1:
+            return ((7, {"C": 1.0, "gamma": 1.0}),)
+        return ((7, {"C": 100.0, "gamma": 0.65, "epsilon": 0.1}), (11, {"C": 1.0, "gamma": 0.3, "epsilon": 0.1}))
+
+    def fit(
+        self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
+    ) -> FittedPipeline:
+        settings = {**DEFAULTS, **parameters}
+        if train.weight is not None:
+            train = train.take(train.weight > 0)  # libsvm takes no others
+        recipe = Recipe(
+            scaling=settings["scaling"],  # type: ignore[arg-type]
+            categories="onehot",
+            max_levels=50,
+            target_means_above=_HIGH_CARDINALITY,
+        )
+        features, encoded = fit_features(recipe, train, schema, context.seed)
+        x, weight = _matrix(encoded), weights_or_ones(train.weight, len(train))
+        if schema.classes:
+            if len(np.unique(train.y)) < 2:  # libsvm refuses such a target
+                constant = ConstantModel(context.task.prior(train.y, train.weight))
+                return FittedPipeline(self.name, dict(parameters), None, features, constant)
+            model = _classifier(x, train.y, weight, settings, context)
+        else:
+            target = number_target(train.y, train.weight, context.metric, standardise=True, bounded=False)
+            model = _regressor(x, target.encode(train.y), weight, target, settings, context)
+        return FittedPipeline(self.name, dict(parameters), None, features, model)
+
+    def load(self, folder: Path) -> KernelModel | ConstantModel:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        if not (folder / _FILE).exists():
+            return load_constant(folder)
+        try:
+            arrays = load_file(str(folder / _FILE))
+            gamma, outputs = float(arrays.pop("gamma")[0]), int(arrays.pop("outputs")[0])
+            return KernelModel(**arrays, gamma=gamma, outputs=outputs, target=load_target(folder))
+        except (OSError, KeyError, TypeError, SafetensorError) as error:
+            raise BundleError(f"{folder / _FILE} cannot be read: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """What libsvm found; as in `KernelModel`."""
+
+    vectors: np.ndarray
+    coefficients: np.ndarray
+    intercept: np.ndarray
+    gamma: float
+    classes: np.ndarray
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        return _scores(self.vectors, self.coefficients, self.intercept, self.gamma, x)
+
+
+def _regressor(
+    x: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray,
+    target: NumberTarget,
+    settings: dict[str, Any],
+    context: FitContext,
+) -> KernelModel:
+    solver = _Solver(x, y, weight, settings, context, classes=False)
+    rows = solver.sample(np.arange(len(x)), 1.0)
+    solved = solver.solve(rows, 1.0)
+    none = np.zeros(0)
+    return KernelModel(**vars(solved), slope=none, bias=none, outputs=1, target=target)
+
+
+def _classifier(
+    x: np.ndarray, y: np.ndarray, weight: np.ndarray, settings: dict[str, Any], context: FitContext
+) -> KernelModel:
+    """Solve for all rows; calibrate by what solutions for two thirds of them say about the rest."""
+    solver = _Solver(x, y, weight, settings, context, classes=True)
+    # the whole takes as long as three of two thirds
+    rows = solver.sample(np.arange(len(x)), 0.4)
+    fold = _folds(y[rows], context.seed)
+    solved = solver.solve(rows, 0.4)
+    k = len(solved.classes)
+    seen, truth, weights = [], [], []
+    for left_out in range(_FOLDS):
+        inside, outside = rows[fold != left_out], rows[fold == left_out]
+        # a class that is too rare for every fold cannot be scored without it
+        if time.monotonic() > context.deadline or len(outside) == 0 or len(np.unique(y[inside])) < k:
+            continue
+        part = solver.solve(inside, 1 / (_FOLDS - left_out))
+        seen.append(class_scores(part.scores(x[outside]), k))
+        truth.append(np.searchsorted(solved.classes, y[outside]))
+        weights.append(weight[outside])
+    slope, bias = np.ones(1), np.zeros(k)
+    if seen:
+        slope, bias = calibrate(np.concatenate(seen), np.concatenate(truth), np.concatenate(weights))
+    return KernelModel(**vars(solved), slope=slope, bias=bias, outputs=context.task.outputs, target=None)
+
+
+class _Solver:
+    """libsvm on parts of the training rows, within the deadline.
+
+    y: encoded numbers, or class indices.
+    """
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        weight: np.ndarray,
+        settings: dict[str, Any],
+        context: FitContext,
+        classes: bool,
+    ) -> None:
+        if time.monotonic() > context.deadline:
+            raise FitTimeout(
+                "SupportVectors: no time for one solution; give spec.budget.maxDurationSeconds more or use fewer rows"
+            )
+        self.x, self.y, self.weight, self.classes = x, y, weight, classes
+        self.seed, self.deadline = context.seed, context.deadline
+        variance = float(np.sum(x.var(axis=0, dtype=np.float64)))
+        self.gamma = float(settings["gamma"]) / (variance if variance > 0 else 1.0)
+        self.settings = {"C": float(settings["C"]), "gamma": self.gamma, "cache_size": _CACHE_MB}
+        if not classes:
+            self.settings["epsilon"] = float(settings["epsilon"])
+        self.step_seconds = self._probe()
+
+    def _probe(self) -> float:
+        """Seconds of a step, a row, of a call of libsvm on some rows."""
+        rows = self._some(np.arange(len(self.x)), _PROBE_ROWS)
+        began = time.monotonic()
+        found = self._call(rows, _STEPS_A_ROW * _PROBE_ROWS)
+        took = time.monotonic() - began
+        steps = int(np.sum(found.n_iter_))
+        # the rows' kernel is worth as many steps, as libsvm computes a row of it in one
+        return _SAFETY * took / (len(rows) * max(steps, len(rows)))
+
+    def sample(self, rows: np.ndarray, share: float) -> np.ndarray:
+        """As many of the rows as `share` of the time left is enough for, with one step a row at least; classes keep
+        their shares.
+        """
+        left = max(0.0, (self.deadline - time.monotonic()) * share)
+        most = math.sqrt(left / self.step_seconds) if math.isfinite(left) else math.inf
+        return rows if most >= len(rows) else self._some(rows, max(_PROBE_ROWS, int(most)))
+
+    def _some(self, rows: np.ndarray, wanted: int) -> np.ndarray:
+        """At most so many, of every class at least two where it has them."""
+        if wanted >= len(rows):
+            return rows
+        order = np.random.default_rng(self.seed).permutation(rows)
+        kept = order[:wanted]
+        if self.classes:
+            few = [order[self.y[order] == c][:2] for c in np.unique(self.y[rows])]
+            kept = np.unique(np.concatenate([kept, *few]))
+        return np.sort(kept)
+
+    def solve(self, rows: np.ndarray, share: float) -> _Solved:
+        """One solution, in `share` of the time left."""
+        left = max(0.0, (self.deadline - time.monotonic()) * share)
+        steps = _STEPS_A_ROW * len(rows)
+        if math.isfinite(left):
+            steps = max(1, min(steps, int(left / (self.step_seconds * len(rows)))))
+        found = self._call(rows, steps)
+        if not self.classes:
+            return _Solved(
+                self.x[rows[found.support_]],
+                np.ascontiguousarray(found.dual_coef_.T),
+                np.asarray(found.intercept_, dtype=np.float64),
+                self.gamma,
+                np.zeros(0, dtype=np.intp),
+            )
+        coefficients, intercept = _pairs(found)
+        vectors, classes = self.x[rows[found.support_]], np.asarray(found.classes_, dtype=np.intp)
+        return _Solved(vectors, coefficients, intercept, self.gamma, classes)
+
+    def _call(self, rows: np.ndarray, steps: int) -> Any:
+        import warnings
+
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.svm import SVC, SVR
+
+        machine = (SVC if self.classes else SVR)(max_iter=steps, **self.settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the bound is meant
+            return machine.fit(self.x[rows].astype(np.float64), self.y[rows], sample_weight=self.weight[rows])
+
+
+def _pairs(found: Any) -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's packed one-against-one coefficients, one column a pair (i, j), i < j; positive speaks for i.
+
+    Returns:
+        float64 (v, pairs), float64 (pairs,).
+    """
+    k = len(found.classes_)
+    if k == 2:  # the library turns the sign of two classes, so that positive speaks for the second
+        return np.ascontiguousarray(-found.dual_coef_.T), -np.asarray(found.intercept_, dtype=np.float64)
+    owner = np.repeat(np.arange(k), found.n_support_)
+    columns = []
+    for i in range(k):
+        for j in range(i + 1, k):
+            column = np.zeros(len(owner))
+            column[owner == i] = found.dual_coef_[j - 1, owner == i]
+            column[owner == j] = found.dual_coef_[i, owner == j]
+            columns.append(column)
+    return np.stack(columns, axis=1), np.asarray(found.intercept_, dtype=np.float64)
+
+
+def class_scores(score: np.ndarray, k: int) -> np.ndarray:
+    """One score a class, float64 (n, k), of one a pair, (n, k (k - 1) / 2): the mean of what its pairs say.
+
+    A pair that is sure counts little more than one that is rather sure, as pairs without the true class can be sure
+    of anything.
+
+    >>> class_scores(np.array([[2.0]]), 2)
+    array([[ 1., -1.]])
+    """
+    if k == 2:
+        return np.hstack([score, -score]) / 2
+    out = np.zeros((len(score), k))
+    pair = 0
+    for i in range(k):
+        for j in range(i + 1, k):
+            says = np.tanh(score[:, pair])
+            out[:, i] += says
+            out[:, j] -= says
+            pair += 1
+    return out / (k - 1)
+
+
+def calibrate(score: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find slope and bias so that softmax(slope * score + bias) has the least log loss; for two classes this is
+    Platt's scaling.
+
+    Args:
+        score: float64 (n, classes) of rows that the scores have not seen.
+        y: (n,), places of the true classes.
+
+    Returns:
+        float64 (1,), float64 (classes,). Drawn to slope 1 and bias 0 with the weight of about one row.
+    """
+    from scipy.optimize import minimize
+
+    n, k = score.shape
+    truth = np.eye(k)[y]
+
+    def loss(point: np.ndarray) -> tuple[float, np.ndarray]:
+        slope, bias = math.exp(point[0]), point[1:]
+        z = slope * score + bias
+        p = softmax(z)
+        value = -float(np.sum(weight * np.log(np.maximum(p[np.arange(n), y], 1e-300)))) + float(point @ point) / 2
+        gap = weight[:, None] * (p - truth)
+        return value, np.concatenate([[np.sum(gap * score) * slope], gap.sum(axis=0)]) + point
+
+    # beyond e^5 a slope says "certain" of everything
+    found = minimize(loss, np.zeros(k + 1), jac=True, method="L-BFGS-B", bounds=[(-5, 5), *[(-20, 20)] * k]).x
+    return np.array([math.exp(found[0])]), np.asarray(found[1:])
+
+
+def _folds(y: np.ndarray, seed: int) -> np.ndarray:
+    """A fold a row, each with its share of every class."""
+    fold = np.empty(len(y), dtype=np.intp)
+    rng = np.random.default_rng(seed)
+    for c in np.unique(y):
+        here = rng.permutation(np.flatnonzero(y == c))
+        fold[here] = np.arange(len(here)) % _FOLDS
+    return fold
+
+
+def _scores(
+    vectors: np.ndarray, coefficients: np.ndarray, intercept: np.ndarray, gamma: float, x: np.ndarray
+) -> np.ndarray:
+    """float64 (n, s) of rows float32 (n, columns); the kernel is computed block by block."""
+    v = vectors.astype(np.float64)
+    squares = np.einsum("vk,vk->v", v, v)
+    out = np.empty((len(x), coefficients.shape[1]))
+    block = max(1, _BLOCK_VALUES // max(1, len(v)))
+    for first in range(0, len(x), block):
+        rows = x[first : first + block].astype(np.float64)
+        distance = squares + np.einsum("nk,nk->n", rows, rows)[:, None] - 2 * rows @ v.T
+        out[first : first + block] = np.exp(-gamma * np.maximum(distance, 0)) @ coefficients + intercept
+    return out
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    """Rows of probabilities of rows of scores."""
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return np.asarray(e / e.sum(axis=1, keepdims=True))
+
+
+def _matrix(x: Encoded) -> np.ndarray:
+    """float32 (n, columns): what is stored is what was trained on. One column of zeros where there is none."""
+    if not x.numbers.shape[1]:
+        return np.zeros((len(x), 1), dtype=np.float32)
+    return np.ascontiguousarray(x.numbers, dtype=np.float32)
