@@ -109,3 +109,21 @@ def test_families_are_good_on_real_data(name):
             scores.append(context.task.score(metric, test.y, fitted.predict(test.frame), None))
 
         assert max(scores) > floor, (data, scores)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ({}, {"XGBoost", "ExtraTrees", "RandomForest", "GradientBoosting", "SupportVectors", "NearestNeighbors"}),
+        ({"rows": 1_000_000}, {"XGBoost", "ExtraTrees", "RandomForest"}),
+        ({"rows": 20_000}, {"XGBoost", "ExtraTrees", "RandomForest", "NearestNeighbors"}),
+        ({"outputs": 1000}, {"NearestNeighbors"}),
+        ({"rows": 2000, "features": 5000}, {"XGBoost", "ExtraTrees", "RandomForest"}),
+        ({"texts": 40}, {"XGBoost", "ExtraTrees", "RandomForest", "GradientBoosting"}),
+    ],
+)
+def test_families_stay_away_from_data_that_they_are_too_slow_for(shape, expected):
+    """Rows, columns once words and levels are numbers, classes: what a step that cannot be interrupted costs."""
+    values = {"task": CLS, "rows": 1500, "features": 50, "categories": 0, "texts": 0, "outputs": 2} | shape
+
+    assert {name for name in FLOORS if family_named(name).fits(DataShape(**values))} == expected

@@ -40,6 +40,11 @@ class DataShape:
     texts: int
     outputs: int
 
+    @property
+    def width(self) -> int:
+        """About how many columns there are once levels and words have become numbers; a guess."""
+        return self.features + 20 * self.categories + 32 * self.texts
+
 
 @dataclass(frozen=True)
 class FitContext:

@@ -46,7 +46,7 @@ class ExtraTrees:
         """
         if shape.outputs > 1:
             first: Parameters = {"min_samples_leaf": 5, "max_features": 0.8, "criterion": "entropy"}
-            return ((6, first), (12, {"min_samples_leaf": 1, "max_features": "sqrt"}))
+            return ((6, first), (12, {"min_samples_leaf": 2, "max_features": "sqrt"}))
         return ((6, {"min_samples_leaf": 1, "max_features": 0.75}), (12, {"min_samples_leaf": 2, "max_features": 1.0}))
 
     def fit(

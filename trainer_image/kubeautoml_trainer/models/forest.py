@@ -160,7 +160,9 @@ def fit_forest(kind: Kind, train: Rows, schema: Schema, parameters: Parameters, 
     Raises:
         FitTimeout: no time for one tree.
     """
-    features, x = fit_features(tree_recipe(context.task.outputs), train, schema, context.seed)
+    features, encoded = fit_features(tree_recipe(context.task.outputs), train, schema, context.seed)
+    x = dense(encoded)
+    del encoded  # of many rows, as large as the data itself
     target = (
         None
         if schema.classes
@@ -168,8 +170,8 @@ def fit_forest(kind: Kind, train: Rows, schema: Schema, parameters: Parameters, 
     )
     y = train.y if target is None else target.encode(train.y)
     settings = {**kind.defaults, **parameters}
-    grown = _unfitted(kind, dense(x), settings, context, target is None)
-    _grow(kind, grown, dense(x), y, train.weight, int(settings["trees"]), context)
+    grown = _unfitted(kind, x, settings, context, target is None)
+    _grow(kind, grown, x, y, train.weight, int(settings["trees"]), context)
     trees, value = flatten([e.tree_ for e in grown.estimators_])
     columns = np.asarray(grown.classes_, dtype=np.intp) if target is None else np.zeros(1, dtype=np.intp)
     leaf = np.zeros((len(value), context.task.outputs), dtype=np.float32)
@@ -256,7 +258,9 @@ def _floor(threshold: np.ndarray) -> np.ndarray:
 
 
 def dense(x: Encoded) -> np.ndarray:
-    """float32 (n, columns), as scikit-learn's trees read it."""
-    if not x.numbers.shape[1] + x.codes.shape[1]:
-        return np.zeros((len(x), 1), dtype=np.float32)
-    return np.ascontiguousarray(np.hstack([x.numbers, x.codes]), dtype=np.float32)
+    """float32 (n, columns), as trees read it: numbers before codes; one column of zeros where there is none."""
+    numbers = x.numbers.shape[1]
+    out = np.zeros((len(x), max(1, numbers + x.codes.shape[1])), dtype=np.float32)
+    out[:, :numbers] = x.numbers
+    out[:, numbers : numbers + x.codes.shape[1]] = x.codes
+    return out

@@ -24,7 +24,8 @@ from kubeautoml_trainer.models.space import Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
 
 _FILE = "gradient_boosting.safetensors"
-_MOST_ROWS, _MOST_FEATURES, _MOST_CLASSES = 5_000, 500, 20  # an exact split looks at every row; a guess
+_MOST_ROWS, _MOST_CLASSES = 5_000, 20  # an exact split looks at every row; a guess
+_VALUES_A_ROUND = 5_000_000  # (row, column, class) values: a round, which cannot be interrupted, takes some seconds
 _ROUNDS_WITHOUT_VALID = 300  # a guess, for a fit that has nothing to stop by
 
 DEFAULTS: Parameters = {
@@ -81,7 +82,8 @@ class GradientBoosting:
 
     def fits(self, shape: DataShape) -> bool:
         """On more rows the boosters by histogram are as good and many times faster."""
-        return shape.rows <= _MOST_ROWS and shape.features <= _MOST_FEATURES and shape.outputs <= _MOST_CLASSES
+        values = shape.rows * shape.width * shape.outputs
+        return shape.rows <= _MOST_ROWS and shape.outputs <= _MOST_CLASSES and values <= _VALUES_A_ROUND
 
     def space(self, shape: DataShape) -> Space:
         """A guess around the defaults."""
