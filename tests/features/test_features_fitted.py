@@ -13,9 +13,10 @@ from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.features import Recipe, fit_features, load_features
-from kubeautoml_trainer.features.categories import fit_levels, out_of_fold_means
+from kubeautoml_trainer.features.categories import fit_levels
 from kubeautoml_trainer.features.datetimes import datetime_parts
 from kubeautoml_trainer.features.numbers import fit_scaling
+from kubeautoml_trainer.features.target_means import fit_out_of_fold, inner_folds
 from kubeautoml_trainer.features.texts import fit_text, terms
 
 
@@ -91,7 +92,9 @@ def test_target_means_of_training_rows_come_from_other_rows():
     y = np.random.default_rng(0).integers(0, 2, 400)
     codes = np.arange(400, dtype=np.int32)
 
-    means = out_of_fold_means(codes, 400, y[:, None].astype(float), np.ones(400), seed=0)
+    fold = inner_folds(400, None, seed=0)
+    own = fit_out_of_fold(codes[:, None], [0], [400], y[:, None].astype(float), np.ones(400), 10.0, fold)
+    means = own.apply(codes[:, None], slice(None))
 
     assert abs(np.corrcoef(means[:, 0], y)[0, 1]) < 0.2
 
@@ -154,5 +157,5 @@ def test_features_of_another_format_are_refused(tmp_path):
     stored = json.loads((tmp_path / "features.json").read_text())
     (tmp_path / "features.json").write_text(json.dumps(stored | {"format": 99}))
 
-    with pytest.raises(BundleError, match="format must be 1, got 99"):
+    with pytest.raises(BundleError, match="format must be 2, got 99; upgrade"):
         load_features(tmp_path)

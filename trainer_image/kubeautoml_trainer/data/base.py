@@ -76,11 +76,15 @@ class Rows:
         (0, 1, NaN), Category and Text `object` of str (None missing), Datetime float64 Unix seconds (NaN missing).
     y: classification int64 (n,), index into `Schema.classes`; regression float64 (n,). Without NaN.
     weight: float64 (n,), mean 1; None when all are 1.
+    groups: object (n,), rows of one group never stand on both sides of a split; None when there are none.
+    identity: names these rows in this process: rows of the same name are the same rows. None for rows without a name.
     """
 
     frame: pd.DataFrame
     y: np.ndarray
     weight: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    identity: str | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -91,6 +95,7 @@ class Rows:
             self.frame.iloc[index] if index.dtype != bool else self.frame[index],
             self.y[index],
             None if self.weight is None else self.weight[index],
+            None if self.groups is None else self.groups[index],
         )
 
 

@@ -1,4 +1,4 @@
-"""Categories as whole numbers, as 0/1 columns, and as means of the target."""
+"""Categories as whole numbers, as 0/1 columns, and as how often a level occurs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import numpy as np
 
 from kubeautoml_trainer.features.base import MISSING, OTHER
 
-# Rows of prior mixed into a level's mean, as in AutoGluon's out-of-fold target encoder.
-TARGET_MEAN_PRIOR_ROWS = 10.0
-TARGET_MEAN_FOLDS = 5
+_MANY = 1_000  # values from which on finding the distinct ones first is faster
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,16 @@ class Levels:
 
     def codes(self, values: np.ndarray) -> np.ndarray:
         """object (n,) -> int32 (n,): MISSING, OTHER, or 2 + position."""
+        if len(values) > _MANY:
+            import pandas as pd
+
+            place, distinct = pd.factorize(values, use_na_sentinel=True)
+            known = np.append(self.codes_one_by_one(np.asarray(distinct, dtype=object)), np.int32(MISSING))
+            return np.asarray(known[place])  # -1, a gap, is the last
+        return self.codes_one_by_one(values)
+
+    def codes_one_by_one(self, values: np.ndarray) -> np.ndarray:
+        """`codes`, the quick way for few values."""
         code = self._code
         found = (code.get(v, OTHER) if isinstance(v, str) else MISSING for v in values)
         return np.fromiter(found, dtype=np.int32, count=len(values))
@@ -85,29 +93,23 @@ def _places(columns: Sequence[Levels]) -> tuple[list[np.ndarray], int]:
 
 
 @dataclass(frozen=True)
-class TargetMeans:
-    """Means of the target a level of one column: float64 (codes, targets), shrunk to the overall mean."""
-
-    column: int
-    means: np.ndarray
-
-
-def fit_target_means(codes: np.ndarray, column: int, size: int, targets: np.ndarray, weight: np.ndarray) -> TargetMeans:
-    """Learn from int32 codes (n,) and float64 targets (n, t)."""
-    overall = np.average(targets, axis=0, weights=weight)
-    rows = np.bincount(codes, weights=weight, minlength=size)
-    sums = np.stack([np.bincount(codes, weights=weight * t, minlength=size) for t in targets.T], axis=1)
-    means = (sums + TARGET_MEAN_PRIOR_ROWS * overall) / (rows + TARGET_MEAN_PRIOR_ROWS)[:, None]
-    return TargetMeans(column, means)
-
-
-def out_of_fold_means(codes: np.ndarray, size: int, targets: np.ndarray, weight: np.ndarray, seed: int) -> np.ndarray:
-    """The training rows' own encoding, float64 (n, t): a row's value comes from the other folds, so it cannot repeat
-    its target.
+class Frequencies:
+    """log(1 + rows) of each code in training, columns one under the other: float64 (all codes,); offsets int64 (c,)
+    say where a column's codes begin. Codes without training rows get 0.
     """
-    fold = np.random.default_rng(seed).permutation(len(codes)) % TARGET_MEAN_FOLDS
-    out = np.empty((len(codes), targets.shape[1]))
-    for k in range(TARGET_MEAN_FOLDS):
-        rest, here = fold != k, fold == k
-        out[here] = fit_target_means(codes[rest], 0, size, targets[rest], weight[rest]).means[codes[here]]
-    return out
+
+    offsets: np.ndarray
+    table: np.ndarray
+
+    def apply(self, codes: np.ndarray) -> np.ndarray:
+        """int (n, c) -> float64 (n, c)."""
+        return np.asarray(self.table[codes + self.offsets])
+
+
+def fit_frequencies(codes: np.ndarray, sizes: Sequence[int]) -> Frequencies:
+    """Count the codes of training rows, int (n, c)."""
+    counts = [np.bincount(codes[:, c], minlength=size) for c, size in enumerate(sizes)]
+    for column in counts:
+        column[OTHER] = min(column[OTHER], 1)  # many rare levels together are no frequent one
+    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+    return Frequencies(offsets, np.log1p(np.concatenate(counts).astype(np.float64)))

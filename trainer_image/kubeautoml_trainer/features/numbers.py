@@ -9,6 +9,7 @@ import numpy as np
 QUANTILES = 256
 SAMPLE = 50_000  # rows are enough for medians and quantiles
 SKEWED = 0.99  # as in AutoGluon's linear model
+_HUGE = 1e100  # the cube of more would not be a number any more
 SMOOTH_CLIP = 3.0  # RealMLP-TD (Holzmüller et al. 2024, arXiv:2407.04491)
 
 
@@ -31,7 +32,7 @@ class Scaling:
     def apply(self, x: np.ndarray) -> np.ndarray:
         """float64 (n, k) with NaN -> float64 (n, k + gaps) without."""
         missing = np.isnan(x)
-        filled = np.where(missing, self.fill, x)
+        filled = np.clip(np.where(missing, self.fill, x), -_HUGE, _HUGE)
         out = (filled - self.center) * self.scale
         for position, reference in zip(self.quantile, self.references, strict=True):
             out[:, position] = _normal_scores(filled[:, position], reference)
@@ -40,14 +41,21 @@ class Scaling:
         return np.hstack([out, missing[:, self.gaps]])
 
 
-def fit_scaling(x: np.ndarray, kind: str) -> Scaling:
-    """Learn from float64 (n, k) with NaN; `kind` as in `Recipe.scaling`. Of many rows every so-manieth is looked at."""
-    gaps = np.flatnonzero(np.isnan(x).any(axis=0))
+def fit_scaling(x: np.ndarray, kind: str, gaps: np.ndarray | None = None) -> Scaling:
+    """Learn from float64 (n, k) with NaN; `kind` as in `Recipe.scaling`. Of many rows every so-manieth is looked at.
+
+    gaps: intp, positions that get an indicator; None for all that have gaps in these rows.
+    """
+    if gaps is None:
+        gaps = np.flatnonzero(np.isnan(x).any(axis=0))
     x = x[:: max(1, len(x) // SAMPLE)]
     missing = np.isnan(x)
     fill = np.array([_median(column[~gap]) for column, gap in zip(x.T, missing.T, strict=True)], dtype=np.float64)
-    filled = np.where(missing, fill, x)
-    center, scale = _robust(filled, fill) if kind == "robust" else _standard(filled)
+    filled = np.clip(np.where(missing, fill, x), -_HUGE, _HUGE)
+    if kind == "unscaled":
+        center, scale = np.zeros(x.shape[1]), np.ones(x.shape[1])
+    else:
+        center, scale = _robust(filled, fill) if kind == "robust" else _standard(filled)
     by_rank = np.flatnonzero(_ranked(filled, kind) & (scale > 0))
     references = np.quantile(filled[:, by_rank], np.linspace(0, 1, min(QUANTILES, max(len(x), 2))), axis=0).T
     return Scaling(fill, center, scale, gaps, by_rank, references, kind == "robust")

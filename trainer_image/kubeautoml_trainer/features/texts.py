@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -35,13 +36,17 @@ def terms(text: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Text:
-    """TF-IDF of one column: term -> position, inverse document frequency float32 (terms,), and the reduction float32
+    """TF-IDF of one column: the terms, their inverse document frequency float32 (terms,), and the reduction float32
     (r, terms).
     """
 
-    vocabulary: dict[str, int]
+    vocabulary: tuple[str, ...]
     idf: np.ndarray
     components: np.ndarray | None
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {term: k for k, term in enumerate(self.vocabulary)}
 
     def matrix(self, values: np.ndarray) -> Any:
         """object (n,) -> scipy CSR float32 (n, terms), rows of length 1; empty for missing texts."""
@@ -52,7 +57,7 @@ class Text:
         indptr = [0]
         for value in values:
             if isinstance(value, str):
-                places = Counter(p for p in map(self.vocabulary.get, terms(value)) if p is not None)
+                places = Counter(p for p in map(self._place.get, terms(value)) if p is not None)
                 indices.extend(places)
                 data.extend(places.values())
             indptr.append(len(indices))
@@ -80,7 +85,7 @@ def fit_text(values: np.ndarray, reduce: bool, seed: int) -> Text:
     least = 2 if len(documents) >= 20 else 1
     kept = sorted((t for t, n in counts.items() if n >= least), key=lambda t: (-counts[t], t))[:MAX_TERMS]
     idf = np.array([np.log((1 + len(documents)) / (1 + counts[t])) + 1 for t in kept], dtype=np.float32)
-    text = Text({t: k for k, t in enumerate(kept)}, idf, None)
+    text = Text(tuple(kept), idf, None)
     return Text(text.vocabulary, idf, _components(text.matrix(values), seed)) if reduce else text
 
 

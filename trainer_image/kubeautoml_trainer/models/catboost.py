@@ -25,7 +25,9 @@ _FILE = "catboost.cbm"
 _MANY_ROWS = 20_000
 _ROUNDS_WITHOUT_VALID = 300  # a guess, for a fit that has nothing to stop by
 
-DEFAULTS: Parameters = {"learning_rate": 0.05, "depth": 6}
+DEFAULTS: Parameters = {"learning_rate": 0.05, "depth": 6, "features": "none"}
+# CatBoost crosses and encodes categories itself: A is arithmetic of numbers and numbers within categories.
+RECIPES: dict[str, dict[str, Any]] = {"none": {}, "A": {"arithmetic": 32, "groups": 16}}
 
 # What the metric is really about, where CatBoost has a loss for it.
 _LOSSES = {"Mae": "MAE", "MedianAbsoluteError": "MAE", "Mape": "MAPE"}
@@ -72,6 +74,9 @@ class CatBoost:
         }
         if shape.categories:
             space |= {"one_hot_max_size": Int(8, 100, log=True), "max_ctr_complexity": Int(2, 5)}
+        numbers = shape.features - shape.categories - shape.texts
+        if numbers > 1 or (numbers and shape.categories):
+            space["features"] = Choice(tuple(RECIPES))
         return space
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
@@ -90,7 +95,9 @@ class CatBoost:
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
     ) -> FittedPipeline:
-        features, x = fit_features(Recipe(categories="strings"), train, schema, context.seed)
+        settings = {**DEFAULTS, **parameters}
+        recipe = Recipe(categories="strings", **RECIPES[str(settings.pop("features"))])
+        features, x = fit_features(recipe, train, schema, context.seed, context.deadline)
         if not _varies(x) or _one_class(train, schema):  # CatBoost refuses such tables
             constant = ConstantModel(context.task.prior(train.y, train.weight))
             return FittedPipeline(self.name, dict(parameters), None, features, constant)
@@ -100,7 +107,7 @@ class CatBoost:
             else number_target(train.y, train.weight, context.metric, standardise=True, bounded=False)
         )
         seen = None if valid is None else features.transform(valid.frame)
-        booster = _boost(x, train, seen, valid, target, {**DEFAULTS, **parameters}, context)
+        booster = _boost(x, train, seen, valid, target, settings, context)
         return FittedPipeline(
             self.name, dict(parameters), booster.tree_count_, features, CatBoostModel(booster, target)
         )

@@ -17,9 +17,10 @@ import numpy as np
 from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Recipe, fit_features
+from kubeautoml_trainer.features.polynomials import MAX_NUMBERS
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.pipeline import FittedPipeline
-from kubeautoml_trainer.models.space import Choice, Float, Parameters, Space
+from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
@@ -28,9 +29,19 @@ _MAX_STEPS = 300
 _BLOCK = 65_536  # rows between two looks at the clock
 _DIRECT = 2_000  # columns up to which ridge solves its normal equations
 _MAX_ROWS = 200_000  # more teach a linear model nothing, and cost time that better families need; a guess
+_MAX_POLYNOMIAL_ROWS = 50_000  # 465 columns more; a guess
+_SELECTABLE = 10  # columns from which on leaving some out is worth a try; a guess
 _HIGH_CARDINALITY = 30  # levels above which a column also gets the target's mean
 
-DEFAULTS: Parameters = {"C": 1.0, "scaling": "skew"}
+DEFAULTS: Parameters = {
+    "C": 1.0,
+    "scaling": "skew",
+    "categories": "onehot",
+    "min_level_rows": 2,
+    "target_prior_rows": 10.0,
+    "polynomial": False,
+    "keep_share": 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -64,25 +75,47 @@ class Linear:
         return True
 
     def space(self, shape: DataShape) -> Space:
-        return {"C": Float(1e-3, 1e3, log=True), "scaling": Choice(("skew", "standard", "quantile", "robust"))}
+        """The penalty, and what is done to the columns before: the part of a pipeline that TPOT searches."""
+        space: dict[str, Float | Int | Choice] = {
+            "C": Float(1e-3, 1e3, log=True),
+            "scaling": Choice(("skew", "unscaled", "standard", "quantile", "robust")),
+        }
+        if shape.categories:
+            space |= {
+                "categories": Choice(("onehot", "means")),
+                "min_level_rows": Int(1, 50, log=True),
+                "target_prior_rows": Float(1.0, 100.0, log=True),
+            }
+        if _polynomial_pays(shape):
+            space["polynomial"] = Choice((False, True))
+        if shape.features >= _SELECTABLE:
+            space["keep_share"] = Choice((1.0, 0.5, 0.25))
+        return space
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
-        return ((1, {"C": 1.0}), (15, {"C": 0.1, "scaling": "quantile"}))
+        plain: tuple[tuple[int, Parameters], ...] = ((1, {"C": 1.0}), (15, {"C": 0.1, "scaling": "quantile"}))
+        return plain + (((16, {"C": 0.1, "polynomial": True}),) if _polynomial_pays(shape) else ())
 
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
     ) -> FittedPipeline:
         settings = {**DEFAULTS, **parameters}
         train = _some(train, context.seed)
+        by_means = settings["categories"] == "means"
         recipe = Recipe(
             scaling=settings["scaling"],  # type: ignore[arg-type]
-            categories="onehot",
-            max_levels=100,
-            target_means_above=_HIGH_CARDINALITY,
+            categories="codes" if by_means else "onehot",
+            max_levels=1000 if by_means else 100,
+            min_level_rows=int(settings["min_level_rows"]),
+            target_means_above=0 if by_means else _HIGH_CARDINALITY,
+            target_prior_rows=float(settings["target_prior_rows"]),
             text="sparse",
             cyclic=True,
+            calendar=True,
+            polynomial=bool(settings["polynomial"]),
+            keep_share=float(settings["keep_share"]),
         )
-        features, x = fit_features(recipe, train, schema, context.seed)
+        features, x = fit_features(recipe, train, schema, context.seed, context.deadline)
         weight = weights_or_ones(train.weight, len(train))
         penalty = 1.0 / float(settings["C"])
         if schema.classes:
@@ -101,6 +134,12 @@ class Linear:
             return LinearModel(arrays["coefficients"], arrays["intercept"], load_target(folder))
         except (OSError, KeyError, SafetensorError) as error:
             raise BundleError(f"{folder / _FILE} cannot be read: {error!r}") from error
+
+
+def _polynomial_pays(shape: DataShape) -> bool:
+    """Few numbers, and not so many rows that hundreds of columns take long."""
+    numbers = shape.features - shape.categories - shape.texts
+    return 2 <= numbers <= MAX_NUMBERS and shape.rows <= _MAX_POLYNOMIAL_ROWS
 
 
 def _some(rows: Rows, seed: int) -> Rows:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -166,4 +167,10 @@ def fold_rows(
     train = np.flatnonzero(folds < fold if has_time else ~valid)
     if most_rows is not None and len(train) > most_rows:
         train = train[sampled(data.train.y[train], most_rows, bool(data.schema.classes), seed=fold)]
-    return data.train.take(train), data.train.take(valid), np.flatnonzero(valid)
+    # A name for these rows, so that features fitted on them can be used again
+    named = replace(
+        data.train.take(train),
+        groups=None if data.groups is None else data.groups[train],
+        identity=f"{data.profile.sha256}/{hashlib.blake2b(train.tobytes(), digest_size=16).hexdigest()}",
+    )
+    return named, data.train.take(valid), np.flatnonzero(valid)
