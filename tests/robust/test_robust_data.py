@@ -74,7 +74,9 @@ def heavy_imbalance() -> pd.DataFrame:
 def dates_before_1970() -> pd.DataFrame:
     days = pd.to_datetime("1899-12-28") + pd.to_timedelta(np.arange(80) * 400, unit="D")
     return make_frame(
-        born=days.strftime("%Y-%m-%d"), told=[f"{1 + i % 28:02}.{1 + i % 12:02}.{1890 + i}" for i in range(80)]
+        born=days.strftime("%Y-%m-%d"),
+        ends=["2263-01-01 00:00:00.000002" if i % 2 else f"{2290 + i}-12-31" for i in range(80)],
+        told=[f"{1 + i % 28:02}.{1 + i % 12:02}.{1890 + i}" for i in range(80)],
     )
 
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("kubeautoml.worker")
 
 LIMITS_WAIT_SECONDS = 60.0
+MAX_WARNINGS = 5
+"""About the data, in the status."""
 
 
 def main(argv: list[str]) -> int:
@@ -128,10 +130,17 @@ def tell_data(study: optuna.Study, data: PreparedData) -> None:
         folds=profile.folds,
         classes=len(profile.schema.classes) or None,
         sha256=profile.sha256,
-        warnings=tuple(w[:200] for w in profile.warnings[:5]),
+        warnings=_few(profile.warnings),
     )
     if study_attr(study, StudyAttr.DATA) is None:
         set_study_attr(study, StudyAttr.DATA, facts)
+
+
+def _few(warnings: tuple[str, ...]) -> tuple[str, ...]:
+    """The first, which are the worst, as a status has room for; the report shows all."""
+    left = len(warnings) - MAX_WARNINGS
+    more = (f"{left} more in the report",) if left > 0 else ()
+    return (*(w[:200] for w in warnings[:MAX_WARNINGS]), *more)
 
 
 def give_up(study: optuna.Study, stage: str, error: KubeAutoMLError) -> int:

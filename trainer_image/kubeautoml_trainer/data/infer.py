@@ -23,6 +23,7 @@ from kubeautoml_trainer.data.values import (
     is_missing,
     is_nested,
     is_textual,
+    iso_time,
     plain,
     shown,
     to_booleans,
@@ -257,9 +258,9 @@ def _describe_datetime(column: Column, raw: pd.Series, train: np.ndarray) -> tup
     seconds = parsed.values[np.isfinite(parsed.values) & train]
     if seconds.size == 0:
         return column, []
-    middle = pd.Timestamp(float(np.quantile(seconds, 0.5, method="nearest")), unit="s", tz="UTC")
+    middle = iso_time(float(np.quantile(seconds, 0.5, method="nearest")))
     stats = {"low": float(seconds.min()), "high": float(seconds.max()), "mean": float(seconds.mean())}
-    return _with(column, unique=len(np.unique(seconds)), example=middle.isoformat().replace("+00:00", "Z"), **stats), []
+    return _with(column, unique=len(np.unique(seconds)), example=middle, **stats), []
 
 
 def _describe_text(column: Column, raw: pd.Series, train: np.ndarray) -> tuple[Column, list[str]]:

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from kubeautoml.api.conditions import Reason
-from kubeautoml.api.dataset import DataSource
+from kubeautoml.api.dataset import DataSource, SplitType
 from kubeautoml.api.errors import DataError, ObjectNotFound, PredictionError
 from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.pod import PodContext, PodJob
@@ -89,6 +89,7 @@ def prepare_frames(
     train = _part(rows, keep)
     holdout = _part(rows, assignment.holdout) if test is None else _test_rows(test, schema, job)
     fold = assignment.fold[keep]
+    time = _time(raw, job)
     profile = (
         stored[0]
         if stored
@@ -100,9 +101,17 @@ def prepare_frames(
             sha256=sha256,
             warnings=(
                 *target.warnings,
-                *warnings,
+                *data_warnings(
+                    train,
+                    fold,
+                    holdout,
+                    schema,
+                    kind=None if test is not None else _kind(job),
+                    time=None if time is None else time[keep],
+                    split=job.dataset.split,
+                ),
                 *_class_warnings(train, holdout, schema),
-                *data_warnings(raw, train, schema),
+                *warnings,
             ),
         )
     )
@@ -113,10 +122,7 @@ def _assignment(
     raw: pd.DataFrame, test: pd.DataFrame | None, target: Target, groups: np.ndarray | None, job: PodJob
 ) -> Assignment:
     split, is_classes = job.dataset.split, job.task.type is TaskType.TABULAR_CLASSIFICATION
-    time = None
-    if split.time_column is not None:
-        time = _time_order(find_column(split.time_column, raw, "spec.dataset.split.timeColumn"))
-    kind = resolve(split.type, is_classes=is_classes, has_groups=groups is not None, has_time=time is not None)
+    kind = _kind(job)
     assignment = assign(
         target.y,
         kind=kind,
@@ -125,7 +131,7 @@ def _assignment(
         folds=split.folds,
         seed=job.search.seed,
         groups=groups,
-        time=time,
+        time=_time(raw, job),
     )
     lost = sorted(set(range(len(target.classes))) - set(target.y[~assignment.holdout].tolist()))
     if lost:
@@ -136,6 +142,23 @@ def _assignment(
             reason=Reason.TOO_FEW_ROWS,
         )
     return assignment
+
+
+def _kind(job: PodJob) -> SplitType:
+    """How rows are split, Auto resolved."""
+    split = job.dataset.split
+    return resolve(
+        split.type,
+        is_classes=job.task.type is TaskType.TABULAR_CLASSIFICATION,
+        has_groups=split.group_column is not None,
+        has_time=split.time_column is not None,
+    )
+
+
+def _time(raw: pd.DataFrame, job: PodJob) -> np.ndarray | None:
+    """Numbers that grow with time, of the column the manifest names; None without one."""
+    name = job.dataset.split.time_column
+    return None if name is None else _time_order(find_column(name, raw, "spec.dataset.split.timeColumn"))
 
 
 def _part(rows: Rows, where: np.ndarray) -> Rows:

@@ -204,6 +204,15 @@ def _seconds(stamps: pd.Series) -> np.ndarray:
     return np.where(inside.to_numpy(dtype=bool, na_value=False), micros / 1e6, np.nan)
 
 
+def iso_time(seconds: float) -> str:
+    """Unix seconds as text, UTC. Through whole microseconds, as pandas turns seconds into nanoseconds, which end in 2262.
+
+    >>> iso_time(9246182400.000002)
+    '2263-01-01T00:00:00.000002Z'
+    """
+    return f"{pd.Timestamp(np.datetime64(round(seconds * 1e6), 'us')).isoformat()}Z"
+
+
 def to_texts(series: pd.Series) -> Parsed:
     """str or None. 1, 1.0 and "1.0" are all "1", so that files and requests agree; lists and objects are bad."""
     codes, levels = pd.factorize(_scalars(plain(series)), use_na_sentinel=True)

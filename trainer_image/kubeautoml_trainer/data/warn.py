@@ -1,87 +1,78 @@
-"""Things in the data that its author should know: duplicates, giveaways, columns no model uses."""
+"""Things in the data that its author should know, beside leaks (`leaks.py`) and change (`drift.py`): columns that say next to nothing."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
-from kubeautoml.api.dataset import ColumnType
-from kubeautoml_trainer.data.base import Rows, Schema
+from kubeautoml.api.dataset import ColumnType, Split, SplitType
+from kubeautoml_trainer.data.base import Column, Rows, Schema
+from kubeautoml_trainer.data.drift import holdout_drift, target_drift
+from kubeautoml_trainer.data.leaks import leak_warnings
 
-GIVEAWAY_AUC = 0.995
-"""A single column that ranks two classes this well is more likely a copy of the target than a discovery."""
-
-GIVEAWAY_CORRELATION = 0.9999
-MAX_TELLING_LEVELS = 20
-"""Beyond so many levels (or two a class), a category that tells the class is no surprise; a guess."""
-
-DUPLICATE_SHARE = 0.05
-MAX_ROWS = 100_000
-"""Rows looked at; the checks are about shares."""
+MISSING = 0.95
+ALMOST_ALL = 0.999
+"""Share of one value from which a column is almost constant."""
+MIN_ROWS = 50
+NAMES = 3
 
 
-def data_warnings(raw: pd.DataFrame, train: Rows, schema: Schema) -> list[str]:
-    """One sentence each; none is an error."""
-    return [*_unused(schema), *_duplicates(raw), *_giveaways(train, schema)]
+def data_warnings(
+    train: Rows,
+    fold: np.ndarray,
+    holdout: Rows,
+    schema: Schema,
+    *,
+    kind: SplitType | None,
+    time: np.ndarray | None,
+    split: Split,
+) -> list[str]:
+    """One sentence each, those about scores that mislead first; none is an error.
+
+    Args:
+        fold: int16 (len(train),), as in `PreparedData.fold`.
+        kind: how the hold-out was split off; None for a test file.
+        time: (len(train),), numbers that grow with time, for a split by time.
+        split: spec.dataset.split, for the columns it names.
+    """
+    return [
+        *leak_warnings(train, fold, holdout, schema, split),
+        *holdout_drift(train, holdout, schema, kind, split.time_column),
+        *target_drift(train, schema, time),
+        *column_warnings(train, schema),
+    ]
 
 
-def _unused(schema: Schema) -> list[str]:
+def column_warnings(train: Rows, schema: Schema) -> list[str]:
+    """Columns that are not used, and columns that hold next to nothing."""
     words = {ColumnType.IDENTIFIER: "look like identifiers", ColumnType.CONSTANT: "have one value or none"}
-    found = {kind: [c.name for c in schema.columns if c.type is kind] for kind in words}
-    return [f"columns {', '.join(names[:5])} {words[kind]} and are not used" for kind, names in found.items() if names]
+    unused = {kind: [c.name for c in schema.columns if c.type is kind] for kind in words}
+    said = [f"columns {_listed(names)} {words[kind]} and are not used" for kind, names in unused.items() if names]
+    empty = [c for c in schema.features if c.missing_fraction > MISSING]
+    if empty:
+        shares = [f"{c.name} ({c.missing_fraction:.1%})" for c in empty]
+        said.append(
+            f"columns {_listed(shares)} are missing in nearly all rows; leave them out unless a gap says something"
+        )
+    if len(train) >= MIN_ROWS:
+        even = [c.name for c in schema.features if _is_almost_constant(c, train.frame[c.name])]
+        if even:
+            said.append(
+                f"columns {_listed(even)} have one value in at least {ALMOST_ALL:.1%} of the rows; leave them out unless "
+                "the rare value matters"
+            )
+    return said
 
 
-def _duplicates(raw: pd.DataFrame) -> list[str]:
-    sample = raw.head(MAX_ROWS)
-    try:
-        share = float(sample.duplicated().mean())
-    except TypeError:  # a column of lists or objects
-        return []
-    if share <= DUPLICATE_SHARE:
-        return []
-    return [
-        f"{share:.0%} of the rows are copies of others; scores are too good where copies fall on both sides of a split"
-    ]
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
+    return ", ".join(names[:NAMES]) + more
 
 
-def _giveaways(train: Rows, schema: Schema) -> list[str]:
-    y = train.y[:MAX_ROWS]
-    return [
-        f"column '{column.name}' alone predicts '{schema.target}'; make sure it is known at prediction time"
-        for column in schema.features
-        if _gives_away(train.frame[column.name].to_numpy()[:MAX_ROWS], y, len(schema.classes))
-    ]
-
-
-def _gives_away(x: np.ndarray, y: np.ndarray, classes: int) -> bool:
-    known = np.isfinite(x) if x.dtype != object else np.array([v is not None for v in x])
-    x, y = x[known], y[known]
-    if len(y) < 20 or len(np.unique(y)) < 2:
+def _is_almost_constant(column: Column, values: pd.Series) -> bool:
+    """Of the values that are there; what is missing nearly everywhere has a sentence of its own."""
+    # so many different values cannot leave room for one that is nearly all
+    if column.missing_fraction > MISSING or column.unique > 2 + (1 - ALMOST_ALL) * len(values):
         return False
-    if x.dtype != object and classes in (0, 2):
-        return abs(_correlation(x, y)) >= GIVEAWAY_CORRELATION if classes == 0 else _auc(x, y) >= GIVEAWAY_AUC
-    return classes > 0 and _share_told(x, y, classes) == 1.0
-
-
-def _share_told(x: np.ndarray, y: np.ndarray, classes: int) -> float:
-    """Share of rows whose class is the commonest of their level; 0 with so many levels that this says nothing."""
-    codes, levels = pd.factorize(x)
-    if len(levels) > max(2 * classes, MAX_TELLING_LEVELS):
-        return 0.0
-    table = np.bincount(codes * classes + y, minlength=len(levels) * classes).reshape(len(levels), classes)
-    return float(table.max(axis=1).sum() / len(y))
-
-
-def _auc(x: np.ndarray, y: np.ndarray) -> float:
-    positives = int((y == 1).sum())
-    negatives = len(y) - positives
-    if not positives or not negatives:
-        return 0.5
-    ranks = rankdata(x)
-    auc = (ranks[y == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives)
-    return float(max(auc, 1 - auc))
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    return 0.0 if np.ptp(x) == 0 or np.ptp(y) == 0 else float(np.corrcoef(x, y)[0, 1])
+    known = values.dropna()
+    return bool(len(known) >= MIN_ROWS and known.value_counts().iloc[0] >= ALMOST_ALL * len(known))

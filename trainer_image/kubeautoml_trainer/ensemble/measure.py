@@ -12,6 +12,7 @@ import pandas as pd
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.objective import ConstraintMetric, ModelConstraint
 from kubeautoml_trainer.data.base import Schema
+from kubeautoml_trainer.data.values import iso_time
 from kubeautoml_trainer.ensemble.base import Cost
 
 MEGABYTE = 1_000_000
@@ -59,5 +60,5 @@ def _raw(value: Any, kind: ColumnType) -> Any:
     if kind is ColumnType.BOOLEAN:
         return bool(value)
     if kind is ColumnType.DATETIME:
-        return pd.Timestamp(value, unit="s", tz="UTC").isoformat()
+        return iso_time(value)
     return value
