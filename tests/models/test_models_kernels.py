@@ -4,12 +4,16 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.svm import SVC, SVR
 
+from kubeautoml.api.dataset import ColumnType
+from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.features.base import Encoded
 from kubeautoml_trainer.models import family_named, nearest_neighbors, support_vectors
+from kubeautoml_trainer.models.relevance import relevance
 from models.models_factories import make_context, make_real, parts_of, weighted
 
 METRICS = {
@@ -39,6 +43,37 @@ def test_neighbours_vote_as_scikit_learns_do(data, distance, weights):
     mixed = None if target else (7 * theirs.predict_proba(z) + fitted.model.prior) / 8
     expected = target.decode(theirs.predict(z)) if target else mixed
     assert np.abs(fitted.predict(test.frame) - expected).max() < 1e-5 * max(1.0, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+def test_columns_that_say_nothing_are_made_small(classes):
+    """Of ten columns one tells the target: neighbours by relevance find it, neighbours by all columns less often."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 10))
+    y = x[:, 3] + 0.1 * rng.normal(size=400)
+    names = [f"x{k}" for k in range(10)]
+    schema = Schema("y", tuple(Column(n, ColumnType.NUMBER) for n in names), tuple("ab"[:classes]))
+    rows = Rows(pd.DataFrame(x, columns=names), (y > 0).astype(np.int64) if classes else y)
+    train, test, context = rows.take(np.arange(300)), rows.take(np.arange(300, 400)), make_context(schema)
+    family = family_named("NearestNeighbors")
+
+    alike, relevant = (
+        family.fit(train, None, schema, {"k": 10, "columns": columns}, context) for columns in ("alike", "relevance")
+    )
+
+    assert relevant.model.columns.argmax() == 3 and np.sort(relevant.model.columns)[-2] < 0.5
+    ours, theirs = (context.task.score(context.metric, test.y, m.predict(test.frame), None) for m in (relevant, alike))
+    assert ours < 0.7 * theirs
+
+
+def test_relevance_is_the_same_for_all_where_nothing_can_be_learned():
+    """A constant target, or no time for a tree."""
+    x, one = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32), np.ones(50)
+
+    constant = relevance(x, np.zeros(50), one, classes=False, seed=0, deadline=np.inf)
+    late = relevance(x, x[:, 0].astype(float), one, classes=False, seed=0, deadline=0.0)
+
+    assert constant.tolist() == late.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_row_that_was_trained_on_finds_itself():
