@@ -47,10 +47,21 @@ class Levels:
 
 def fit_levels(values: np.ndarray, max_levels: int, min_rows: int) -> Levels:
     """Find the levels worth telling apart."""
-    counts = Counter(v for v in values if isinstance(v, str))
+    counts = _counts(values)
     ordered = sorted(counts, key=lambda v: (-counts[v], v))
     kept = tuple(v for v in ordered if counts[v] >= min_rows)[:max_levels]
     return Levels(kept, gaps=counts.total() < len(values), others=len(kept) < len(ordered))
+
+
+def _counts(values: np.ndarray) -> Counter[str]:
+    """Rows of each text; what is no text is left out."""
+    if len(values) <= _MANY:
+        return Counter(v for v in values if isinstance(v, str))
+    import pandas as pd
+
+    place, distinct = pd.factorize(values, use_na_sentinel=True)
+    rows = np.bincount(place[place >= 0], minlength=len(distinct)).tolist()
+    return Counter({v: n for v, n in zip(distinct, rows, strict=True) if isinstance(v, str)})
 
 
 def one_hot(codes: np.ndarray, columns: Sequence[Levels]) -> np.ndarray:

@@ -25,6 +25,9 @@ from kubeautoml_trainer.features.texts import Text
 _BLOCK = 65_536
 """Rows encoded at a time, so that what lies between input and output stays small."""
 
+_FEW = 16
+"""Rows up to which pandas' price for a column is more than that for a table of objects; measured."""
+
 Part = slice | np.ndarray
 """Which rows: a slice, or int positions."""
 
@@ -56,11 +59,11 @@ class Features:
 
     def transform(self, frame: pd.DataFrame) -> Encoded:
         """Encode typed rows (`data.base.Rows.frame`); columns are found by name."""
-        columns = self.columns(frame)
+        columns = self.columns(frame) if len(frame) > _FEW else _few_columns(frame)
         return self.encode(columns, self.codes(columns, len(frame)), None)
 
     def columns(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
-        """The columns used, without a copy. One by one: many times faster than `frame[list]` for a served row."""
+        """The columns used, without a copy."""
         return {n: frame[n].to_numpy() for n in self.numbers + self.dates + self.categories + self.texts}
 
     def codes(self, columns: Mapping[str, np.ndarray], n: int) -> np.ndarray:
@@ -148,6 +151,11 @@ class Features:
         from kubeautoml_trainer.features.stored import save_features  # it knows this class
 
         save_features(self, folder)
+
+
+def _few_columns(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Columns of objects: for a served row ten times as fast."""
+    return dict(zip(frame.columns, frame.to_numpy(dtype=object).T, strict=True))
 
 
 def floats(columns: Mapping[str, np.ndarray], names: tuple[str, ...], part: Part, n: int) -> np.ndarray:
