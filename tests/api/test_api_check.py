@@ -238,6 +238,11 @@ MEANING = [
         "spec.search.families must not include and exclude the same family, got 'Linear'",
     ),
     (
+        {"search": {"sampler": {"generations": 5}}},
+        Reason.INVALID_SPEC,
+        "spec.search.sampler.generations must be left out unless sampler.type is Evolutionary, got 5",
+    ),
+    (
         {"search": {"parameters": [{"name": "c", "when": {"family": "Linear"}, "float": {"min": "2", "max": "1"}}]}},
         Reason.INVALID_SPEC,
         "spec.search.parameters[0].float.min must be at most max (1), got '2'",

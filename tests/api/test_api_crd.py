@@ -238,6 +238,9 @@ BAD = {
     "spec.task.positiveClass: positiveClass must be left out unless type is TabularClassification": {
         "task": {"type": "TabularRegression", "target": "y", "positiveClass": "yes"}
     },
+    "spec.search.sampler.generations: generations must be left out unless type is Evolutionary": {
+        "search": {"sampler": {"type": "Tpe", "generations": 5}}
+    },
     "spec.dataset.split: groupColumn is required when type is Group": {
         "dataset": {"train": {"uri": "s3://a"}, "split": {"type": "Group"}}
     },

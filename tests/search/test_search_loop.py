@@ -214,6 +214,26 @@ def test_a_retired_trial_is_left_alone_and_the_next_one_is_its_second_attempt(tm
     assert load_summary(study._storage, context.job.study_name).spent == 3
 
 
+def test_generations_end_the_search(tmp_path):
+    """After the population and as many trials again for each generation; failed ones do not count, and the study says so."""
+    fits = []
+
+    def on_fit(parameters, context):
+        fits.append(1)
+        if len(fits) == 2:
+            raise MemoryError("no room")
+
+    sampler = {"type": "Evolutionary", "population": 4, "generations": 2}
+    context = make_context(tmp_path, sampler=sampler, pruner={"type": "None"})
+    study = open_job_study(context, make_limits(max_trials=100))
+
+    assert make_loop(context, (FakeFamily(on_fit=on_fit),), study).run() is None
+
+    assert states(study).count("COMPLETE") == 4 * (2 + 1)
+    assert states(study).count("FAIL") == 1
+    assert study_attr(study, StudyAttr.SEARCH) == {"exhausted": True}
+
+
 def test_a_grid_ends_when_it_is_exhausted(tmp_path):
     """Each point once; then the study says so."""
     family = FakeFamily(search_space={"rate": Float(0.1, 0.9)})

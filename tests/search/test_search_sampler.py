@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from kubeautoml.api.search import Sampler, SamplerType
 from kubeautoml_trainer.models.space import Choice, Float, Int
 from kubeautoml_trainer.search.allocation import Moment
-from kubeautoml_trainer.search.evolution import mutated
+from kubeautoml_trainer.search.evolution import EvolutionarySampler, mutated
 from kubeautoml_trainer.search.plan import SearchPlan, search_plan
 from kubeautoml_trainer.search.sampler import STARTUP, PortfolioSampler, auto, make_sampler
 from kubeautoml_trainer.search.space import suggest
@@ -189,3 +189,52 @@ def test_a_wide_study_keeps_its_parameters_below_the_familys_name(tmp_path):
     study = search(plan, SamplerType.RANDOM, 30)
 
     assert {name.partition(".")[0] for t in study.trials for name in t.params} == {"family", "Tree", "Twin"}
+
+
+def bred(plan: SearchPlan, trials: int, seed: int, **wanted: int) -> optuna.Study:
+    """An evolution in one process, scored by `loss`."""
+    chosen = Sampler(type=SamplerType.EVOLUTIONARY, **wanted)
+    sampler = PortfolioSampler(plan, make_sampler(chosen, plan), seed)
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(trials):
+        trial = study.ask()
+        entry = suggest(trial, plan, sampler.fixed_entry(study, trial._get_latest_trial()))
+        study.tell(trial, loss(entry.family, dict(entry.parameters)))
+    return study
+
+
+def test_a_population_is_drawn_by_chance_and_its_generations_get_better(plan):
+    """With a number of generations the first population is complete before anything is bred."""
+    by_chance = search(plan, SamplerType.RANDOM, 20).trials
+    found = bred(plan, 60, 1, population=20, generations=2).trials
+
+    assert [t.params for t in found[2:20]] == [t.params for t in by_chance[2:20]]
+    means = [float(np.mean([t.value for t in found[first : first + 20]])) for first in (0, 20, 40)]
+    assert means[0] > means[1] > means[2]
+
+
+def test_a_small_population_is_greedier_than_a_large_one(plan):
+    """Parents are the best of so many only."""
+    late = {
+        size: np.mean([t.value for s in (1, 2, 3) for t in bred(plan, 80, s, population=size).trials[-20:]])
+        for size in (4, 1000)
+    }
+
+    assert late[4] < late[1000]
+
+
+def test_children_cross_parameters_of_one_family_and_change_to_others(plan):
+    """Crossover takes each value from one of two parents of a family; a mutation may be another family."""
+    study = bred(plan, 300, 3, population=30)
+    families = [t.params["family"] for t in study.trials[60:]]
+
+    assert {"Tree", "Net"} <= set(families)
+    assert families.count("Tree") > families.count("Net")
+    sampler = EvolutionarySampler(5, population=30)
+    children = [sampler._breed(study) for _ in range(400)]
+    parents = [t.params for t in study.trials]
+    crossed = [c for c in children if c and c not in parents]
+    assert crossed
+    for child in crossed:
+        kin = [p for p in parents if p["family"] == child["family"]]
+        assert all(any(p.get(name) == value for p in kin) for name, value in child.items())

@@ -34,7 +34,7 @@ from kubeautoml.api.profile import (
     AutoMLProfile,
     AutoMLProfileSpec,
 )
-from kubeautoml.api.search import Parameter
+from kubeautoml.api.search import Parameter, SamplerType
 from kubeautoml.api.values import (
     CAMEL_PATTERN,
     DECIMAL_PATTERN,
@@ -315,6 +315,10 @@ def _check_search(job: AutoMLJob) -> Iterator[Problem]:
     both = sorted(set(families.include) & set(families.exclude))
     if both:
         yield said("spec.search.families", "must not include and exclude the same family", both[0])
+    sampler = job.spec.search.sampler
+    if sampler.generations is not None and sampler.type is not SamplerType.EVOLUTIONARY:
+        rule = "must be left out unless sampler.type is Evolutionary"
+        yield said("spec.search.sampler.generations", rule, sampler.generations)
     for i, parameter in enumerate(job.spec.search.parameters):
         yield from _check_range(f"spec.search.parameters[{i}]", parameter)
 

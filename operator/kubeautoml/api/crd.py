@@ -28,7 +28,7 @@ from kubeautoml.api.names import JOB_NAME_PATTERN
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.placement import LabelRequirement, NodeRequirement, Toleration
 from kubeautoml.api.profile import DIGEST, AutoMLProfile, Images, NetworkPeer
-from kubeautoml.api.search import IntRange, Parameter
+from kubeautoml.api.search import IntRange, Parameter, Sampler
 
 Schema = dict[str, Any]
 
@@ -179,6 +179,13 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
     Parameter: (
         Rule(_ONE_OF_THREE, "exactly one of float, int and categorical must be set"),
         Rule("'family' in self.when", "when must name the family, such as {family: LightGBM}", "when"),
+    ),
+    Sampler: (
+        Rule(
+            "!has(self.generations) || (has(self.type) && self.type == 'Evolutionary')",
+            "generations must be left out unless type is Evolutionary",
+            "generations",
+        ),
     ),
     Workers: (
         Rule(

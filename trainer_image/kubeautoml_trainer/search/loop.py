@@ -157,9 +157,8 @@ class SearchLoop:
 
     def _is_exhausted(self, trials: list[FrozenTrial], seen: Tally) -> bool:
         """Whether all generations are complete; or only the portfolio counts and all of it has been taken."""
-        if self._evolution is not None:
-            completed = sum(t.state is TrialState.COMPLETE for t in trials)
-            return completed >= self._evolution
+        if self._evolution is not None and sum(t.state is TrialState.COMPLETE for t in trials) >= self._evolution:
+            return True
         first_attempts = sum(TrialAttr.RETRY_OF not in t.user_attrs for t in trials)
         return self.plan.only_portfolio and first_attempts >= len(self.plan.portfolio) and not seen.waiting
 
