@@ -10,6 +10,7 @@ import pytest
 from factories import (
     NOON,
     SETTINGS,
+    make_data,
     make_finished_trial,
     make_job,
     make_limits,
@@ -36,6 +37,21 @@ from kubeautoml.plan.status import worth_publishing
 def test_the_finalizer_s_share_of_the_time(budget: float, kept: float) -> None:
     """The larger of 15 s and 15 %, but at most half."""
     assert finalize_seconds(budget) == kept
+
+
+@pytest.mark.parametrize(
+    ("budget", "read_seconds", "kept"),
+    [(60, 1.0, 16.8), (600, 1.0, 60.0), (3600, 2.0, 302.0), (60, 20.0, 30.0), (300, 20.0, 74.0), (20, 0.1, 10.0)],
+)
+def test_the_finalizer_s_share_follows_the_size_of_the_data_once_it_was_read(
+    budget: float, read_seconds: float, kept: float
+) -> None:
+    """On little data the search gets more of the time, on much data less; never less than half."""
+    data = make_data(read_seconds=read_seconds)
+
+    assert finalize_seconds(budget, data) == pytest.approx(kept)
+    job = make_job(budget={"maxDurationSeconds": budget})
+    assert deadlines(job, NOON, 0, data) == (pytest.approx(NOON.timestamp() + budget - kept), NOON.timestamp() + budget)
 
 
 def test_deadlines_move_by_the_time_suspended() -> None:

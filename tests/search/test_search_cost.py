@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from optuna.trial import TrialState
 
-from kubeautoml_trainer.search.cost import DOUBT, POWERS, Costs, learn_costs, relative_cost
+from kubeautoml_trainer.search.cost import DOUBT, POWERS, Costs, learn_costs
 from kubeautoml_trainer.search.plan import Entry
+from kubeautoml_trainer.search.relative import relative_cost
 from search.trials import make_trial
 
 FOLDS = 8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kubeautoml.api.conditions import Reason
@@ -10,7 +12,7 @@ from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.models import FAMILIES
 from kubeautoml_trainer.models.base import DataShape
 from kubeautoml_trainer.models.space import Choice, Float, Int
-from kubeautoml_trainer.search.plan import Entry, search_plan
+from kubeautoml_trainer.search.plan import BALANCED_RANK, LARGE_CELLS, Entry, search_plan
 from search.fakes import FakeFamily, make_pod_job
 
 SHAPE = DataShape(TaskType.TABULAR_REGRESSION, rows=1000, features=3, categories=1, texts=0, outputs=1)
@@ -39,6 +41,39 @@ def test_presets_narrow_families_and_portfolio(tmp_path):
 
     assert lengths["Fast"] < lengths["Balanced"] < lengths["Best"]
     assert set(plan_of(tmp_path, preset="Interpretable").families) == {f.name for f in FAMILIES if f.interpretable}
+
+
+def test_every_family_has_an_entry_whatever_its_rank(tmp_path):
+    """Balanced leaves out slow entries, but none of the families: what is never tried is never known."""
+    quick = FakeFamily(name="Quick", entries=((1, {"rate": 0.1}), (BALANCED_RANK + 1, {"rate": 0.2})))
+    late = FakeFamily(name="Late", entries=((BALANCED_RANK + 2, {"rate": 0.3}), (BALANCED_RANK + 3, {"rate": 0.4})))
+
+    plan = plan_of(tmp_path, (quick, late))
+
+    assert [(e.family, e.parameters["rate"]) for e in plan.portfolio] == [("Quick", 0.1), ("Late", 0.3)]
+
+
+def test_on_large_data_the_cheap_families_come_first(tmp_path):
+    """One entry of each family, then the second ones: no slow family may take the whole budget before there is a model."""
+    families = (
+        FakeFamily(name="CatBoost", entries=((1, {"rate": 0.1}), (2, {"rate": 0.2}))),
+        FakeFamily(name="LightGBM", entries=((3, {"rate": 0.3}), (4, {"rate": 0.4}))),
+    )
+    large = replace(SHAPE, rows=LARGE_CELLS // SHAPE.features + 1)
+
+    plan = search_plan(make_pod_job(tmp_path), large, families=families)
+
+    assert [e.parameters["rate"] for e in plan.portfolio] == [0.3, 0.1, 0.4, 0.2]
+    assert [e.parameters["rate"] for e in plan_of(tmp_path, families).portfolio] == [0.1, 0.2, 0.3, 0.4]
+
+
+def test_a_family_where_tuning_hardly_pays_has_few_tuned_trials(tmp_path):
+    """Unless most columns are categories, which are what it is good at."""
+    families = (FakeFamily(name="CatBoost"), FakeFamily())
+
+    assert plan_of(tmp_path, families).most_trials == {"CatBoost": 2}
+    categorical = replace(SHAPE, categories=2)
+    assert search_plan(make_pod_job(tmp_path), categorical, families=families).most_trials == {}
 
 
 def test_a_users_range_replaces_the_familys_and_its_entries(tmp_path):

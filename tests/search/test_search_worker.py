@@ -15,7 +15,7 @@ import pytest
 from kubeautoml.api.errors import DataError
 from kubeautoml.api.names import Env
 from kubeautoml.api.pod import PodContext, PodJob
-from kubeautoml.api.trials import StudyAttr
+from kubeautoml.api.trials import DataFacts, StudyAttr
 from kubeautoml.storage import open_store
 from kubeautoml.study import load_summary, open_study_storage, set_study_attr, study_attr
 from kubeautoml_trainer.artifacts import load_pipelines
@@ -50,6 +50,7 @@ def test_a_worker_reads_the_data_runs_trials_and_leaves_with_0(tmp_path):
 
     assert done.returncode == 0, done.stderr
     facts = study_attr(study, StudyAttr.DATA)
+    assert facts.read_seconds > 0 and facts.traits["logRows"] == pytest.approx(3.87, abs=0.01)
     assert (facts.rows, facts.columns, facts.holdout_rows, facts.folds, facts.classes) == (48, 1, 12, 3, None)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     trials = [line for line in lines if line["message"] == "trial completed"]
@@ -128,11 +129,29 @@ def test_warm_start_takes_the_whole_pipelines_of_the_studies_that_the_operator_n
     study = open_job_study(context, make_limits())
     set_study_attr(study, StudyAttr.WARM_START, [s.study_name for s in studies])
 
-    found = warm_entries(context, study)
+    found = warm_entries(context, study, {"logRows": 3.9})
 
     best = [sorted(s.trials, key=lambda t: t.value)[:5] for s in reversed(studies)]
     assert [e.parameters["rate"] for e in found] == [t.params["Fake.rate"] for trials in best for t in trials]
     assert {"rate": 0.5, "size": 3, "hidden": 7} in [e.parameters for e in found]
+
+
+def test_a_job_with_like_data_comes_before_those_named_earlier(tmp_path):
+    """Jobs of which nothing is known come last, in the order in which they are named."""
+    names = ("big", "alike", "old")
+    studies = {name: finished_job(tmp_path, name, f"uid-{name}") for name in names}
+    for name, rows in (("big", 12.0), ("alike", 4.0)):
+        facts = DataFacts(48, 1, 12, 3, None, "a" * 64, traits={"logRows": rows, "missing": 0.0})
+        set_study_attr(studies[name], StudyAttr.DATA, facts)
+    context = make_context(tmp_path, "next", warmStartFrom=[{"name": name} for name in ("old", "big", "alike")])
+    context = replace(context, job=context.job.model_copy(update={"name": "next", "uid": "uid-2"}))
+    study = open_job_study(context, make_limits())
+    set_study_attr(study, StudyAttr.WARM_START, [s.study_name for s in studies.values()])
+
+    found = warm_entries(context, study, {"logRows": 3.9, "missing": 0.0})
+
+    best = [sorted(studies[n].trials, key=lambda t: t.value)[:5] for n in ("alike", "big", "old")]
+    assert [e.parameters["rate"] for e in found] == [t.params["Fake.rate"] for trials in best for t in trials]
 
 
 @pytest.mark.parametrize("written", [None, [], ["team-b/churn/uid-1"], ["team-a/churns/uid-1"], ["team-a/churn/gone"]])
@@ -146,7 +165,7 @@ def test_warm_start_reads_no_study_that_the_operator_has_not_named(tmp_path, wri
         set_study_attr(study, StudyAttr.WARM_START, written)
 
     with pytest.raises(DataError, match=r"spec\.search\.warmStartFrom must name jobs .* got 'churn'") as caught:
-        warm_entries(context, study)
+        warm_entries(context, study, {})
 
     assert caught.value.reason == "InvalidSearch"
 

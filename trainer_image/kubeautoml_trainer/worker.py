@@ -74,14 +74,16 @@ def _work(context: PodContext, guard: TerminationGuard) -> int:
 
     study = open_study(context)
     wait_for_limits(study)
+    began = time.monotonic()
     try:
         data = _prepare(context)
-        plan = search_plan(context.job, data_shape(data, context.job), _warm_entries(context, study))
+        read_seconds = time.monotonic() - began
+        plan = search_plan(context.job, data_shape(data, context.job), _warm_entries(context, study, data))
     except (StudyError, StorageUnavailable):
         raise
     except KubeAutoMLError as error:
         return give_up(study, _stage(error), error)
-    tell_data(study, data)
+    tell_data(study, data, read_seconds)
     store = open_store(context.job.output.uri, context.output_credentials_dir)
     left = SearchLoop(context, data, plan, study, store, guard, ends_overrun_fits=True).run()
     log.info("worker is done", extra={"why": str(left or "search space exhausted")})
@@ -118,9 +120,10 @@ def _stage(error: KubeAutoMLError) -> str:
     return "search" if error.reason == Reason.INVALID_SEARCH else "data"
 
 
-def tell_data(study: optuna.Study, data: PreparedData) -> None:
+def tell_data(study: optuna.Study, data: PreparedData, read_seconds: float) -> None:
     """Say what was read; all workers find the same, so it is written once."""
     from kubeautoml.study import set_study_attr, study_attr
+    from kubeautoml_trainer.search.traits import traits_of
 
     profile = data.profile
     facts = DataFacts(
@@ -131,6 +134,8 @@ def tell_data(study: optuna.Study, data: PreparedData) -> None:
         classes=len(profile.schema.classes) or None,
         sha256=profile.sha256,
         warnings=_few(profile.warnings),
+        read_seconds=round(read_seconds, 1),
+        traits=traits_of(data),
     )
     if study_attr(study, StudyAttr.DATA) is None:
         set_study_attr(study, StudyAttr.DATA, facts)
@@ -183,15 +188,16 @@ def wait_for_limits(
         sleep(0.1)
 
 
-def _warm_entries(context: PodContext, study: optuna.Study) -> list[Entry]:
-    """The best trials of the jobs in search.warmStartFrom, best first.
+def _warm_entries(context: PodContext, study: optuna.Study, data: PreparedData) -> list[Entry]:
+    """The best trials of the jobs in search.warmStartFrom, most alike and best first.
 
     Raises:
         DataError: reason InvalidSearch; one of them has no study with completed trials.
     """
+    from kubeautoml_trainer.search.traits import traits_of
     from kubeautoml_trainer.search.warm_start import warm_entries
 
-    return warm_entries(context, study)
+    return warm_entries(context, study, traits_of(data))
 
 
 def limit_threads(threads: int) -> None:

@@ -79,6 +79,10 @@ class DataFacts:
     classes: int | None
     sha256: str
     warnings: tuple[str, ...] = ()
+    read_seconds: float | None = None
+    """How long it took to read, split and store it; the finalizer's need grows with it."""
+    traits: dict[str, float] = field(default_factory=dict)
+    """What kind of data it is, by name: what jobs that start warm compare (search.warmStartFrom)."""
 
 
 @dataclass(frozen=True)

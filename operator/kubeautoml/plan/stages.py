@@ -308,7 +308,7 @@ def _limits(scene: Scene, status: AutoMLJobStatus, spare: float) -> StudyLimits:
     """What workers must know, with the moment at which the accelerators at work will have used their budget up."""
     assert status.start_time is not None
     foretold = accelerator_deadline(scene.job, status.budget_used, scene.observed, spare, scene.now)
-    limits = limits_of(scene.job, status.start_time, status.suspended_seconds, foretold)
+    limits = limits_of(scene.job, status.start_time, status.suspended_seconds, foretold, scene.study.data)
     return replace(limits, keep_trial_artifacts=None) if scene.settings.keeps_all_trials else limits
 
 

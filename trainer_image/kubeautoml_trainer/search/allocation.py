@@ -20,7 +20,8 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml.api.trials import TrialAttr
-from kubeautoml_trainer.search.cost import Costs, relative_cost
+from kubeautoml_trainer.search.cost import Costs
+from kubeautoml_trainer.search.relative import relative_cost
 from kubeautoml_trainer.search.space import FAMILY
 
 MEMORY = 0.9

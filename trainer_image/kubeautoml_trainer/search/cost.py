@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kubeautoml.api.trials import TrialAttr
 from kubeautoml_trainer.models.space import Parameters, Value
 from kubeautoml_trainer.search.plan import Entry
+from kubeautoml_trainer.search.relative import relative_cost
 from kubeautoml_trainer.search.space import FAMILY, study_parameter
 
 POWERS: Mapping[str, float] = {
@@ -40,36 +41,12 @@ POWERS: Mapping[str, float] = {
 }
 """Parameter -> the power of it that a fit's time grows with. Guesses to begin with; six trials of a family outweigh them."""
 
-RELATIVE: Mapping[str, float] = {
-    "Dummy": 0.05,
-    "Linear": 1.0,
-    "NearestNeighbors": 1.0,
-    "LightGBM": 1.0,
-    "XGBoost": 2.0,
-    "ExtraTrees": 2.0,
-    "RandomForest": 3.0,
-    "GradientBoosting": 5.0,
-    "SupportVectors": 5.0,
-    "CatBoost": 6.0,
-    "ExplainableBoosting": 10.0,
-    "NeuralNetwork": 10.0,
-    "TabM": 30.0,
-}
-"""What a trial of a family costs, in trials of LightGBM. Guesses by order of magnitude, from trials on two cores: they order the
-first trials on large data, and count work where a job has no time budget.
-"""
-UNKNOWN_FAMILY = 5.0
 DOUBT = 0.5
 """What of a guess about a family that never ran must fit the time left."""
 
 TRIALS_TO_LEARN = 6
 RIDGE = 4.0
 """How many trials, each one e-fold away in a parameter, move its power half-way to what they say; a guess."""
-
-
-def relative_cost(family: str) -> float:
-    """What a trial of a family costs before anything is known, in trials of LightGBM."""
-    return RELATIVE.get(family, UNKNOWN_FAMILY)
 
 
 @dataclass(frozen=True)

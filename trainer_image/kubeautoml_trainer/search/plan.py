@@ -19,6 +19,7 @@ from kubeautoml_trainer.data.base import PreparedData
 from kubeautoml_trainer.models import FAMILIES
 from kubeautoml_trainer.models.base import DataShape, Family
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space, Value
+from kubeautoml_trainer.search.relative import relative_cost
 from kubeautoml_trainer.tasks import task_for
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,14 @@ BALANCED_RANK = 12
 """Highest rank in the Balanced preset. Measured on Titanic: the slow entries behind it take a third of a minute's budget and
 come out no better; Best runs them all.
 """
+
+LARGE_CELLS = 2_500_000
+"""Values in the rows of one fit above which the cheap families come first, whatever their quality: before there is a model no time
+is known, and the first must not be one that takes the whole budget. A guess: seconds a fit for LightGBM."""
+
+FEW_TUNED = {"CatBoost": 2}
+"""Sampled trials of families whose defaults are hard to beat: tuning CatBoost is worth little beside its time (TabArena, Erickson et
+al. 2025, arXiv:2506.16791), unless most columns are categories."""
 
 GRID_STEPS = 3
 """Values of a range in a grid: both ends and the middle."""
@@ -96,7 +105,9 @@ def search_plan(
         return SearchPlan(chosen, spaces, _grid(spaces, search.seed), only_portfolio=True)
     fitting = [e for e in warm if _fits(e, spaces)]
     portfolio = _unique([*fitting, *_entries(chosen, shape, search)])
-    return SearchPlan(chosen, spaces, tuple(portfolio), only_portfolio=not any(spaces.values()))
+    is_categorical = 2 * shape.categories > shape.features
+    few = {} if is_categorical else {f: most for f, most in FEW_TUNED.items() if f in chosen}
+    return SearchPlan(chosen, spaces, tuple(portfolio), only_portfolio=not any(spaces.values()), most_trials=few)
 
 
 def _entries(chosen: Mapping[str, Family], shape: DataShape, search: Search) -> list[Entry]:
@@ -106,9 +117,36 @@ def _entries(chosen: Mapping[str, Family], shape: DataShape, search: Search) -> 
         key=lambda item: (item[0], item[1]),
     )
     if search.preset is Preset.BALANCED:
-        ranked = [item for item in ranked if item[0] <= BALANCED_RANK] or ranked
+        ranked = _balanced(ranked)
+    if shape.rows * shape.features > LARGE_CELLS:
+        ranked = _cheap_first(ranked)
     entries = [Entry(name, p) for _, name, p in ranked if _keeps_user_ranges(name, search.parameters)]
     return entries[:FAST_ENTRIES] if search.preset is Preset.FAST else entries
+
+
+Ranked = list[tuple[int, str, Parameters]]
+"""Rank, family and parameters of portfolio entries, best rank first."""
+
+
+def _balanced(ranked: Ranked) -> Ranked:
+    """Without the slow entries, but with the first of each family: what is never tried is never known."""
+    seen: set[str] = set()
+    kept = []
+    for item in ranked:
+        if item[0] <= BALANCED_RANK or item[1] not in seen:
+            kept.append(item)
+        seen.add(item[1])
+    return kept
+
+
+def _cheap_first(ranked: Ranked) -> Ranked:
+    """The first entry of each family by what the family costs, then the second of each, and so on."""
+    place: dict[str, int] = {}
+    placed = []
+    for item in ranked:
+        place[item[1]] = place.get(item[1], -1) + 1
+        placed.append((place[item[1]], relative_cost(item[1]), item))
+    return [item for _, _, item in sorted(placed, key=lambda p: p[:2])]
 
 
 def _fits(entry: Entry, spaces: Mapping[str, Space]) -> bool:

@@ -1,9 +1,10 @@
-"""Trials of earlier jobs to try first: what was best there may be good here."""
+"""Trials of earlier jobs to try first: what was best there may be good here, the more so the more alike the data is."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -12,20 +13,22 @@ from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import BundleError, DataError, StorageError, StorageUnavailable
 from kubeautoml.api.names import ArtifactPaths
 from kubeautoml.api.pod import PodContext
-from kubeautoml.api.trials import StudyAttr
+from kubeautoml.api.trials import DataFacts, StudyAttr
 from kubeautoml.storage import ObjectStore, open_store
-from kubeautoml.study import open_study_storage
+from kubeautoml.study import open_study_storage, study_attr
 from kubeautoml_trainer.artifacts import read_record
 from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.search.space import FAMILY
+from kubeautoml_trainer.search.traits import distance
 
 log = logging.getLogger(__name__)
 
 BEST_OF_EACH = 5
 
 
-def warm_entries(context: PodContext, study: optuna.Study) -> list[Entry]:
-    """The best trials of the jobs named in search.warmStartFrom, in that order.
+def warm_entries(context: PodContext, study: optuna.Study, traits: Mapping[str, float]) -> list[Entry]:
+    """The best trials of the jobs named in search.warmStartFrom: of the job whose data is most like this one's first, and of jobs
+    that are equally unlike in the order in which they are named.
 
     The operator has looked up their studies and written their names into this job's; a pod may read those and no others.
 
@@ -37,7 +40,8 @@ def warm_entries(context: PodContext, study: optuna.Study) -> list[Entry]:
         return []
     named = study.user_attrs.get(StudyAttr.WARM_START.value, ())
     by_job = {job_of_study(name): str(name) for name in named}
-    return [entry for job in jobs for entry in _best_of(context, job, by_job.get((context.job.namespace, job)))]
+    found = [_best_of(context, job, by_job.get((context.job.namespace, job))) for job in jobs]
+    return [entry for _, entries in sorted(found, key=lambda f: distance(f[0], traits)) for entry in entries]
 
 
 def job_of_study(name: str) -> tuple[str, str]:
@@ -46,7 +50,8 @@ def job_of_study(name: str) -> tuple[str, str]:
     return namespace, rest.rpartition("/")[0]
 
 
-def _best_of(context: PodContext, job: str, name: str | None) -> list[Entry]:
+def _best_of(context: PodContext, job: str, name: str | None) -> tuple[Mapping[str, float], list[Entry]]:
+    """The traits of a job's data, empty when it was run before they were noted, and its best trials."""
     if name is None:
         raise _invalid(job, f"it has no completed trials in namespace {context.job.namespace}")
     storage = open_study_storage(context.study_url, context.study_token_file, context.study_ca_file)
@@ -64,7 +69,8 @@ def _best_of(context: PodContext, job: str, name: str | None) -> list[Entry]:
         context.job.output.uri, context.output_credentials_dir, patience_seconds=context.storage_patience_seconds
     )
     paths = ArtifactPaths(context.job.output.uri, context.job.namespace, job, name.rpartition("/")[2])
-    return [_entry(t, store, paths) for t in best]
+    facts: DataFacts | None = study_attr(found, StudyAttr.DATA)
+    return {} if facts is None else facts.traits, [_entry(t, store, paths) for t in best]
 
 
 def _invalid(job: str, why: str) -> DataError:
