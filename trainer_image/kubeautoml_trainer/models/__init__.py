@@ -5,6 +5,7 @@ from kubeautoml_trainer.models.base import Family
 from kubeautoml_trainer.models.catboost import CatBoost
 from kubeautoml_trainer.models.dummy import Dummy
 from kubeautoml_trainer.models.extra_trees import ExtraTrees
+from kubeautoml_trainer.models.gaussian_process import GaussianProcess
 from kubeautoml_trainer.models.gradient_boosting import GradientBoosting
 from kubeautoml_trainer.models.lightgbm import LightGBM
 from kubeautoml_trainer.models.linear import Linear
@@ -24,6 +25,7 @@ FAMILIES: tuple[Family, ...] = (
     RandomForest(),
     GradientBoosting(),
     SupportVectors(),
+    GaussianProcess(),
     NeuralNetwork(),
     NearestNeighbors(),
 )
