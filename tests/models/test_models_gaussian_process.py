@@ -46,7 +46,7 @@ def test_the_gradient_is_that_of_the_likelihood(kernel):
     """Against differences, with weights."""
     random = np.random.default_rng(0)
     x = random.normal(size=(30, 3))
-    problem = Likelihood(kernel, x, random.normal(size=30), random.uniform(0.5, 2, size=30))
+    problem = Likelihood(kernel, x, random.normal(size=(30, 2)), random.uniform(0.5, 2, size=30))
     theta = problem.start(0.1) + random.normal(size=5) * 0.3
 
     error = check_grad(lambda t: problem.loss(t)[0], lambda t: problem.loss(t)[1], theta)
@@ -58,7 +58,7 @@ def test_the_gradient_is_that_of_the_likelihood(kernel):
 def test_equal_rows_leave_the_gradient_finite(kernel):
     """The roughest kernel has an edge there."""
     x = np.repeat(np.random.default_rng(0).normal(size=(10, 3)), 2, axis=0)
-    problem = Likelihood(kernel, x, x[:, 0], np.ones(20))
+    problem = Likelihood(kernel, x, x[:, :1], np.ones(20))
 
     value, gradient = problem.loss(problem.start(0.1))
 
@@ -69,7 +69,7 @@ def test_a_column_of_noise_is_given_a_long_length():
     """What tells nothing hardly changes the correlation."""
     random = np.random.default_rng(1)
     x = random.normal(size=(200, 2))
-    problem = Likelihood("matern52", x, np.sin(3 * x[:, 0]), np.ones(200))
+    problem = Likelihood("matern52", x, np.sin(3 * x[:, :1]), np.ones(200))
 
     found, _ = gaussian_process._maximise(problem, 0.1, time.monotonic() + 60)
 
@@ -116,4 +116,29 @@ def test_equal_rows_with_no_noise_are_solved():
     """Each row twice: singular without jitter."""
     k = correlation("rbf", np.zeros((4, 4)))[0]
 
-    assert np.isfinite(gaussian_process._solve(k, np.ones(4))).all()
+    assert np.isfinite(gaussian_process._inverse(k)).all()
+
+
+def test_scores_that_calibrate_are_those_of_a_process_without_the_row():
+    """Leave-one-out by the closed form, against leaving one out."""
+    random = np.random.default_rng(0)
+    k = correlation("matern32", np.abs(random.normal(size=(8, 1)) - random.normal(size=8)) ** 2)[0]
+    k = k @ k.T + np.eye(8)
+    y = random.normal(size=(8, 2))
+    inverse = gaussian_process._inverse(k)
+
+    closed = y - (inverse @ y) / np.diag(inverse)[:, None]
+
+    rest = np.arange(8) != 3
+    assert np.allclose(closed[3], k[3, rest] @ np.linalg.solve(k[np.ix_(rest, rest)], y[rest]))
+
+
+def test_classes_are_told_apart_with_honest_probabilities():
+    """On wine nearly all, with a log loss to match."""
+    rows, schema = make_real("wine")
+    train, _, test = parts_of(rows)
+
+    p = family_named("GaussianProcess").fit(train, None, schema, {}, make_context(schema)).predict(test.frame)
+
+    assert np.mean(p.argmax(axis=1) == test.y) > 0.9
+    assert -np.mean(np.log(p[np.arange(len(p)), test.y])) < 0.3

@@ -20,6 +20,7 @@ from kubeautoml_trainer.features import Encoded, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.dummy import ConstantModel, load_constant
 from kubeautoml_trainer.models.pipeline import FittedPipeline
+from kubeautoml_trainer.models.platt import calibrate, softmax
 from kubeautoml_trainer.models.space import Choice, Float, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
@@ -326,35 +327,6 @@ def class_scores(score: np.ndarray, k: int) -> np.ndarray:
     return out / (k - 1)
 
 
-def calibrate(score: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find slope and bias so that softmax(slope * score + bias) has the least log loss; for two classes this is
-    Platt's scaling.
-
-    Args:
-        score: float64 (n, classes) of rows that the scores have not seen.
-        y: (n,), places of the true classes.
-
-    Returns:
-        float64 (1,), float64 (classes,). Drawn to slope 1 and bias 0 with the weight of about one row.
-    """
-    from scipy.optimize import minimize
-
-    n, k = score.shape
-    truth = np.eye(k)[y]
-
-    def loss(point: np.ndarray) -> tuple[float, np.ndarray]:
-        slope, bias = math.exp(point[0]), point[1:]
-        z = slope * score + bias
-        p = softmax(z)
-        value = -float(np.sum(weight * np.log(np.maximum(p[np.arange(n), y], 1e-300)))) + float(point @ point) / 2
-        gap = weight[:, None] * (p - truth)
-        return value, np.concatenate([[np.sum(gap * score) * slope], gap.sum(axis=0)]) + point
-
-    # a slope beyond e^2 would make much of what libsvm's tolerance leaves open
-    found = minimize(loss, np.zeros(k + 1), jac=True, method="L-BFGS-B", bounds=[(-5, 2), *[(-20, 20)] * k]).x
-    return np.array([math.exp(found[0])]), np.asarray(found[1:])
-
-
 def _folds(y: np.ndarray, seed: int) -> np.ndarray:
     """A fold a row, each with its share of every class."""
     fold = np.empty(len(y), dtype=np.intp)
@@ -378,12 +350,6 @@ def _scores(
         distance = squares + np.einsum("nk,nk->n", rows, rows)[:, None] - 2 * rows @ v.T
         out[first : first + block] = np.exp(-gamma * np.maximum(distance, 0)) @ coefficients + intercept
     return out
-
-
-def softmax(z: np.ndarray) -> np.ndarray:
-    """Rows of probabilities of rows of scores."""
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(e / e.sum(axis=1, keepdims=True))
 
 
 def _matrix(x: Encoded) -> np.ndarray:
