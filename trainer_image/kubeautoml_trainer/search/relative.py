@@ -14,6 +14,7 @@ RELATIVE: Mapping[str, float] = {
     "RandomForest": 3.0,
     "GradientBoosting": 5.0,
     "SupportVectors": 5.0,
+    "GaussianProcess": 8.0,
     "CatBoost": 6.0,
     "ExplainableBoosting": 10.0,
     "NeuralNetwork": 10.0,
