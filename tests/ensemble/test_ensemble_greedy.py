@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kubeautoml.api.dataset import ColumnType
-from kubeautoml.api.metrics import TaskType, is_better, metrics_of
+from kubeautoml.api.metrics import TaskType, is_better
 from kubeautoml_trainer.data.base import Column, Schema
 from kubeautoml_trainer.ensemble import Candidate, Cost, choose_candidates, select
 from kubeautoml_trainer.ensemble.scoring import AnyMetric, scorer_for
@@ -54,7 +54,7 @@ def score_of(task, metric, y, candidates, weights, weight=None):
     return task.score(metric, y, mean, weight)
 
 
-ALL = [(task, metric) for task in (BINARY, THREE, NUMBER) for metric in metrics_of(task.type)]
+ALL = [(task, metric) for task in (BINARY, THREE, NUMBER) for metric in task.metrics]
 
 
 @pytest.mark.parametrize(("task", "metric"), ALL, ids=lambda v: v if isinstance(v, str) else f"{v.outputs}-outputs")

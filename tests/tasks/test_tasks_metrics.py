@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from kubeautoml.api.metrics import TaskType, metrics_of
+from kubeautoml.api.errors import DataError
+from kubeautoml.api.metrics import METRICS, TaskType, metrics_of
+from kubeautoml.api.objective import DecisionCost
 from kubeautoml_trainer.data.base import Schema
 from kubeautoml_trainer.tasks import task_for
 
@@ -27,8 +29,82 @@ def make_classified(k: int, n: int = 300, seed: int = 0, weighted: bool = True):
 
 @pytest.mark.parametrize("task", [make_task(("a", "b")), make_task(("a", "b", "c")), make_task()])
 def test_a_task_has_every_metric_of_the_contract(task):
-    """Names are those of kubeautoml.api.metrics for the task, no more and no fewer."""
-    assert set(task.metrics) == set(metrics_of(task.type))
+    """Names are those of kubeautoml.api.metrics for the task, without those that need costs or quantiles."""
+    assert set(task.metrics) == set(metrics_of(task.type)) - {"ExpectedCost", "PinballLoss"}
+
+
+def test_costs_and_quantiles_bring_their_metrics():
+    """With them the names are exactly the contract's; those of decisions are marked there."""
+    costly = task_for(CLS, Schema("t", (), ("a", "b")), costs=[DecisionCost(actual="a", predicted="b", cost="2")])
+    quantiles = task_for(REG, Schema("t", ()), quantiles=(0.1, 0.9))
+
+    assert set(costly.metrics) == set(metrics_of(CLS))
+    assert set(quantiles.metrics) == set(metrics_of(REG))
+    assert set(costly.of_table) == {n for n in metrics_of(CLS) if METRICS[n].is_decision}
+
+
+def test_expected_cost_is_the_mean_cost_of_the_cheapest_decisions():
+    """At 10 for a missed 'b' and 1 for a false one, 'b' is decided from 1/11 on; a right decision costs nothing."""
+    costs = [DecisionCost(actual="b", predicted="a", cost="10")]
+    task = task_for(CLS, Schema("t", (), ("a", "b")), costs=costs)
+    p = np.array([[0.95, 0.05], [0.85, 0.15], [0.95, 0.05], [0.2, 0.8]])
+
+    assert task.score("ExpectedCost", np.array([0, 0, 1, 1]), p, None) == pytest.approx((0 + 1 + 10 + 0) / 4)
+
+
+def test_costs_must_name_classes_of_the_data():
+    costs = [DecisionCost(actual="a", predicted="maybe", cost="1")]
+
+    with pytest.raises(
+        DataError, match=r"spec\.objective\.costs\[0\]\.predicted must be a class of 't' in the data: a, b; got 'maybe'"
+    ):
+        task_for(CLS, Schema("t", (), ("a", "b")), costs=costs)
+
+
+@pytest.mark.parametrize("least", [0.3, 0.6, 0.9, 1.0])
+def test_recall_at_precision_is_the_best_point_of_scikit_learns_curve(least):
+    y, p, w = make_classified(2)
+    task = task_for(CLS, Schema("t", (), ("a", "b")), min_precision=least)
+    precision, recall, _ = sk.precision_recall_curve(y == 1, p[:, 1], sample_weight=w)
+
+    got = task.score("RecallAtPrecision", y, p, w)
+
+    assert got == pytest.approx(recall[precision >= least - 1e-12].max())
+
+
+def test_pinball_loss_equals_scikit_learns_mean():
+    rng = np.random.default_rng(0)
+    y, p, w = rng.normal(size=200), np.sort(rng.normal(size=(200, 3)), axis=1), rng.uniform(0.2, 3, 200)
+    quantiles = (0.1, 0.5, 0.9)
+    task = task_for(REG, Schema("t", ()), quantiles=quantiles)
+
+    expected = np.mean([sk.mean_pinball_loss(y, p[:, k], sample_weight=w, alpha=q) for k, q in enumerate(quantiles)])
+
+    assert task.score("PinballLoss", y, p, w) == pytest.approx(expected)
+    assert task.prior(y, None) == pytest.approx(np.quantile(y, quantiles, method="inverted_cdf"))
+
+
+def test_one_positive_row_in_ten_thousand_leaves_metrics_defined():
+    y = np.zeros(10_000, dtype=np.int64)
+    y[17] = 1
+    p = np.stack([np.full(10_000, 0.9999), np.full(10_000, 0.0001)], axis=1)
+    task = make_task(("no", "yes"))
+
+    assert all(np.isfinite(task.score(name, y, p, None)) for name in task.metrics)
+
+
+def test_a_frame_of_quantiles_has_a_column_each_beside_the_middle_one():
+    task = task_for(REG, Schema("price", ()), quantiles=(0.1, 0.5, 0.9))
+
+    frame = task.output_frame(np.array([[1, 2, 3]], dtype=np.float32))
+
+    assert frame.to_dict("records") == [{"price": 2.0, "price_q0.1": 1.0, "price_q0.5": 2.0, "price_q0.9": 3.0}]
+
+
+def _recall_at_precision(hit, score, weight):
+    """By scikit-learn's curve, at the default precision of 0.9."""
+    precision, recall, _ = sk.precision_recall_curve(hit, score, sample_weight=weight)
+    return recall[precision >= 0.9 - 1e-12].max()
 
 
 @pytest.mark.parametrize("weighted", [True, False])
@@ -47,6 +123,7 @@ def test_binary_metrics_equal_scikit_learns(weighted, positive):
         {
             "RocAuc": sk.roc_auc_score(hit, p[:, k], sample_weight=w),
             "AveragePrecision": sk.average_precision_score(hit, p[:, k], sample_weight=w),
+            "RecallAtPrecision": _recall_at_precision(hit, p[:, k], w),
             "LogLoss": sk.log_loss(y, p, sample_weight=w),
             "Brier": sk.brier_score_loss(hit, p[:, k], sample_weight=w),
             "Accuracy": sk.accuracy_score(y, decided, sample_weight=w),
@@ -75,6 +152,7 @@ def test_multi_class_metrics_equal_scikit_learns(weighted):
         {
             "RocAuc": sk.roc_auc_score(y, p, multi_class="ovr", average="macro", sample_weight=w),
             "AveragePrecision": sk.average_precision_score(np.eye(3)[y], p, average="macro", sample_weight=w),
+            "RecallAtPrecision": np.mean([_recall_at_precision(y == k, p[:, k], w) for k in range(3)]),
             "LogLoss": sk.log_loss(y, p, sample_weight=w),
             "Brier": np.average(np.sum((p - np.eye(3)[y]) ** 2, axis=1), weights=w),
             "Accuracy": sk.accuracy_score(y, decided, sample_weight=w),

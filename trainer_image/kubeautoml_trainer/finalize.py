@@ -161,7 +161,7 @@ def load(context: PodContext, study: optuna.Study) -> Work:
     from kubeautoml.storage import open_store
     from kubeautoml.study import read_limits
     from kubeautoml_trainer.data.prepare import prepare
-    from kubeautoml_trainer.tasks import task_for
+    from kubeautoml_trainer.tasks import task_of
 
     tell_stage(study, "Loading")
     scored = scored_trials(study)
@@ -178,7 +178,7 @@ def load(context: PodContext, study: optuna.Study) -> Work:
             patience_seconds=context.storage_patience_seconds,
         ),
         data=data,
-        task=task_for(context.job.task.type, data.schema),
+        task=task_of(context.job, data.schema),
         scored=scored,
         job_deadline=None if limits is None else limits.job_deadline,
     )

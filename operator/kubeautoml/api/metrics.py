@@ -31,6 +31,8 @@ class Metric:
     name: str
     direction: Direction
     tasks: tuple[TaskType, ...]
+    is_decision: bool = False
+    """Whether it looks at which class was decided, not at probabilities."""
 
 
 _CLS = (TaskType.TABULAR_CLASSIFICATION,)
@@ -44,13 +46,16 @@ METRICS: dict[str, Metric] = {
         Metric("AveragePrecision", _UP, _CLS),
         Metric("LogLoss", _DOWN, _CLS),
         Metric("Brier", _DOWN, _CLS),
-        Metric("Accuracy", _UP, _CLS),
-        Metric("BalancedAccuracy", _UP, _CLS),
-        Metric("F1", _UP, _CLS),
-        Metric("F1Macro", _UP, _CLS),
-        Metric("Precision", _UP, _CLS),
-        Metric("Recall", _UP, _CLS),
-        Metric("MatthewsCorrelation", _UP, _CLS),
+        Metric("Accuracy", _UP, _CLS, is_decision=True),
+        Metric("BalancedAccuracy", _UP, _CLS, is_decision=True),
+        Metric("F1", _UP, _CLS, is_decision=True),
+        Metric("F1Macro", _UP, _CLS, is_decision=True),
+        Metric("Precision", _UP, _CLS, is_decision=True),
+        Metric("Recall", _UP, _CLS, is_decision=True),
+        Metric("MatthewsCorrelation", _UP, _CLS, is_decision=True),
+        Metric("ExpectedCost", _DOWN, _CLS, is_decision=True),
+        Metric("RecallAtPrecision", _UP, _CLS),
+        Metric("PinballLoss", _DOWN, _REG),
         Metric("Rmse", _DOWN, _REG),
         Metric("Mse", _DOWN, _REG),
         Metric("Mae", _DOWN, _REG),
@@ -65,6 +70,15 @@ DEFAULT_METRIC: dict[TaskType, str] = {
     TaskType.TABULAR_CLASSIFICATION: "RocAuc",
     TaskType.TABULAR_REGRESSION: "Rmse",
 }
+
+
+QUANTILE_METRIC = "PinballLoss"
+"""The metric of a job that asks for quantiles, and of no other."""
+
+
+def default_metric(task: TaskType, quantiles: bool) -> str:
+    """The metric of a job that names none."""
+    return QUANTILE_METRIC if quantiles else DEFAULT_METRIC[task]
 
 
 def metrics_of(task: TaskType) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from kubeautoml.api.dataset import Dataset
 from kubeautoml.api.errors import UsageError
 from kubeautoml.api.job import AutoMLJob, Output, Task
-from kubeautoml.api.metrics import DEFAULT_METRIC, METRICS, Direction
+from kubeautoml.api.metrics import METRICS, Direction, default_metric
 from kubeautoml.api.names import ArtifactPaths, Env, study_name
 from kubeautoml.api.objective import ModelConstraint, Objective
 from kubeautoml.api.search import Search
@@ -57,7 +57,7 @@ class PodJob(ApiModel):
     @property
     def metric(self) -> str:
         """The objective's metric, or the task's default."""
-        return self.objective.metric or DEFAULT_METRIC[self.task.type]
+        return self.objective.metric or default_metric(self.task.type, bool(self.task.quantiles))
 
     @property
     def direction(self) -> Direction:

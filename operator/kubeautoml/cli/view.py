@@ -12,7 +12,7 @@ from rich.text import Text
 from kubeautoml.api.conditions import ConditionStatus, find_condition
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.job_status import RankedTrial
-from kubeautoml.api.metrics import DEFAULT_METRIC
+from kubeautoml.api.metrics import default_metric
 
 
 def duration(seconds: float) -> str:
@@ -38,7 +38,7 @@ def age(job: AutoMLJob, now: datetime) -> str:
 
 def metric_of(job: AutoMLJob) -> str:
     """The metric that the job optimises."""
-    return job.spec.objective.metric or DEFAULT_METRIC[job.spec.task.type]
+    return job.spec.objective.metric or default_metric(job.spec.task.type, bool(job.spec.task.quantiles))
 
 
 def state(job: AutoMLJob) -> str:

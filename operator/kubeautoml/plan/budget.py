@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from kubeautoml.api.conditions import BudgetEnd
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.job_status import AutoMLJobStatus, BudgetUsed
-from kubeautoml.api.metrics import DEFAULT_METRIC, is_better
+from kubeautoml.api.metrics import default_metric, is_better
 from kubeautoml.api.names import Component
 from kubeautoml.api.trials import DataFacts, StudyLimits, StudySummary
 from kubeautoml.plan.base import Observed, PodSeen
@@ -215,7 +215,7 @@ def search_end(job: AutoMLJob, study: StudySummary, used: BudgetUsed, spare: flo
         spare: accelerator seconds to leave for the finalizer.
     """
     budget, limits = job.spec.budget, study.limits
-    metric = job.spec.objective.metric or DEFAULT_METRIC[job.spec.task.type]
+    metric = job.spec.objective.metric or default_metric(job.spec.task.type, bool(job.spec.task.quantiles))
     best = study.best[0].value if study.best else None
     if budget.target_value is not None and best is not None:
         target = float(budget.target_value)

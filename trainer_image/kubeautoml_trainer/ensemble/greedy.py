@@ -21,7 +21,7 @@ _PICKS, _PICKS_LARGE = 40, 100  # AutoGluon 1.6: 40 picks, more where many rows 
 _PATIENCE = 15  # picks without a gain after which none is expected; a guess, gains come early
 _CELLS = 1_000_000  # rows x outputs scored a pick; more rows would not change the choice
 _CELLS_SORTED = 50_000  # the same for metrics that sort; 100 candidates then take about 5 s
-_SORTING = ("RocAuc", "AveragePrecision")
+_SORTING = ("RocAuc", "AveragePrecision", "RecallAtPrecision")
 _SAME = 1e-9  # scores this close, relatively, are ties
 _COVER = 0.9  # a candidate must predict this share of the rows that the fullest one predicts; a guess
 

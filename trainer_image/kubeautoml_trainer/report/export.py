@@ -39,7 +39,7 @@ from kubeautoml_trainer.data.read import read_table
 from kubeautoml_trainer.data.schema import coerce
 from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.base import FitContext
-from kubeautoml_trainer.tasks import task_for
+from kubeautoml_trainer.tasks import task_of
 
 # Trial $trial of $trials: $metric $value in cross-validation$holdout_words.
 FAMILY = $family
@@ -56,7 +56,7 @@ def main() -> None:
     raw = read_table(source(args.data))
     test = read_table(source(args.test)) if args.test else None
     data, _ = prepare_frames(raw, test, job)
-    task = task_for(job.task.type, data.schema)
+    task = task_of(job, data.schema)
 
     # One pipeline a fold, each stopped early on the rows it does not learn from; together they predict their mean.
     pipelines = []

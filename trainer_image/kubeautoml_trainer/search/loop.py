@@ -48,7 +48,7 @@ from kubeautoml_trainer.search.signals import Terminated, TerminationGuard
 from kubeautoml_trainer.search.space import suggest
 from kubeautoml_trainer.search.trial import Outcome, TrialCut, TrialRun, run_trial
 from kubeautoml_trainer.search.watchdog import Watchdog
-from kubeautoml_trainer.tasks import task_for
+from kubeautoml_trainer.tasks import task_of
 
 log = logging.getLogger("kubeautoml.worker")
 
@@ -84,7 +84,7 @@ class SearchLoop:
 
     def __post_init__(self) -> None:
         job = self.context.job
-        self._task = task_for(job.task.type, self.data.schema)
+        self._task = task_of(job, self.data.schema)
         self._folds = self.data.profile.folds
         self._sampler = PortfolioSampler(self.plan, make_sampler(job.search.sampler, self.plan), job.search.seed)
         self._scheme = scheme_of(self.data)

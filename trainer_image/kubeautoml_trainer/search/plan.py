@@ -20,7 +20,7 @@ from kubeautoml_trainer.models import FAMILIES
 from kubeautoml_trainer.models.base import DataShape, Family
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space, Value
 from kubeautoml_trainer.search.relative import relative_cost
-from kubeautoml_trainer.tasks import task_for
+from kubeautoml_trainer.tasks import task_of
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def data_shape(data: PreparedData, job: PodJob) -> DataShape:
         features=len(features),
         categories=kinds.count(ColumnType.CATEGORY),
         texts=kinds.count(ColumnType.TEXT),
-        outputs=task_for(job.task.type, data.schema).outputs,
+        outputs=task_of(job, data.schema).outputs,
     )
 
 

@@ -1,17 +1,75 @@
 """Tasks, one a file: what a prediction looks like and how it is scored."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kubeautoml.api.errors import DataError
 from kubeautoml.api.metrics import TaskType
+from kubeautoml.api.objective import DecisionCost
 from kubeautoml_trainer.data.base import Schema
 from kubeautoml_trainer.tasks.base import Task
 from kubeautoml_trainer.tasks.classification import ClassificationTask
 from kubeautoml_trainer.tasks.regression import RegressionTask
 
-_TASKS: dict[TaskType, type[ClassificationTask] | type[RegressionTask]] = {
-    TaskType.TABULAR_CLASSIFICATION: ClassificationTask,
-    TaskType.TABULAR_REGRESSION: RegressionTask,
-}
+if TYPE_CHECKING:
+    from kubeautoml.api.pod import PodJob
 
 
-def task_for(task_type: TaskType, schema: Schema) -> Task:
-    """The task of a job, bound to its classes."""
-    return _TASKS[TaskType(task_type)](schema)
+def task_for(
+    task_type: TaskType,
+    schema: Schema,
+    *,
+    quantiles: Sequence[float] = (),
+    costs: Sequence[DecisionCost] = (),
+    min_precision: float = 0.9,
+) -> Task:
+    """A task, bound to its classes.
+
+    Args:
+        quantiles: of a number, rising; none for its mean.
+        costs: what decisions cost, as in spec.objective.costs.
+
+    Raises:
+        DataError: a cost names a class that the data does not have.
+    """
+    if TaskType(task_type) is TaskType.TABULAR_REGRESSION:
+        return RegressionTask(schema, tuple(float(q) for q in quantiles))
+    return ClassificationTask(schema, cost_matrix(costs, schema) if costs else None, float(min_precision))
+
+
+def task_of(job: PodJob, schema: Schema) -> Task:
+    """The task of a job.
+
+    Raises:
+        DataError: spec.objective.costs names a class that the data does not have.
+    """
+    return task_for(
+        job.task.type,
+        schema,
+        quantiles=[float(q) for q in job.task.quantiles],
+        costs=job.objective.costs,
+        min_precision=float(job.objective.min_precision),
+    )
+
+
+def cost_matrix(costs: Sequence[DecisionCost], schema: Schema) -> np.ndarray:
+    """float64 (actual, predicted): 0 when right and 1 when wrong, where nothing else is said.
+
+    Raises:
+        DataError: a class is not in the data.
+    """
+    place = {name: k for k, name in enumerate(schema.classes)}
+    table = 1.0 - np.eye(len(place))
+    for i, cost in enumerate(costs):
+        for side, name in (("actual", cost.actual), ("predicted", cost.predicted)):
+            if name not in place:
+                known = ", ".join(schema.classes[:20]) + (", ..." if len(place) > 20 else "")
+                raise DataError(
+                    f"spec.objective.costs[{i}].{side} must be a class of '{schema.target}' in the data: {known}; got '{name}'",
+                )
+        table[place[cost.actual], place[cost.predicted]] = float(cost.cost)
+    return table

@@ -28,7 +28,7 @@ class Task(Protocol):
 
     @property
     def outputs(self) -> int:
-        """Columns of a prediction: classes (probabilities that sum to 1) or 1 (the number)."""
+        """Columns of a prediction: classes (probabilities that sum to 1), quantiles, or 1 (the number)."""
         ...
 
     @property
@@ -36,8 +36,35 @@ class Task(Protocol):
         """Every metric of `kubeautoml.api.metrics` that fits this task, by name."""
         ...
 
-    def score(self, metric: str, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None) -> float:
-        """One metric; NaN where it is not defined (such as ROC AUC of one class)."""
+    @property
+    def of_table(self) -> Mapping[str, Callable[[np.ndarray], float]]:
+        """Metrics of decisions, as functions of the weighted confusion matrix (classes, classes), truth by row; empty for numbers."""
+        ...
+
+    @property
+    def costs(self) -> np.ndarray | None:
+        """What a decision costs, float64 (actual, predicted); None where nobody said."""
+        ...
+
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        """The quantiles that the columns of a prediction are, rising; empty for a mean and for classes."""
+        ...
+
+    def score(
+        self,
+        metric: str,
+        y: np.ndarray,
+        prediction: np.ndarray,
+        weight: np.ndarray | None,
+        decided: np.ndarray | None = None,
+    ) -> float:
+        """One metric; NaN where it is not defined (such as ROC AUC of one class).
+
+        Args:
+            decided: int (n,), the class of each row as `tasks.post.Post.decided` says it, for metrics of decisions; None for the
+                usual decision (the most probable class, the one that costs least).
+        """
         ...
 
     def prior(self, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:

@@ -20,7 +20,14 @@ class ClassificationTask:
     """Which of `schema.classes` a row belongs to; decisions take the most probable class (for two: threshold 0.5)."""
 
     schema: Schema
+    costs: np.ndarray | None = field(default=None, repr=False, compare=False)
+    """float64 (actual, predicted), what a decision costs; None where nobody said."""
+    min_precision: float = 0.9
     type: TaskType = field(default=TaskType.TABULAR_CLASSIFICATION, init=False)
+
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        return ()
 
     @property
     def outputs(self) -> int:
@@ -37,19 +44,46 @@ class ClassificationTask:
         return {
             "RocAuc": self._ranked(m.roc_auc),
             "AveragePrecision": self._ranked(m.average_precision),
+            "RecallAtPrecision": self._ranked(
+                lambda hit, score, weight: m.recall_at_precision(hit, score, weight, self.min_precision)
+            ),
             "LogLoss": _of_probabilities(m.log_loss),
             "Brier": _of_probabilities(m.brier),
-            "Accuracy": self._decided(m.accuracy),
-            "BalancedAccuracy": self._decided(m.balanced_accuracy),
-            "F1": self._decided(self._of_positive(m.f1_of)),
-            "F1Macro": self._decided(m.f1_macro),
-            "Precision": self._decided(self._of_positive(m.precision_of)),
-            "Recall": self._decided(self._of_positive(m.recall_of)),
-            "MatthewsCorrelation": self._decided(m.matthews),
+            **{
+                name: self._decided(one, self.costs if name == "ExpectedCost" else None)
+                for name, one in self.of_table.items()
+            },
         }
 
-    def score(self, metric: str, y: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None) -> float:
-        return self.metrics[metric](y, prediction, weight) if len(y) else float("nan")
+    @cached_property
+    def of_table(self) -> Mapping[str, Callable[[np.ndarray], float]]:
+        """Metrics of decisions, as functions of the weighted confusion matrix (classes, classes), truth by row."""
+        found: dict[str, Callable[[np.ndarray], float]] = {
+            "Accuracy": m.accuracy,
+            "BalancedAccuracy": m.balanced_accuracy,
+            "F1": self._of_positive(m.f1_of),
+            "F1Macro": m.f1_macro,
+            "Precision": self._of_positive(m.precision_of),
+            "Recall": self._of_positive(m.recall_of),
+            "MatthewsCorrelation": m.matthews,
+        }
+        costs = self.costs
+        return found if costs is None else {**found, "ExpectedCost": lambda table: m.expected_cost(table, costs)}
+
+    def score(
+        self,
+        metric: str,
+        y: np.ndarray,
+        prediction: np.ndarray,
+        weight: np.ndarray | None,
+        decided: np.ndarray | None = None,
+    ) -> float:
+        if not len(y):
+            return float("nan")
+        if decided is not None and metric in self.of_table:
+            w = m.weights_or_ones(weight, len(y))
+            return self.of_table[metric](m.confusion(y, decided, self.outputs, w))
+        return self.metrics[metric](y, prediction, weight)
 
     def prior(self, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
         """Shares of the classes."""
@@ -78,9 +112,11 @@ class ClassificationTask:
 
         return measure
 
-    def _decided(self, of_table: Callable[[np.ndarray], float]) -> MetricFunction:
+    def _decided(self, of_table: Callable[[np.ndarray], float], cheapest: np.ndarray | None = None) -> MetricFunction:
+        """Of the most probable classes, or of those that cost least where costs are given."""
+
         def measure(y: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None) -> float:
-            decided = np.argmax(prediction, axis=1)
+            decided = np.argmax(prediction, axis=1) if cheapest is None else np.argmin(prediction @ cheapest, axis=1)
             return of_table(m.confusion(y, decided, self.outputs, m.weights_or_ones(weight, len(y))))
 
         return measure

@@ -52,6 +52,22 @@ def average_precision(hit: np.ndarray, score: np.ndarray, weight: np.ndarray) ->
     return float(np.sum(np.diff(hits, prepend=0.0) * precision) / hits[-1])
 
 
+def recall_at_precision(hit: np.ndarray, score: np.ndarray, weight: np.ndarray, least: float) -> float:
+    """The largest recall of all thresholds whose precision is at least `least`; 0 when none has it.
+
+    >>> recall_at_precision(np.array([True, False, True]), np.array([0.9, 0.5, 0.4]), np.ones(3), 0.9)
+    0.5
+    """
+    order = np.argsort(-score, kind="stable")
+    last = _last_of_ties(score[order])
+    hits = np.cumsum(weight[order] * hit[order])[last]
+    seen = np.cumsum(weight[order])[last]
+    if not hits.size or hits[-1] <= 0:
+        return NAN
+    good = hits >= least * seen * (1 - 1e-12)
+    return float(np.max(hits[good], initial=0.0) / hits[-1])
+
+
 def _last_of_ties(ordered: np.ndarray) -> np.ndarray:
     """Positions at which a run of equal scores ends."""
     if not ordered.size:
@@ -77,6 +93,22 @@ def brier(y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
     truth = np.eye(p.shape[1])[y]
     distance = np.sum((p - truth) ** 2, axis=1)
     return _mean(distance / 2 if p.shape[1] == 2 else distance, weight)
+
+
+def expected_calibration_error(y: np.ndarray, prediction: np.ndarray, weight: np.ndarray, bins: int = 15) -> float:
+    """How far stated probabilities are from what happens, over bins of equal mass: of the second of two classes, else of the class
+    that is most probable.
+    """
+    if not len(y):
+        return NAN
+    p = prediction.astype(np.float64)
+    stated = p[:, 1] if p.shape[1] == 2 else p.max(axis=1)
+    hit = y == (1 if p.shape[1] == 2 else np.argmax(p, axis=1))
+    order = np.argsort(stated, kind="stable")
+    mass = np.cumsum(weight[order])
+    bin_ = np.minimum((mass - weight[order] / 2) / max(mass[-1], 1e-300) * bins, bins - 1).astype(np.int64)
+    gap = np.bincount(bin_, weights=weight[order] * (hit[order] - stated[order]), minlength=bins)
+    return _ratio(np.sum(np.abs(gap)), mass[-1], NAN)
 
 
 # ---- decisions: `table` is the weighted confusion matrix, truth by row
@@ -128,6 +160,11 @@ def f1_macro(table: np.ndarray) -> float:
     return float(np.mean(2 * np.diag(table)[present] / both[present])) if present.any() else NAN
 
 
+def expected_cost(table: np.ndarray, costs: np.ndarray) -> float:
+    """Mean cost of a row; `costs` is (actual, predicted), as the table."""
+    return _ratio(np.sum(table * costs), table.sum(), NAN) if table.sum() > 0 else NAN
+
+
 def support_weighted(values: np.ndarray, table: np.ndarray) -> float:
     """Mean of one value a class, weighted by the class's share of the truth; NaN values belong to absent classes."""
     support = table.sum(axis=1)
@@ -135,6 +172,16 @@ def support_weighted(values: np.ndarray, table: np.ndarray) -> float:
 
 
 # ---- numbers: y and prediction are float64 (n,)
+
+
+def pinball(y: np.ndarray, prediction: np.ndarray, weight: np.ndarray, quantiles: tuple[float, ...]) -> float:
+    """Mean over rows and quantiles of the loss whose best constant is the quantile; prediction is (n, quantiles).
+
+    Source: Koenker and Bassett 1978.
+    """
+    error = y[:, None] - prediction.astype(np.float64)
+    q = np.asarray(quantiles)
+    return _mean(np.mean(np.maximum(q * error, (q - 1) * error), axis=1), weight)
 
 
 def mse(y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
@@ -164,6 +211,17 @@ def weighted_median(values: np.ndarray, weight: np.ndarray) -> float:
     low = int(np.searchsorted(total, half - 1e-12 * total[-1], side="left"))
     high = int(np.searchsorted(total, half + 1e-12 * total[-1], side="right"))
     return float((ordered[low] + ordered[min(high, ordered.size - 1)]) / 2)
+
+
+def weighted_quantile(values: np.ndarray, weight: np.ndarray, q: float) -> float:
+    """The smallest value that holds a share q of the weight at or below it: it makes the pinball loss least."""
+    keep = weight > 0
+    if not keep.any():
+        return NAN
+    order = np.argsort(values[keep], kind="stable")
+    total = np.cumsum(weight[keep][order])
+    place = int(np.searchsorted(total, (q - 1e-12) * total[-1], side="left"))
+    return float(values[keep][order][min(place, order.size - 1)])
 
 
 def r2(y: np.ndarray, prediction: np.ndarray, weight: np.ndarray) -> float:
