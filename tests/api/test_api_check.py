@@ -190,7 +190,80 @@ def test_a_good_manifest_has_no_problems() -> None:
 
 
 FITTING = ", ".join(metrics_of(make_job().spec.task.type))
+NUMBER = {"type": "TabularRegression", "target": "churned"}
+DECISIONS = "Accuracy, BalancedAccuracy, F1, F1Macro, Precision, Recall, MatthewsCorrelation, ExpectedCost"
+COST = {"actual": "yes", "predicted": "no", "cost": "5"}
 MEANING = [
+    (
+        {"objective": {"metric": "ExpectedCost"}},
+        Reason.INVALID_SPEC,
+        "spec.objective.costs is required when objective.metric is ExpectedCost; list what wrong decisions cost",
+    ),
+    (
+        {"objective": {"decisionMetric": "ExpectedCost"}},
+        Reason.INVALID_SPEC,
+        "spec.objective.costs is required when objective.decisionMetric is ExpectedCost",
+    ),
+    (
+        {"objective": {"decisionMetric": "RocAuc"}},
+        Reason.UNFITTING_METRIC,
+        f"spec.objective.decisionMetric must be a metric of decisions: {DECISIONS}, got 'RocAuc'",
+    ),
+    (
+        {"objective": {"costs": [COST, COST]}},
+        Reason.INVALID_SPEC,
+        "spec.objective.costs[1] must be a pair of classes not listed before, got 'yes as no'",
+    ),
+    (
+        {"objective": {"minPrecision": "0"}},
+        Reason.INVALID_SPEC,
+        'spec.objective.minPrecision must be above "0" and at most "1", got \'0\'',
+    ),
+    (
+        {"objective": {"intervals": {"coverage": "0.5"}}},
+        Reason.INVALID_SPEC,
+        'spec.objective.intervals.coverage must be between "0.5" and "1", both excluded, got \'0.5\'',
+    ),
+    (
+        {"task": NUMBER, "objective": {"classWeight": "Balanced"}},
+        Reason.INVALID_SPEC,
+        "spec.objective.classWeight must be left out for TabularRegression, which has no classes, got 'Balanced'",
+    ),
+    (
+        {"task": NUMBER, "objective": {"costs": [COST]}},
+        Reason.INVALID_SPEC,
+        "spec.objective.costs must be left out for TabularRegression, which has no classes, got 1",
+    ),
+    (
+        {"task": NUMBER, "objective": {"decisionMetric": "F1"}},
+        Reason.INVALID_SPEC,
+        "spec.objective.decisionMetric must be left out for TabularRegression, which has no classes, got 'F1'",
+    ),
+    (
+        {"task": {"type": "TabularClassification", "target": "churned", "quantiles": ["0.5"]}},
+        Reason.INVALID_SPEC,
+        "spec.task.quantiles must be left out for TabularClassification, which predicts no numbers, got 1",
+    ),
+    (
+        {"task": {**NUMBER, "quantiles": ["0.5", "1"]}},
+        Reason.INVALID_SPEC,
+        'spec.task.quantiles must be between "0" and "1", both excluded, got \'1\'',
+    ),
+    (
+        {"task": {**NUMBER, "quantiles": ["0.5", "0.1"]}},
+        Reason.INVALID_SPEC,
+        "spec.task.quantiles must rise, got '0.1'",
+    ),
+    (
+        {"task": NUMBER, "objective": {"metric": "PinballLoss"}},
+        Reason.INVALID_SPEC,
+        "spec.task.quantiles is required when objective.metric is PinballLoss; name the quantiles, such as 0.1, 0.5 and 0.9",
+    ),
+    (
+        {"task": {**NUMBER, "quantiles": ["0.5"]}, "objective": {"metric": "Rmse"}},
+        Reason.UNFITTING_METRIC,
+        "spec.objective.metric must be PinballLoss, or be left out, when task.quantiles is set, got 'Rmse'",
+    ),
     (
         {"objective": {"metric": "RocAUC"}},
         Reason.UNFITTING_METRIC,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -21,8 +22,9 @@ from kubeautoml.api.effective import parallelism
 from kubeautoml.api.errors import ManifestError
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.limits import check_profile
-from kubeautoml.api.metrics import METRICS, TaskType, metrics_of
+from kubeautoml.api.metrics import METRICS, QUANTILE_METRIC, TaskType, metrics_of
 from kubeautoml.api.names import JOB_NAME_PATTERN
+from kubeautoml.api.objective import ClassWeight, Objective
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.placement import CLASS_NAME_PATTERN, LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN
 from kubeautoml.api.problems import Problem, printable, said, shown
@@ -246,6 +248,7 @@ def check_job(job: AutoMLJob, profile: AutoMLProfile | None) -> Iterator[Problem
     yield from _check_name(job)
     yield from _check_metric(job)
     yield from _check_task(job)
+    yield from _check_objective(job)
     yield from _check_columns(job)
     yield from _check_search(job)
     yield from _check_budget(job)
@@ -284,6 +287,71 @@ def _check_task(job: AutoMLJob) -> Iterator[Problem]:
         yield said(
             "spec.task.positiveClass", f"must be left out for {task.type}, which has no classes", task.positive_class
         )
+
+
+def _check_objective(job: AutoMLJob) -> Iterator[Problem]:
+    task, objective = job.spec.task, job.spec.objective
+    yield from _check_quantiles(job)
+    if objective.metric == "ExpectedCost" and not objective.costs:
+        message = (
+            "spec.objective.costs is required when objective.metric is ExpectedCost; list what wrong decisions cost"
+        )
+        yield Problem("spec.objective.costs", REQUIRED, None, message)
+    if not 0 < float(objective.min_precision) <= 1:
+        yield said("spec.objective.minPrecision", 'must be above "0" and at most "1"', objective.min_precision)
+    if objective.intervals is not None and not 0.5 < float(objective.intervals.coverage) < 1:
+        rule = 'must be between "0.5" and "1", both excluded'
+        yield said("spec.objective.intervals.coverage", rule, objective.intervals.coverage)
+    if task.type is not TaskType.TABULAR_CLASSIFICATION:
+        rule = f"must be left out for {task.type}, which has no classes"
+        if objective.class_weight is not ClassWeight.AUTO:
+            yield said("spec.objective.classWeight", rule, objective.class_weight.value)
+        if objective.costs:
+            yield said("spec.objective.costs", rule, len(objective.costs))
+        if objective.decision_metric is not None:
+            yield said("spec.objective.decisionMetric", rule, objective.decision_metric)
+        return
+    yield from _check_decisions(objective)
+
+
+def _check_quantiles(job: AutoMLJob) -> Iterator[Problem]:
+    task, objective = job.spec.task, job.spec.objective
+    path, values = "spec.task.quantiles", [float(q) for q in task.quantiles]
+    if values and task.type is not TaskType.TABULAR_REGRESSION:
+        yield said(path, f"must be left out for {task.type}, which predicts no numbers", len(values))
+        return
+    for given, value in zip(task.quantiles, values, strict=True):
+        if not 0 < value < 1:
+            yield said(path, 'must be between "0" and "1", both excluded', given)
+    falling = next((b for a, b in pairwise(values) if a >= b), None)
+    if falling is not None:
+        yield said(path, "must rise", f"{falling:g}")
+    metric = objective.metric
+    if metric == QUANTILE_METRIC and not values:
+        message = f"{path} is required when objective.metric is {QUANTILE_METRIC}; name the quantiles, such as 0.1, 0.5 and 0.9"
+        yield Problem(path, REQUIRED, None, message)
+    if values and metric in METRICS and metric != QUANTILE_METRIC:
+        rule = f"must be {QUANTILE_METRIC}, or be left out, when task.quantiles is set"
+        yield said("spec.objective.metric", rule, metric, reason=Reason.UNFITTING_METRIC)
+
+
+def _check_decisions(objective: Objective) -> Iterator[Problem]:
+    about = [name for name in metrics_of(TaskType.TABULAR_CLASSIFICATION) if METRICS[name].is_decision]
+    chosen = objective.decision_metric
+    if chosen is not None and chosen not in about:
+        rule = f"must be a metric of decisions: {', '.join(about)}"
+        yield said("spec.objective.decisionMetric", rule, chosen, reason=Reason.UNFITTING_METRIC)
+    if chosen == "ExpectedCost" and not objective.costs:
+        message = "spec.objective.costs is required when objective.decisionMetric is ExpectedCost"
+        yield Problem("spec.objective.costs", REQUIRED, None, message)
+    seen = set()
+    for i, cost in enumerate(objective.costs):
+        pair = (cost.actual, cost.predicted)
+        if pair in seen:
+            yield said(
+                f"spec.objective.costs[{i}]", "must be a pair of classes not listed before", f"{pair[0]} as {pair[1]}"
+            )
+        seen.add(pair)
 
 
 def _check_columns(job: AutoMLJob) -> Iterator[Problem]:

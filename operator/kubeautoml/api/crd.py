@@ -25,6 +25,7 @@ from kubeautoml.api.job import AutoMLJob, Autoscaling, Gate, Task, Workers
 from kubeautoml.api.kinds import GROUP, VERSION
 from kubeautoml.api.model import AutoMLModel
 from kubeautoml.api.names import JOB_NAME_PATTERN
+from kubeautoml.api.objective import Objective
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.placement import LabelRequirement, NodeRequirement, Toleration
 from kubeautoml.api.profile import DIGEST, AutoMLProfile, Images, NetworkPeer
@@ -160,6 +161,17 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
             "self.type == 'TabularClassification' || !has(self.positiveClass)",
             "positiveClass must be left out unless type is TabularClassification",
             "positiveClass",
+        ),
+        Rule(
+            "self.type == 'TabularRegression' || !has(self.quantiles) || size(self.quantiles) == 0",
+            "quantiles must be left out unless type is TabularRegression",
+            "quantiles",
+        ),
+    ),
+    Objective: (
+        Rule(
+            "!has(self.metric) || self.metric != 'ExpectedCost' || (has(self.costs) && size(self.costs) > 0)",
+            "costs is required when metric is ExpectedCost",
         ),
     ),
     Split: (
