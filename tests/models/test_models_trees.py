@@ -127,3 +127,19 @@ def test_families_stay_away_from_data_that_they_are_too_slow_for(shape, expected
     values = {"task": CLS, "rows": 1500, "features": 50, "categories": 0, "texts": 0, "outputs": 2} | shape
 
     assert {name for name in FLOORS if family_named(name).fits(DataShape(**values))} == expected
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_numbers_beyond_float32_are_learned_and_predicted(name):
+    """In training, and in a row that comes later; the other columns still count."""
+    rows, schema = make_real("wine")
+    train, valid, test = parts_of(rows)
+    frame = train.frame.copy()
+    frame.iloc[:3, 0] = [1e300, -1e300, 1e39]
+    later = test.frame.copy()
+    later.iloc[:2, 1] = [1e300, -1e300]
+
+    fitted = family_named(name).fit(Rows(frame, train.y), valid, schema, {}, make_context(schema))
+
+    p = fitted.predict(later)
+    assert np.isfinite(p).all() and np.mean(p.argmax(axis=1) == test.y) > 0.8

@@ -45,6 +45,9 @@ def tree_recipe(outputs: int) -> Recipe:
     return Recipe(scaling="standard", categories="codes", target_means_above=means)
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
 @dataclass(frozen=True)
 class Trees:
     """All trees behind one another; a node's left child is the node after it.
@@ -258,9 +261,12 @@ def _floor(threshold: np.ndarray) -> np.ndarray:
 
 
 def dense(x: Encoded) -> np.ndarray:
-    """float32 (n, columns), as trees read it: numbers before codes; one column of zeros where there is none."""
+    """float32 (n, columns), as trees read it: numbers before codes; one column of zeros where there is none.
+
+    What is too large for float32 becomes its largest number: a tree asks only on which side of a threshold it lies.
+    """
     numbers = x.numbers.shape[1]
     out = np.zeros((len(x), max(1, numbers + x.codes.shape[1])), dtype=np.float32)
-    out[:, :numbers] = x.numbers
+    out[:, :numbers] = np.clip(x.numbers, -_LARGEST, _LARGEST)
     out[:, numbers : numbers + x.codes.shape[1]] = x.codes
     return out

@@ -24,6 +24,7 @@ _FILE = "nearest_neighbors.safetensors"
 _MOST_ROWS, _MOST_WIDTH = 50_000, 500
 # Distances, or differences of candidates, held at once: 16 MB; those added up column by column stay in the cache.
 _BLOCK_VALUES, _BLOCK_IN_CACHE = 4_000_000, 500_000
+_FAR = 1e6  # deviations from the mean beyond which a value is only far away; its square must not overflow
 _SPARE = 8  # candidates beyond k that float32 picks, for float64 to choose from
 _PRIOR_ROWS = 1.0  # of the classes' shares beside k neighbours, or a class not among them would be impossible; a guess
 _HIGH_CARDINALITY = 30  # levels above which a column also gets the target's mean
@@ -253,7 +254,7 @@ def _block(x: np.ndarray, k: int, distance: str) -> int:
 def _matrix(x: Encoded) -> np.ndarray:
     """float32 (n, columns); one column of zeros where there is none."""
     wide = x.numbers if x.numbers.shape[1] else np.zeros((len(x), 1))
-    return np.ascontiguousarray(wide, dtype=np.float32)
+    return np.ascontiguousarray(np.clip(wide, -_FAR, _FAR), dtype=np.float32)
 
 
 def _directed(values: np.ndarray, distance: str) -> np.ndarray:

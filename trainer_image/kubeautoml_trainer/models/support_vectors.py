@@ -31,6 +31,7 @@ _CACHE_MB = 256  # holds the kernel of 5,000 rows
 _STEPS_A_ROW = 20  # measured: C = 100 on noisy rows wants 25 a row, and gains nothing in the last ones
 _PROBE_ROWS, _SAFETY = 300, 2.0
 _FOLDS = 3  # of the training rows, on whose left-out parts probabilities are calibrated
+_FAR = 1e6  # deviations from the mean beyond which a value is only far away; its square must not overflow
 _BLOCK_VALUES = 2_000_000  # kernel values held at once: 16 MB
 _HIGH_CARDINALITY = 30  # levels above which a column also gets the target's mean
 
@@ -356,4 +357,4 @@ def _matrix(x: Encoded) -> np.ndarray:
     """float32 (n, columns): what is stored is what was trained on. One column of zeros where there is none."""
     if not x.numbers.shape[1]:
         return np.zeros((len(x), 1), dtype=np.float32)
-    return np.ascontiguousarray(x.numbers, dtype=np.float32)
+    return np.ascontiguousarray(np.clip(x.numbers, -_FAR, _FAR), dtype=np.float32)
