@@ -38,7 +38,7 @@ def test_gradient_boosting_predicts_what_scikit_learns_does(data):
     """With weights, to 1e-5: numbers, two classes by one score, three by one each."""
     rows, schema = make_real(data)
     train, _, test = parts_of(weighted(rows))
-    settings = {"max_depth": 3, "max_features": 0.5, "subsample": 0.8, "learning_rate": 0.1}
+    settings = {"max_depth": 3, "max_features": 0.5, "subsample": 0.8, "learning_rate": 0.2}
     fitted = family_named("GradientBoosting").fit(
         train, None, schema, settings | {"iterations": 30}, make_context(schema)
     )
@@ -143,3 +143,25 @@ def test_numbers_beyond_float32_are_learned_and_predicted(name):
 
     p = fitted.predict(later)
     assert np.isfinite(p).all() and np.mean(p.argmax(axis=1) == test.y) > 0.8
+
+
+@pytest.mark.parametrize("name", ["XGBoost", "ExtraTrees", "GradientBoosting"])
+def test_tree_families_can_be_given_made_features(name):
+    """A product of two numbers, which trees find late: with arithmetic the error is smaller on rows never seen."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 4)) + 3
+    names = [f"x{k}" for k in range(4)]
+    schema = Schema("y", tuple(Column(n, ColumnType.NUMBER) for n in names))
+    rows = Rows(pd.DataFrame(x, columns=names), x[:, 0] * x[:, 1] + 0.05 * rng.normal(size=500))
+    train, valid, test = parts_of(rows)
+    family, context = family_named(name), make_context(schema)
+    quick = {"trees": 40} if "Forest" in name or "Trees" in name else {"learning_rate": 0.2}
+
+    assert family.space(DataShape(REG, 300, 4, 0, 0, 1))["features"].choices == ("none", "A")
+    plain, made = (
+        context.task.score(
+            "Rmse", test.y, family.fit(train, valid, schema, quick | {"features": f}, context).predict(test.frame), None
+        )
+        for f in ("none", "A")
+    )
+    assert made < 0.9 * plain

@@ -18,9 +18,10 @@ import numpy as np
 from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Recipe, fit_features
-from kubeautoml_trainer.models.base import FitContext, FitTimeout
+from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
+from kubeautoml_trainer.models.lightgbm import RECIPES, makeable
 from kubeautoml_trainer.models.pipeline import FittedPipeline
-from kubeautoml_trainer.models.space import Parameters
+from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
 
 MOST_CLASSES = 100
@@ -39,10 +40,19 @@ _ENOUGH_TREES, _LEAVES_A_FOREST = 100, 500_000
 _VALUES_A_FOREST = 20_000_000  # numbers in the leaves of a hundred trees: 80 MB
 
 
-def tree_recipe(outputs: int) -> Recipe:
-    """What scikit-learn's trees read: numbers without gaps, categories as codes and as the target's means."""
+def tree_recipe(outputs: int, made: str) -> Recipe:
+    """What scikit-learn's trees read: numbers without gaps, categories as codes and as the target's means, and made
+    features (one of `lightgbm.RECIPES`).
+    """
     means = 2 if outputs <= _FEW_CLASSES else None
-    return Recipe(scaling="standard", categories="codes", target_means_above=means)
+    settings: dict[str, Any] = {"scaling": "standard", "target_means_above": means, **RECIPES[made]}
+    return Recipe(**settings)
+
+
+def made_features(shape: DataShape) -> dict[str, Float | Int | Choice]:
+    """The part of a tree family's space that says which features are made."""
+    made = makeable(shape)
+    return {"features": Choice(made)} if len(made) > 1 and shape.outputs <= _FEW_CLASSES else {}
 
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -148,7 +158,7 @@ class Kind:
     """One kind of forest: its family's name, scikit-learn's class without its ending, its file, its defaults.
 
     defaults: trees, max_features (a share, or "sqrt"), min_samples_leaf, min_samples_split, criterion (of classes),
-    and for bootstrapped trees max_samples (a share of the rows).
+    features (as `made_features`), and for bootstrapped trees max_samples (a share of the rows).
     """
 
     family: str
@@ -163,7 +173,9 @@ def fit_forest(kind: Kind, train: Rows, schema: Schema, parameters: Parameters, 
     Raises:
         FitTimeout: no time for one tree.
     """
-    features, encoded = fit_features(tree_recipe(context.task.outputs), train, schema, context.seed)
+    settings = {**kind.defaults, **parameters}
+    recipe = tree_recipe(context.task.outputs, str(settings["features"]))
+    features, encoded = fit_features(recipe, train, schema, context.seed, context.deadline)
     x = dense(encoded)
     del encoded  # of many rows, as large as the data itself
     target = (
@@ -172,7 +184,6 @@ def fit_forest(kind: Kind, train: Rows, schema: Schema, parameters: Parameters, 
         else number_target(train.y, train.weight, context.metric, standardise=True, bounded=False)
     )
     y = train.y if target is None else target.encode(train.y)
-    settings = {**kind.defaults, **parameters}
     grown = _unfitted(kind, x, settings, context, target is None)
     _grow(kind, grown, x, y, train.weight, int(settings["trees"]), context)
     trees, value = flatten([e.tree_ for e in grown.estimators_])

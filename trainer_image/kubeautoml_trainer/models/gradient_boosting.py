@@ -18,7 +18,7 @@ from kubeautoml_trainer.features import Encoded, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.dummy import ConstantModel, load_constant
 from kubeautoml_trainer.models.early_stopping import Patience, boosting_rounds, least_patience, steering_loss
-from kubeautoml_trainer.models.forest import Trees, dense, flatten, tree_recipe
+from kubeautoml_trainer.models.forest import Trees, dense, flatten, made_features, tree_recipe
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
@@ -34,6 +34,7 @@ DEFAULTS: Parameters = {
     "max_features": 0.4,
     "subsample": 0.7,
     "min_samples_leaf": 1,
+    "features": "none",
 }
 
 # What the metric is really about, where scikit-learn has a loss for it.
@@ -93,6 +94,7 @@ class GradientBoosting:
             "max_features": Float(0.1, 1.0),
             "subsample": Float(0.4, 1.0),
             "min_samples_leaf": Int(1, 32, log=True),
+            **made_features(shape),
         }
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
@@ -106,7 +108,9 @@ class GradientBoosting:
     ) -> FittedPipeline:
         if train.weight is not None:
             train = train.take(train.weight > 0)  # scikit-learn counts no class that weighs nothing
-        features, x = fit_features(tree_recipe(context.task.outputs), train, schema, context.seed)
+        settings = {**DEFAULTS, **parameters}
+        recipe = tree_recipe(context.task.outputs, str(settings["features"]))
+        features, x = fit_features(recipe, train, schema, context.seed, context.deadline)
         target = (
             None
             if schema.classes
@@ -116,7 +120,7 @@ class GradientBoosting:
             constant = ConstantModel(context.task.prior(train.y, train.weight))
             return FittedPipeline(self.name, dict(parameters), None, features, constant)
         held_out = None if valid is None else (dense(features.transform(valid.frame)), valid)
-        model, best = _boost(dense(x), train, held_out, target, {**DEFAULTS, **parameters}, context)
+        model, best = _boost(dense(x), train, held_out, target, settings, context)
         return FittedPipeline(self.name, dict(parameters), best, features, model)
 
     def load(self, folder: Path) -> BoostedTrees | ConstantModel:

@@ -158,14 +158,14 @@ class LightGBM:
                 "cat_smooth": Float(1e-3, 100.0, log=True),
                 "max_cat_to_onehot": Int(8, 100, log=True),
             }
-        made = _makeable(shape)
+        made = makeable(shape)
         if len(made) > 1:
             space["features"] = Choice(made)
         return space
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
         """The plain entries, and those with all features that can be made of such data."""
-        best = _makeable(shape)[-1]
+        best = makeable(shape)[-1]
         made = () if best == "none" else tuple((rank, {**entry, "features": best}) for rank, entry in PREPARED)
         return tuple(sorted(PORTFOLIO + made, key=lambda ranked: ranked[0]))
 
@@ -295,7 +295,7 @@ def _model(text: str, target: NumberTarget | None) -> BoosterModel:
         raise BundleError(f"{_FILE} is not a LightGBM model: {error}") from error
 
 
-def _makeable(shape: DataShape) -> tuple[str, ...]:
+def makeable(shape: DataShape) -> tuple[str, ...]:
     """Which of `RECIPES` can make anything of such data, the richest last."""
     numbers = shape.features - shape.categories - shape.texts
     arithmetic, crosses = numbers > 1 or (numbers > 0 and shape.categories > 0), shape.categories > 0

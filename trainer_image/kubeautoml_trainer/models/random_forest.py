@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.models.base import DataShape, FitContext
-from kubeautoml_trainer.models.forest import MOST_CLASSES, Forest, Kind, fit_forest, load_forest
+from kubeautoml_trainer.models.forest import MOST_CLASSES, Forest, Kind, fit_forest, load_forest, made_features
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 
@@ -17,6 +17,7 @@ DEFAULTS: Parameters = {
     "min_samples_leaf": 1,
     "min_samples_split": 2,
     "criterion": "gini",
+    "features": "none",
 }
 
 _KIND = Kind("RandomForest", "RandomForest", "random_forest.safetensors", DEFAULTS)
@@ -40,6 +41,7 @@ class RandomForest:
             "min_samples_split": Int(2, 4),
             "min_samples_leaf": Int(1, 16, log=True),
         }
+        space |= made_features(shape)
         return space | ({"criterion": Choice(("gini", "entropy"))} if shape.outputs > 1 else {})
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:

@@ -13,7 +13,8 @@ from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.early_stopping import Patience, boosting_rounds, least_patience, steering_loss
-from kubeautoml_trainer.models.forest import dense
+from kubeautoml_trainer.models.forest import dense, made_features
+from kubeautoml_trainer.models.lightgbm import RECIPES
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
@@ -36,6 +37,7 @@ DEFAULTS: Parameters = {
     "grow_policy": "depthwise",
     "max_leaves": 0,
     "max_cat_to_onehot": 8,
+    "features": "none",
 }
 
 # What the metric is really about, where XGBoost has a loss for it.
@@ -88,6 +90,7 @@ class XGBoost:
             "grow_policy": Choice(("depthwise", "lossguide")),
             "max_leaves": Int(8, 1024, log=True, when={"grow_policy": "lossguide"}),
         }
+        space |= made_features(shape)
         return space | ({"max_cat_to_onehot": Int(8, 100, log=True)} if shape.categories else {})
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
@@ -107,14 +110,16 @@ class XGBoost:
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
     ) -> FittedPipeline:
-        features, x = fit_features(Recipe(), train, schema, context.seed)
+        settings = {**DEFAULTS, **parameters}
+        recipe = Recipe(**RECIPES[str(settings.pop("features"))])
+        features, x = fit_features(recipe, train, schema, context.seed, context.deadline)
         target = (
             None
             if schema.classes
             else number_target(train.y, train.weight, context.metric, standardise=True, bounded=False)
         )
         seen = None if valid is None else features.transform(valid.frame)
-        raw, best = _boost(x, train, seen, valid, target, {**DEFAULTS, **parameters}, context)
+        raw, best = _boost(x, train, seen, valid, target, settings, context)
         return FittedPipeline(self.name, dict(parameters), best, features, _model(raw, target))
 
     def load(self, folder: Path) -> XGBoostModel:
