@@ -21,6 +21,7 @@ ALL = (
     "operator_failover",
     "operator_scale",
     "operator_trials",
+    "scaling",
     "serving",
     "memory",
     "quality",

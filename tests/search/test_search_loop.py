@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -212,6 +213,23 @@ def test_a_retired_trial_is_left_alone_and_the_next_one_is_its_second_attempt(tm
     assert read_record(loop.store, context.job.paths, 1).attempt == 2
     assert [t.user_attrs.get("portfolio") for t in trials] == [0, 0, 1, None]
     assert load_summary(study._storage, context.job.study_name).spent == 3
+
+
+def test_four_workers_run_four_trials_at_a_time(tmp_path):
+    """Every fit waits until four of different workers are running: none of them ever waits for another's trial to end."""
+    together = Barrier(4)
+    context = make_context(tmp_path, pruner={"type": "None"})
+    study = open_job_study(context, make_limits(max_trials=12))
+
+    def work(number: int) -> Stop | None:
+        family = FakeFamily(on_fit=lambda parameters, fit: together.wait(60) and None)
+        return make_loop(make_context(tmp_path, f"pod-{number}", pruner={"type": "None"}), (family,)).run()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(4))) == [Stop.MAX_TRIALS] * 4
+
+    by_pod = Counter(t.user_attrs["pod_uid"] for t in study.trials if t.state is TrialState.COMPLETE)
+    assert by_pod == {f"pod-{i}-uid": 3 for i in range(4)}
 
 
 def test_generations_end_the_search(tmp_path):

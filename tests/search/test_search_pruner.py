@@ -8,7 +8,7 @@ from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, WilcoxonPru
 from optuna.trial import TrialState
 
 from kubeautoml.api.search import PrunerType
-from kubeautoml_trainer.search.pruner import MercifulPruner, make_pruner
+from kubeautoml_trainer.search.pruner import MercifulPruner, TwoFoldPruner, make_pruner
 
 FOLDS = 8
 
@@ -16,8 +16,10 @@ FOLDS = 8
 @pytest.mark.parametrize(
     ("kind", "folds", "expected"),
     [
-        ("Auto", 8, WilcoxonPruner),
-        ("Auto", 3, NopPruner),
+        ("Auto", 8, TwoFoldPruner),
+        ("Auto", 3, TwoFoldPruner),
+        ("Auto", 2, NopPruner),
+        ("Wilcoxon", 8, WilcoxonPruner),
         ("None", 8, NopPruner),
         ("Median", 3, MedianPruner),
         ("Wilcoxon", 3, WilcoxonPruner),
@@ -26,7 +28,7 @@ FOLDS = 8
     ],
 )
 def test_the_manifest_chooses_the_pruner(kind, folds, expected):
-    """Auto needs four folds, since a rank test of fewer says nothing."""
+    """Auto needs three folds, since of two there is nothing left to save."""
     assert type(make_pruner(PrunerType(kind), folds)) is expected
 
 
@@ -67,6 +69,33 @@ def test_an_equal_or_better_trial_comes_through():
 def test_the_first_trial_of_a_family_comes_through_however_bad():
     """An ensemble lives on different models."""
     assert run_trial(make_study(6), "B", 9.0) == FOLDS
+
+
+def race(values: list[float], others: list[list[float]], direction: str = "minimize") -> bool:
+    """Whether a trial with these fold values is stopped after the last of them, by Auto, beside completed ones."""
+    study = optuna.create_study(direction=direction, pruner=make_pruner(PrunerType.AUTO, FOLDS))
+    for other in others:
+        trial = study.ask()
+        for fold, value in enumerate(other):
+            trial.report(value, fold)
+        study.tell(trial, other[0])
+    trial = study.ask()
+    for fold, value in enumerate(values):
+        trial.report(value, fold)
+    return bool(trial.should_prune())
+
+
+def test_after_two_folds_a_trial_that_most_others_beat_in_both_is_stopped():
+    """Neither after one, nor when it beats half of them in one of the two, nor before there are six."""
+    others = [[1.0 + 0.1 * i, 2.0 + 0.1 * i] for i in range(6)]
+
+    assert race([1.35, 2.35], others)
+    assert not race([1.35], others)
+    assert not race([1.35, 1.5], others)
+    assert not race([1.15, 2.15], others)
+    assert not race([1.35, 2.35], others[:5])
+    assert race([0.5, 0.5], [[0.9, 0.9]] * 6, "maximize")
+    assert not race([0.95, 0.5], [[0.9, 0.9]] * 6, "maximize")
 
 
 @pytest.mark.parametrize("kind", [PrunerType.WILCOXON, PrunerType.MEDIAN])

@@ -18,12 +18,17 @@ COMPLETED_BEFORE_PORTFOLIO = 5
 """Until so many trials are complete, portfolio trials are never pruned: there is nothing fair to compare them with."""
 
 
+EARLY_FOLDS, LEAST_RIVALS = 2, 6
+"""Folds after which a trial must be better than most completed ones of its family in one of them, once there are so many."""
+
+
 def make_pruner(kind: PrunerType, folds: int) -> BasePruner:
-    """The pruner of a job. Auto is Wilcoxon's signed-rank test, made for scores of the same folds, from four folds on."""
+    """The pruner of a job. Auto looks once after two folds, and from four folds on tests like Wilcoxon."""
     if kind is PrunerType.NONE or folds < 2:
         return NopPruner()
-    if kind is PrunerType.AUTO and folds < 4:
-        return NopPruner()
+    if kind is PrunerType.AUTO:
+        later = make_pruner(PrunerType.WILCOXON, folds) if folds >= 4 else NopPruner()
+        return TwoFoldPruner(later) if folds >= 3 else NopPruner()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         makers = {
@@ -31,6 +36,28 @@ def make_pruner(kind: PrunerType, folds: int) -> BasePruner:
             PrunerType.HYPERBAND: lambda: HyperbandPruner(min_resource=1, max_resource=folds, reduction_factor=3),
         }
         return makers.get(kind, lambda: WilcoxonPruner(p_threshold=0.1, n_startup_steps=2))()
+
+
+class TwoFoldPruner(BasePruner):  # type: ignore[misc]  # untyped here
+    """After two folds, stops a trial that most completed ones beat in both; later it asks another pruner.
+
+    A rank test needs four folds to be sure of anything, and on large data two are most of the time. Of two equally good trials each
+    beats the other in both folds a quarter of the time, so half of the others is far beyond chance; and whom half of six or more
+    beat is not among the best three of its family, which may enter the ensemble.
+    """
+
+    def __init__(self, later: BasePruner) -> None:
+        self._later = later
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        if len(trial.intermediate_values) != EARLY_FOLDS:
+            return bool(self._later.prune(study, trial))
+        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        mine = trial.intermediate_values
+        completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        rivals = [t.intermediate_values for t in completed if mine.keys() <= t.intermediate_values.keys()]
+        beaten_by = sum(all(sign * r[fold] < sign * value for fold, value in mine.items()) for r in rivals)
+        return len(rivals) >= LEAST_RIVALS and 2 * beaten_by >= len(rivals)
 
 
 class MercifulPruner(BasePruner):  # type: ignore[misc]  # untyped here
