@@ -228,7 +228,7 @@ def test_the_status_holds_the_worst_and_says_how_many_more_there_are(tmp_path) -
     data, _ = prepare_frames(frame, None, make_pod_job(target="target"))
     study = create_study(open_study_storage(f"journal://{tmp_path}/study", None, None), "s", "maximize")
 
-    worker.tell_data(study, data)
+    worker.tell_data(study, data, 1.0)
 
     facts = study_attr(study, StudyAttr.DATA)
     assert isinstance(facts, DataFacts)

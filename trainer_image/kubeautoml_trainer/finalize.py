@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubeautoml.api.conditions import Reason
-from kubeautoml.api.errors import AccessDenied, DataError, KubeAutoMLError, StorageUnavailable, StudyError
+from kubeautoml.api.errors import AccessDenied, KubeAutoMLError, StorageError, StudyError
 from kubeautoml.api.logs import log_context, log_to_stderr
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.trials import JobResult, StudyAttr, TrialAttr
 from kubeautoml_trainer.search.signals import EXIT_CODE
-from kubeautoml_trainer.worker import give_up, leave, limit_threads, open_study
+from kubeautoml_trainer.worker import give_up, leave, limit_threads, open_study, unexpected
 
 if TYPE_CHECKING:
     import optuna
@@ -64,8 +64,10 @@ def main(argv: list[str]) -> int:
     with log_context(job=f"{context.job.namespace}/{context.job.name}", pod=context.pod_name):
         try:
             return _run(context)
-        except (StudyError, StorageUnavailable) as error:
+        except (StudyError, StorageError) as error:
             return leave(error)
+        except Exception as error:  # noqa: BLE001  # whatever it is ends in one line
+            return leave(unexpected(error, context))
 
 
 def _run(context: PodContext) -> int:
@@ -76,12 +78,16 @@ def _run(context: PodContext) -> int:
         log.info("the model is there already", extra={"study": study.study_name})
         clean_trials(context, study)
         return 0
-    from kubeautoml_trainer.ensemble.build import FinalizeError
-
     try:
         finalize(context, study)
-    except (FinalizeError, DataError, AccessDenied) as error:
+    except AccessDenied as error:
         return give_up(study, "finalize", error)
+    except (StudyError, StorageError, OSError, MemoryError):
+        raise
+    except KubeAutoMLError as error:
+        return give_up(study, "finalize", error)
+    except Exception as error:  # noqa: BLE001  # another pod would come to the same end
+        return give_up(study, "finalize", unexpected(error, context))
     clean_trials(context, study)
     return 0
 

@@ -65,6 +65,8 @@ def _run(context: PodContext) -> int:
         return EXIT_CODE
     except (StudyError, StorageError) as error:
         return leave(error)
+    except Exception as error:  # noqa: BLE001  # whatever it is ends in one line
+        return leave(unexpected(error, context))
 
 
 def _work(context: PodContext, guard: TerminationGuard) -> int:
@@ -83,6 +85,10 @@ def _work(context: PodContext, guard: TerminationGuard) -> int:
         raise
     except KubeAutoMLError as error:
         return give_up(study, _stage(error), error)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001  # another pod would come to the same end
+        return give_up(study, "data", unexpected(error, context))
     tell_data(study, data, read_seconds)
     store = open_store(context.job.output.uri, context.output_credentials_dir)
     left = SearchLoop(context, data, plan, study, store, guard, ends_overrun_fits=True).run()
@@ -161,6 +167,30 @@ def leave(error: KubeAutoMLError) -> int:
     """Say why this pod cannot go on, which is no failure of the job; exit code 1, so that a new one takes its place."""
     print(f"error: {error}", file=sys.stderr)
     return 1
+
+
+def unexpected(error: Exception, context: PodContext) -> KubeAutoMLError:
+    """One line for what nobody foresaw; where it came from is for developers, and goes into the log."""
+    from kubeautoml_trainer.search.outage import is_full_disk
+
+    if is_full_disk(error):
+        return StorageError(
+            f"the pod's disk is full ({context.scratch_dir}, or /tmp); give the nodes more ephemeral storage, or the job fewer rows"
+        )
+    if isinstance(error, MemoryError):
+        return KubeAutoMLError(
+            f"the pod has too little memory for this step ({error or 'no memory'}); raise spec.workers.resources.limits.memory, "
+            "or give fewer rows",
+            reason=Reason.OUT_OF_MEMORY,
+        )
+    log.error("unexpected error", exc_info=error)
+    words = f"{type(error).__name__}: {error}"[:500]
+    if isinstance(error, OSError):
+        return StorageError(f"{words}; a new pod will try again")
+    return KubeAutoMLError(
+        f"unexpected {words}; this is a defect of kubeautoml: report it with the log of pod {context.pod_name}",
+        reason=Reason.INTERNAL_ERROR,
+    )
 
 
 def open_study(context: PodContext) -> optuna.Study:

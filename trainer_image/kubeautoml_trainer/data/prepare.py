@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from kubeautoml.storage import ObjectStore, open_store
 from kubeautoml_trainer.data.base import PreparedData, Profile, Rows, Schema
 from kubeautoml_trainer.data.infer import infer_column
 from kubeautoml_trainer.data.read import read_table
-from kubeautoml_trainer.data.schema import coerce, schema_from_json, schema_to_json
+from kubeautoml_trainer.data.schema import coerce, frame_of, schema_from_json, schema_to_json, typed_values
 from kubeautoml_trainer.data.split import Assignment, assign, resolve
 from kubeautoml_trainer.data.target import Target, find_column, read_target, to_labels
 from kubeautoml_trainer.data.values import (
@@ -58,7 +58,11 @@ def prepare(context: PodContext) -> PreparedData:
         raise DataError(str(error), reason=Reason.DATASET_NOT_FOUND) from error
     store = open_store(job.output.uri, context.output_credentials_dir, patience_seconds=patience)
     stored = _stored(store, job)
-    prepared, assignment = prepare_frames(raw, test, job, stored)
+    frames = [raw]
+    del raw  # `prepare_frames` holds it alone, and lets go of it as soon as it can
+    prepared, assignment = prepare_frames(frames.pop(), test, job, stored)
+    # what Arrow's pool keeps for later would count as this pod's memory for as long as it trains
+    pa.default_memory_pool().release_unused()
     if stored is None:
         _store(store, job, prepared.profile, assignment)
     return prepared
@@ -85,11 +89,15 @@ def prepare_frames(
     assignment = stored[1] if stored else _assignment(raw, test, target, groups, job)
     keep = ~assignment.holdout
     schema, warnings = (stored[0].schema, []) if stored else _schema(raw, target, job, keep)
-    rows = Rows(_typed(raw, schema, job.dataset.train), target.y, _weights(raw, job))
-    train = _part(rows, keep)
-    holdout = _part(rows, assignment.holdout) if test is None else _test_rows(test, schema, job)
+    weight, time = _weights(raw, job), _time(raw, job)
+    columns = {c.name: raw[c.name] for c in schema.features}
+    del raw  # so that each raw column is gone when its typed one is there
+    frames = _typed_parts(columns, schema, job.dataset.train, (keep, assignment.holdout))
+    train = _part(frames[0], target.y, weight, keep)
+    holdout = _part(frames[1], target.y, weight, assignment.holdout)
+    if test is not None:
+        holdout = _test_rows(test, schema, job)
     fold = assignment.fold[keep]
-    time = _time(raw, job)
     profile = (
         stored[0]
         if stored
@@ -161,13 +169,28 @@ def _time(raw: pd.DataFrame, job: PodJob) -> np.ndarray | None:
     return None if name is None else _time_order(find_column(name, raw, "spec.dataset.split.timeColumn"))
 
 
-def _part(rows: Rows, where: np.ndarray) -> Rows:
-    """The rows where the mask is true, numbered from 0, their mean weight 1."""
-    part = rows.take(where)
-    weight = part.weight
+def _part(frame: pd.DataFrame, y: np.ndarray, weight: np.ndarray | None, where: np.ndarray) -> Rows:
+    """The rows where the mask is true, of which `frame` holds the features; their mean weight is 1."""
+    weight = None if weight is None else weight[where]
     if weight is not None and weight.sum() > 0:
         weight = weight / weight.mean()
-    return replace(part, frame=part.frame.reset_index(drop=True), weight=weight)
+    return Rows(frame, y[where], weight)
+
+
+def _typed_parts(
+    columns: dict[str, pd.Series], schema: Schema, source: DataSource, masks: Sequence[np.ndarray]
+) -> list[pd.DataFrame]:
+    """The typed rows of each mask. `columns` is used up: raw text and typed values of all rows are never there at once."""
+    parts: list[dict[str, np.ndarray]] = [{} for _ in masks]
+    for column in schema.features:
+        try:
+            # infinities, which `infer` has warned of, become missing
+            values = typed_values(columns.pop(column.name), column, infinite_is_missing=True)
+        except PredictionError as error:
+            raise DataError(f"{source.uri}: {error}", reason=Reason.INVALID_DATA) from error
+        for part, mask in zip(parts, masks, strict=True):
+            part[column.name] = values[mask]
+    return [frame_of(part, int(mask.sum())) for part, mask in zip(parts, masks, strict=True)]
 
 
 def _class_warnings(train: Rows, holdout: Rows, schema: Schema) -> list[str]:
@@ -206,7 +229,7 @@ def _schema(raw: pd.DataFrame, target: Target, job: PodJob, train: np.ndarray) -
 
 
 def _typed(raw: pd.DataFrame, schema: Schema, source: DataSource) -> pd.DataFrame:
-    """Training rows by their own schema; infinities, which `infer` has warned of, become missing."""
+    """Test rows by the schema of the training rows; infinities become missing, as they do there."""
     try:
         return coerce(raw, schema, infinite_is_missing=True)
     except PredictionError as error:

@@ -195,6 +195,7 @@ def _read_csv(data: bytes, name: str, delimiter: str | None) -> pd.DataFrame:
     except pa.ArrowInvalid as error:
         raise _csv_problem(body, delimiter, len(header), name, skipped, str(error)) from error
     _check_last_quote(table, body, name, skipped)
+    # large strings, as pandas itself has them: the frame shares the table's memory
     return pd.DataFrame({n: table.column(i).to_pandas() for i, n in enumerate(names)})
 
 
@@ -205,7 +206,7 @@ def _parse_csv(text: bytes, delimiter: str, width: int) -> pa.Table:
         read_options=pacsv.ReadOptions(column_names=names, skip_rows_after_names=1, block_size=BLOCK_BYTES),
         parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=pacsv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()),
+            column_types=dict.fromkeys(names, pa.large_string()),
             strings_can_be_null=True,
             quoted_strings_can_be_null=True,
             null_values=[""],

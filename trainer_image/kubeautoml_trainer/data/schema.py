@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -36,12 +36,18 @@ def coerce(raw: pd.DataFrame, schema: Schema, *, infinite_is_missing: bool = Fal
     """
     check_columns(raw, schema)
     places = {str(n): i for i, n in enumerate(raw.columns)}
-    typed = {}
-    for column in schema.features:
-        values = _typed(raw.iloc[:, places[column.name]], column, infinite_is_missing)
-        # dtype object for text, or pandas would choose a string type of its own
-        typed[column.name] = pd.Series(values, dtype=values.dtype, copy=False)
-    return pd.DataFrame(typed, index=pd.RangeIndex(len(raw)), copy=False)
+    typed = {
+        column.name: typed_values(raw.iloc[:, places[column.name]], column, infinite_is_missing=infinite_is_missing)
+        for column in schema.features
+    }
+    return frame_of(typed, len(raw))
+
+
+def frame_of(columns: Mapping[str, np.ndarray], rows: int) -> pd.DataFrame:
+    """The frame of typed columns, without a copy."""
+    # dtype object for text, or pandas would choose a string type of its own
+    series = {name: pd.Series(values, dtype=values.dtype, copy=False) for name, values in columns.items()}
+    return pd.DataFrame(series, index=pd.RangeIndex(rows), copy=False)
 
 
 def check_columns(raw: pd.DataFrame, schema: Schema) -> None:
@@ -68,7 +74,12 @@ def unknown_columns(raw: pd.DataFrame, schema: Schema) -> list[str]:
     return [str(c) for c in raw.columns if str(c) not in known]
 
 
-def _typed(raw: pd.Series, column: Column, infinite_is_missing: bool) -> np.ndarray:
+def typed_values(raw: pd.Series, column: Column, *, infinite_is_missing: bool = False) -> np.ndarray:
+    """One column as `data.base.Rows.frame` holds it, (n,).
+
+    Raises:
+        PredictionError: it holds values of another kind.
+    """
     parsers: dict[ColumnType, Callable[[pd.Series], Parsed]] = {
         ColumnType.NUMBER: lambda s: to_numbers(s, frozenset(column.missing_words)),
         ColumnType.BOOLEAN: to_booleans,

@@ -281,6 +281,8 @@ def _settings(
         "num_threads": context.threads,
         "deterministic": True,
         "force_col_wise": True,
+        # megabytes; a histogram for each leaf of 5,000 columns would be gigabytes
+        "histogram_pool_size": 256,
         "verbosity": -1,
     }
 
