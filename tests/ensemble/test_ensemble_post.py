@@ -28,9 +28,9 @@ from kubeautoml_trainer.tasks.post import IDENTITY, Calibration, Conformal, Deci
 
 
 def make_task(classes: int, costs: list[DecisionCost] | None = None, quantiles: tuple[float, ...] = ()) -> Task:
-    schema = Schema("t", (Column("x", ColumnType.NUMBER),), tuple(f"c{k}" for k in range(classes)))
+    schema = Schema("t", (Column("x", ColumnType.NUMBER),), tuple(f"c{k}" for k in range(classes)), quantiles=quantiles)
     kind = TaskType.TABULAR_CLASSIFICATION if classes else TaskType.TABULAR_REGRESSION
-    return task_for(kind, schema, quantiles=quantiles, costs=costs or ())
+    return task_for(kind, schema, costs=costs or ())
 
 
 def binary_scores(n: int, seed: int, share: float = 0.3) -> tuple[np.ndarray, np.ndarray]:

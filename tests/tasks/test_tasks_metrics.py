@@ -36,7 +36,7 @@ def test_a_task_has_every_metric_of_the_contract(task):
 def test_costs_and_quantiles_bring_their_metrics():
     """With them the names are exactly the contract's; those of decisions are marked there."""
     costly = task_for(CLS, Schema("t", (), ("a", "b")), costs=[DecisionCost(actual="a", predicted="b", cost="2")])
-    quantiles = task_for(REG, Schema("t", ()), quantiles=(0.1, 0.9))
+    quantiles = task_for(REG, Schema("t", (), quantiles=(0.1, 0.9)))
 
     assert set(costly.metrics) == set(metrics_of(CLS))
     assert set(quantiles.metrics) == set(metrics_of(REG))
@@ -76,7 +76,7 @@ def test_pinball_loss_equals_scikit_learns_mean():
     rng = np.random.default_rng(0)
     y, p, w = rng.normal(size=200), np.sort(rng.normal(size=(200, 3)), axis=1), rng.uniform(0.2, 3, 200)
     quantiles = (0.1, 0.5, 0.9)
-    task = task_for(REG, Schema("t", ()), quantiles=quantiles)
+    task = task_for(REG, Schema("t", (), quantiles=quantiles))
 
     expected = np.mean([sk.mean_pinball_loss(y, p[:, k], sample_weight=w, alpha=q) for k, q in enumerate(quantiles)])
 
@@ -94,7 +94,7 @@ def test_one_positive_row_in_ten_thousand_leaves_metrics_defined():
 
 
 def test_a_frame_of_quantiles_has_a_column_each_beside_the_middle_one():
-    task = task_for(REG, Schema("price", ()), quantiles=(0.1, 0.5, 0.9))
+    task = task_for(REG, Schema("price", (), quantiles=(0.1, 0.5, 0.9)))
 
     frame = task.output_frame(np.array([[1, 2, 3]], dtype=np.float32))
 

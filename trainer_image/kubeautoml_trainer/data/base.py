@@ -47,6 +47,8 @@ class Schema:
     columns: tuple[Column, ...]
     classes: tuple[str, ...] = ()
     positive_class: str | None = None
+    quantiles: tuple[float, ...] = ()
+    """Of a number: the quantiles that are predicted, rising; empty for its mean."""
 
     @property
     def features(self) -> tuple[Column, ...]:

@@ -218,6 +218,7 @@ def _schema(raw: pd.DataFrame, target: Target, job: PodJob, train: np.ndarray) -
         columns=tuple(i.column for i in found),
         classes=target.classes,
         positive_class=target.positive_class,
+        quantiles=tuple(float(q) for q in job.task.quantiles),
     )
     if not schema.features:
         raise DataError(

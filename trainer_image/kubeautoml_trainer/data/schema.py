@@ -120,6 +120,7 @@ def schema_to_json(schema: Schema) -> str:
         "target": schema.target,
         "classes": list(schema.classes),
         "positive_class": schema.positive_class,
+        **({"quantiles": list(schema.quantiles)} if schema.quantiles else {}),
         "columns": columns,
     }
     return json.dumps(body, indent=1, ensure_ascii=False)
@@ -137,7 +138,7 @@ def schema_from_json(text: str) -> Schema:
             raise BundleError(
                 f"schema format must be {FORMAT_VERSION}, got {body['format']}; use the version that wrote it"
             )
-        unknown = set(body) - {"format", "target", "classes", "positive_class", "columns"}
+        unknown = set(body) - {"format", "target", "classes", "positive_class", "quantiles", "columns"}
         if unknown:
             raise ValueError(f"unknown fields {sorted(unknown)}")
         return Schema(
@@ -145,6 +146,7 @@ def schema_from_json(text: str) -> Schema:
             columns=tuple(_column(c) for c in body["columns"]),
             classes=tuple(body["classes"]),
             positive_class=body["positive_class"],
+            quantiles=tuple(float(q) for q in body.get("quantiles", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"the schema is damaged: {type(error).__name__}: {error}") from error

@@ -30,6 +30,9 @@ FAMILIES: tuple[Family, ...] = (
     NearestNeighbors(),
 )
 
+QUANTILE_FAMILIES = ("Dummy", "LightGBM", "CatBoost")
+"""Families that can predict quantiles of a number; no other is tried when a job asks for them."""
+
 
 def family_named(name: str) -> Family:
     """The family of that name.

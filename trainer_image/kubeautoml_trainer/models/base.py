@@ -39,6 +39,8 @@ class DataShape:
     categories: int
     texts: int
     outputs: int
+    quantiles: int = 0
+    """How many quantiles of a number are predicted; 0 for its mean and for classes."""
 
     @property
     def width(self) -> int:

@@ -42,7 +42,11 @@ class CatBoostModel:
 
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
         if self.target is not None:
-            return self.target.decode(self.booster.predict(_data(x), thread_count=threads))
+            raw = np.asarray(self.booster.predict(_data(x), thread_count=threads))
+            if raw.ndim == 1:
+                return self.target.decode(raw)
+            decoded = [self.target.decode(column) for column in raw.T]
+            return np.sort(np.hstack(decoded), axis=1)  # quantiles may cross
         p = self.booster.predict(_data(x), prediction_type="Probability", thread_count=threads)
         return np.asarray(p, dtype=np.float32)
 
@@ -175,6 +179,8 @@ def _settings(
         own["bootstrap_type"] = "Bernoulli"
     if target is not None:
         own["loss_function"] = "RMSE" if target.log else _LOSSES.get(context.metric, "RMSE")
+        if context.task.quantiles:
+            own["loss_function"] = "MultiQuantile:alpha=" + ",".join(f"{q:g}" for q in context.task.quantiles)
     else:
         own |= (
             {"loss_function": "Logloss"} if outputs == 2 else {"loss_function": "MultiClass", "classes_count": outputs}

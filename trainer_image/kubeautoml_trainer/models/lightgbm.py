@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,18 @@ from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.early_stopping import Patience, boosting_rounds, least_patience, steering_loss
+from kubeautoml_trainer.models.lightgbm_quantiles import (
+    FILE as QUANTILES_FILE,
+)
+from kubeautoml_trainer.models.lightgbm_quantiles import (
+    QuantileBoosters,
+    load_quantile_boosters,
+    quantile_boosters,
+)
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.tasks.metrics import pinball, weights_or_ones
 
 _FILE = "lightgbm.txt"
 _REFUSALS = 20  # rounds in a row without a split after which there is nothing left to learn; a guess
@@ -181,10 +191,15 @@ class LightGBM:
             else number_target(train.y, train.weight, context.metric, standardise=False, bounded=False)
         )
         data = _Data(x, train, None if valid is None else features.transform(valid.frame), valid, target)
+        if schema.quantiles:
+            texts, best = _boost_quantiles(data, settings, context)
+            return FittedPipeline(self.name, dict(parameters), best, features, quantile_boosters(texts))
         text, best = _boost(data, settings, context)
         return FittedPipeline(self.name, dict(parameters), best, features, _model(text, target))
 
-    def load(self, folder: Path) -> BoosterModel:
+    def load(self, folder: Path) -> BoosterModel | QuantileBoosters:
+        if (folder / QUANTILES_FILE).exists():
+            return load_quantile_boosters(folder)
         try:
             text = (folder / _FILE).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
@@ -223,12 +238,31 @@ class _Data:
         return made[0], made[1]
 
 
-def _boost(data: _Data, parameters: dict[str, Any], context: FitContext) -> tuple[str, int]:
-    """Boost until patience, rounds or time end; returns the model's text, cut at the best round, and that round."""
+def _boost_quantiles(data: _Data, parameters: dict[str, Any], context: FitContext) -> tuple[tuple[str, ...], int]:
+    """A booster a quantile, each with its share of the time left; their texts, and the mean of their best rounds."""
+    texts, rounds, levels = [], [], context.task.quantiles
+    for k, level in enumerate(levels):
+        left = context.deadline - time.monotonic()
+        share = context.deadline if not math.isfinite(left) else time.monotonic() + left / (len(levels) - k)
+        text, best = _boost(data, parameters, replace(context, deadline=share), level)
+        texts.append(text)
+        rounds.append(best)
+    return tuple(texts), round(sum(rounds) / len(rounds))
+
+
+def _boost(data: _Data, parameters: dict[str, Any], context: FitContext, level: float | None = None) -> tuple[str, int]:
+    """Boost until patience, rounds or time end; returns the model's text, cut at the best round, and that round.
+
+    Args:
+        level: the quantile to predict; None for what the task is about.
+    """
     import lightgbm as lgb
 
     train_set, valid_set = data.datasets(context.threads)
-    booster = lgb.Booster(_settings(parameters, len(data.train), data.target, context), train_set)
+    settings = _settings(parameters, len(data.train), data.target, context)
+    if level is not None:
+        settings |= {"objective": "quantile", "alpha": level}
+    booster = lgb.Booster(settings, train_set)
     patience = Patience(least_patience(parameters["learning_rate"]), context.deadline)
     seen: list[np.ndarray] = []
 
@@ -250,7 +284,10 @@ def _boost(data: _Data, parameters: dict[str, Any], context: FitContext) -> tupl
         if data.valid is not None:
             booster.eval_valid(keep)
             p = _prediction(seen.pop(), data.target)
-            loss = steering_loss(context.task, context.metric, data.valid.y, p, data.valid.weight)
+            if level is None:
+                loss = steering_loss(context.task, context.metric, data.valid.y, p, data.valid.weight)
+            else:
+                loss = pinball(data.valid.y, p, weights_or_ones(data.valid.weight, len(data.valid)), (level,))
         patience.see(done, loss)
     if not done and time.monotonic() > context.deadline:
         raise FitTimeout("LightGBM: no time for one round; give spec.budget.maxDurationSeconds more or use fewer rows")

@@ -287,6 +287,7 @@ class SearchLoop:
             repeats=() if finalist is None else finalist.rounds(self.data, job),
             known=() if finalist is None else self._known(finalist),
             most_rows=None if finalist is not None else self._scheme.sample,
+            class_weight=job.objective.class_weight,
         )
         try:
             outcome = run_trial(trial.number, attempt, entry, self.plan.families[entry.family], run)

@@ -16,7 +16,7 @@ from kubeautoml.api.errors import DataError
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.search import Choices, Parameter, Preset, SamplerType, Search
 from kubeautoml_trainer.data.base import PreparedData
-from kubeautoml_trainer.models import FAMILIES
+from kubeautoml_trainer.models import FAMILIES, QUANTILE_FAMILIES
 from kubeautoml_trainer.models.base import DataShape, Family
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space, Value
 from kubeautoml_trainer.search.relative import relative_cost
@@ -82,6 +82,7 @@ def data_shape(data: PreparedData, job: PodJob) -> DataShape:
         categories=kinds.count(ColumnType.CATEGORY),
         texts=kinds.count(ColumnType.TEXT),
         outputs=task_of(job, data.schema).outputs,
+        quantiles=len(data.schema.quantiles),
     )
 
 
@@ -174,6 +175,8 @@ def _chosen(job: PodJob, known: dict[str, Family], shape: DataShape) -> dict[str
     kept = {n: f for n, f in known.items() if n in wanted and n not in search.families.exclude}
     if search.preset is Preset.INTERPRETABLE:
         kept = {n: f for n, f in kept.items() if f.interpretable}
+    if shape.quantiles:
+        kept = {n: f for n, f in kept.items() if n in QUANTILE_FAMILIES}
     fitting = {n: f for n, f in kept.items() if f.fits(shape)}
     for name in kept.keys() - fitting.keys():
         log.info("family left out", extra={"family": name, "rows": shape.rows, "features": shape.features})
@@ -181,6 +184,7 @@ def _chosen(job: PodJob, known: dict[str, Family], shape: DataShape) -> dict[str
         raise _invalid(
             f"spec.search leaves no model family (preset {search.preset}, include {search.families.include}, exclude "
             f"{search.families.exclude}, {shape.rows} rows); families: {', '.join(known)}"
+            + (f"; quantiles are predicted by {', '.join(QUANTILE_FAMILIES)}" if shape.quantiles else "")
         )
     return fitting
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from kubeautoml.api.objective import ClassWeight
 from kubeautoml_trainer.artifacts import Predictions, TrialRecord, pack_pipelines
 from kubeautoml_trainer.data.base import PreparedData, Rows
 from kubeautoml_trainer.data.split import sampled
 from kubeautoml_trainer.models.base import Family, FitContext, FitTimeout, Pipeline
+from kubeautoml_trainer.models.weights import class_factors, weighed
 from kubeautoml_trainer.search.checkpoint import Checkpoint, FoldResult
 from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.tasks.base import Task
@@ -58,6 +60,7 @@ class TrialRun:
     repeats: Sequence[np.ndarray] = ()
     known: Sequence[FoldResult] = ()
     most_rows: int | None = None
+    class_weight: ClassWeight = ClassWeight.AUTO
 
 
 def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: TrialRun) -> Outcome:
@@ -135,8 +138,12 @@ def _run_fold(family: Family, entry: Entry, run: TrialRun, here: _Fold, folds: n
 def _fit(family: Family, train: Rows, valid: Rows, entry: Entry, run: TrialRun, here: _Fold) -> Pipeline:
     """Fit one fold; where its share of the time was too short for anything, once more with all that can be spared.
 
-    On a busy machine the usual share may not even hold the features, and the folds done would be lost.
+    On a busy machine the usual share may not even hold the features, and the folds done would be lost. Class weights are on the rows
+    learned from and on those that tell when to stop; not on those that are scored.
     """
+
+    factors = class_factors(train, len(run.data.schema.classes), run.class_weight)
+    train, valid = weighed(train, factors), weighed(valid, factors)
 
     def attempt(is_short: bool) -> Pipeline:
         deadline = run.fit_deadline(here.of - here.number, is_short)

@@ -23,21 +23,19 @@ def task_for(
     task_type: TaskType,
     schema: Schema,
     *,
-    quantiles: Sequence[float] = (),
     costs: Sequence[DecisionCost] = (),
     min_precision: float = 0.9,
 ) -> Task:
-    """A task, bound to its classes.
+    """A task, bound to its classes or quantiles.
 
     Args:
-        quantiles: of a number, rising; none for its mean.
         costs: what decisions cost, as in spec.objective.costs.
 
     Raises:
         DataError: a cost names a class that the data does not have.
     """
     if TaskType(task_type) is TaskType.TABULAR_REGRESSION:
-        return RegressionTask(schema, tuple(float(q) for q in quantiles))
+        return RegressionTask(schema, schema.quantiles)
     return ClassificationTask(schema, cost_matrix(costs, schema) if costs else None, float(min_precision))
 
 
@@ -50,7 +48,6 @@ def task_of(job: PodJob, schema: Schema) -> Task:
     return task_for(
         job.task.type,
         schema,
-        quantiles=[float(q) for q in job.task.quantiles],
         costs=job.objective.costs,
         min_precision=float(job.objective.min_precision),
     )

@@ -1,0 +1,56 @@
+"""LightGBM for quantiles: a booster each, put in order where they cross. Called by `models.lightgbm`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kubeautoml.api.errors import BundleError
+from kubeautoml_trainer.features import Encoded
+
+FILE = "lightgbm-quantiles.json"
+
+
+@dataclass(frozen=True)
+class QuantileBoosters:
+    """texts: a booster a quantile, rising."""
+
+    texts: tuple[str, ...] = field(repr=False)
+    boosters: tuple[Any, ...] = field(repr=False, compare=False)
+
+    def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
+        """float32 (n, quantiles), rising in each row (Chernozhukov et al. 2010, arXiv:0704.3649: sorting only helps)."""
+        each = [b.predict(x.numbers, num_threads=threads) for b in self.boosters]
+        return np.sort(np.stack(each, axis=1), axis=1).astype(np.float32)
+
+    def save(self, folder: Path) -> None:
+        (folder / FILE).write_text(json.dumps(list(self.texts)), encoding="utf-8")
+
+
+def quantile_boosters(texts: tuple[str, ...]) -> QuantileBoosters:
+    """Boosters that hold only what prediction needs; raises BundleError for text that is no model."""
+    import lightgbm as lgb
+
+    try:
+        return QuantileBoosters(texts, tuple(lgb.Booster(model_str=text) for text in texts))
+    except lgb.basic.LightGBMError as error:
+        raise BundleError(f"{FILE} is not a list of LightGBM models: {error}") from error
+
+
+def load_quantile_boosters(folder: Path) -> QuantileBoosters:
+    """Read what `QuantileBoosters.save` wrote.
+
+    Raises:
+        BundleError: damaged.
+    """
+    try:
+        texts = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{folder / FILE} cannot be read: {error}") from error
+    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
+        raise BundleError(f"{folder / FILE} must be a list of LightGBM models")
+    return quantile_boosters(tuple(texts))
