@@ -10,6 +10,8 @@ from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.base import DataShape
 from kubeautoml_trainer.models.forest import dense
+from kubeautoml_trainer.models.pipeline import load_pipeline
+from kubeautoml_trainer.tasks.regression import RegressionTask
 from models.models_factories import CLS, REG, make_context, make_real, parts_of, weighted
 
 
@@ -165,3 +167,27 @@ def test_tree_families_can_be_given_made_features(name):
         for f in ("none", "A")
     )
     assert made < 0.9 * plain
+
+
+@pytest.mark.parametrize("name", ["XGBoost", "ExtraTrees", "RandomForest"])
+def test_quantiles_rise_and_cover_what_they_say(name, tmp_path):
+    """Noise that grows with a column: about 80 % of fresh rows lie between the quantiles 0.1 and 0.9, also after loading."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 1, size=(1500, 2))
+    schema = Schema("y", (Column("x0", ColumnType.NUMBER), Column("x1", ColumnType.NUMBER)))
+    rows = Rows(pd.DataFrame(x, columns=["x0", "x1"]), 50 * (x[:, 0] + (0.1 + x[:, 1]) * rng.normal(size=1500)))
+    train, valid, test = parts_of(rows)
+    task = RegressionTask(schema, (0.1, 0.5, 0.9))
+    settings = {"learning_rate": 0.1} if name == "XGBoost" else {"trees": 100, "min_samples_leaf": 10}
+
+    fitted = family_named(name).fit(
+        train, valid, schema, settings, make_context(schema, task=task, metric="PinballLoss")
+    )
+    fitted.save(tmp_path)
+
+    p = load_pipeline(tmp_path).predict(test.frame)
+    inside = np.mean((test.y >= p[:, 0]) & (test.y <= p[:, 2]))
+    wide = test.frame["x1"] > 0.7
+    assert p.shape == (300, 3) and p.dtype == np.float32 and (np.diff(p, axis=1) >= 0).all()
+    assert 0.65 < inside < 0.92
+    assert (p[wide, 2] - p[wide, 0]).mean() > 1.5 * (p[~wide, 2] - p[~wide, 0]).mean()

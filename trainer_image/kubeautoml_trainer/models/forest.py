@@ -37,6 +37,7 @@ _LEAST_LEAVES = 200
 # A forest of small trees may have 300 of them; one of large trees ends at about 100, where more trees gain less than
 # they weigh (some 30 bytes a leaf). A guess.
 _ENOUGH_TREES, _LEAVES_A_FOREST = 100, 500_000
+_ROWS_TO_KEEP = 50_000  # drawn, for one of each leaf; a leaf that none reaches keeps its mean
 _VALUES_A_FOREST = 20_000_000  # numbers in the leaves of a hundred trees: 80 MB
 
 
@@ -110,29 +111,35 @@ class Trees:
 
 @dataclass(frozen=True)
 class Forest:
-    """Trees whose leaves are averaged. leaf: float32 (leaves, outputs). target: how a number was written; None for
-    classes. file: the name it is stored under.
+    """Trees whose leaves are averaged. leaf: float32 (leaves, values). target: how a number was written; None for
+    classes. file: the name it is stored under. quantiles: float64 (q,), rising; where there are any, a leaf holds one
+    of its training rows, and the prediction is their quantiles over all trees.
     """
 
     trees: Trees
     leaf: np.ndarray
     target: NumberTarget | None
     file: str
+    quantiles: np.ndarray
 
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
         matrix = dense(x)
-        mean = np.empty((len(matrix), self.leaf.shape[1]), dtype=np.float32)
+        mean = np.empty((len(matrix), len(self.quantiles) or self.leaf.shape[1]), dtype=np.float32)
         for first in range(0, len(matrix), self.trees.block):
             part = slice(first, first + self.trees.block)
-            mean[part] = self.leaf[self.trees.leaves(matrix[part])].mean(axis=1)
+            reached = self.leaf[self.trees.leaves(matrix[part])]
+            if len(self.quantiles):
+                mean[part] = np.quantile(reached[:, :, 0], self.quantiles, axis=1).T
+            else:
+                mean[part] = reached.mean(axis=1)
         if self.target is not None:
-            return self.target.decode(mean[:, 0])
+            return np.hstack([self.target.decode(column) for column in mean.T])
         return np.asarray(mean / mean.sum(axis=1, keepdims=True), dtype=np.float32)
 
     def save(self, folder: Path) -> None:
         from safetensors.numpy import save_file
 
-        save_file({**self.trees.arrays(), "leaf": self.leaf}, str(folder / self.file))
+        save_file({**self.trees.arrays(), "leaf": self.leaf, "quantiles": self.quantiles}, str(folder / self.file))
         save_target(self.target, folder)
 
 
@@ -147,8 +154,8 @@ def load_forest(folder: Path, file: str) -> Forest:
 
     try:
         arrays = load_file(str(folder / file))
-        leaf = arrays.pop("leaf")
-        return Forest(Trees(**arrays), leaf, load_target(folder), file)
+        leaf, quantiles = arrays.pop("leaf"), arrays.pop("quantiles")
+        return Forest(Trees(**arrays), leaf, load_target(folder), file, quantiles)
     except (OSError, KeyError, TypeError, SafetensorError) as error:
         raise BundleError(f"{folder / file} cannot be read: {error!r}") from error
 
@@ -188,9 +195,26 @@ def fit_forest(kind: Kind, train: Rows, schema: Schema, parameters: Parameters, 
     _grow(kind, grown, x, y, train.weight, int(settings["trees"]), context)
     trees, value = flatten([e.tree_ for e in grown.estimators_])
     columns = np.asarray(grown.classes_, dtype=np.intp) if target is None else np.zeros(1, dtype=np.intp)
-    leaf = np.zeros((len(value), context.task.outputs), dtype=np.float32)
+    quantiles = np.asarray(context.task.quantiles, dtype=np.float64)
+    leaf = np.zeros((len(value), 1 if len(quantiles) else context.task.outputs), dtype=np.float32)
     leaf[:, columns] = value
-    return FittedPipeline(kind.family, dict(parameters), len(trees), features, Forest(trees, leaf, target, kind.file))
+    if len(quantiles):
+        _keep_one_row(trees, leaf[:, 0], x, y, train.weight, context.seed)
+    forest = Forest(trees, leaf, target, kind.file, quantiles)
+    return FittedPipeline(kind.family, dict(parameters), len(trees), features, forest)
+
+
+def _keep_one_row(
+    trees: Trees, leaf: np.ndarray, x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, seed: int
+) -> None:
+    """Put into each leaf the target of one of its rows, at random: over many trees these are distributed as the target
+    is (Meinshausen 2006, Quantile Regression Forests, JMLR 7). A row comes in as often as it weighs.
+    """
+    share = None if weight is None else weight / weight.sum()
+    rows = np.random.default_rng(seed).choice(len(x), min(4 * len(x), _ROWS_TO_KEEP), p=share)
+    for first in range(0, len(rows), trees.block):
+        part = rows[first : first + trees.block]
+        leaf[trees.leaves(x[part])] = y[part, None]
 
 
 def _unfitted(kind: Kind, x: np.ndarray, settings: dict[str, Any], context: FitContext, classes: bool) -> Any:

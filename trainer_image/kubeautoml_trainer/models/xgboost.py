@@ -146,7 +146,9 @@ def _boost(
     kinds = ["q"] * x.numbers.shape[1] + ["c"] * x.codes.shape[1] or ["q"]
     own = {"feature_types": kinds, "enable_categorical": True, "nthread": context.threads}
     data = xgb.QuantileDMatrix(dense(x), y, weight=train.weight, **own)
-    held_out = None if seen is None else xgb.DMatrix(dense(seen), **own)
+    held_out = None
+    if seen is not None and valid is not None:  # the loss of quantiles refuses a matrix without targets
+        held_out = xgb.DMatrix(dense(seen), valid.y if target is None else target.encode(valid.y), **own)
     booster = xgb.Booster(
         _settings(parameters, y, train.weight, target, context), [data] if held_out is None else [data, held_out]
     )
@@ -182,7 +184,9 @@ def _settings(
     if own["grow_policy"] == "depthwise":
         own["max_leaves"] = 0
     outputs = context.task.outputs
-    if target is not None:
+    if context.task.quantiles:
+        own |= {"objective": "reg:quantileerror", "quantile_alpha": str(list(context.task.quantiles))}
+    elif target is not None:
         own["objective"] = "reg:squarederror" if target.log else _LOSSES.get(context.metric, "reg:squarederror")
     elif outputs == 2:
         # XGBoost's own start is infinite where a fold has one class only
@@ -212,7 +216,8 @@ def _model(raw: bytes, target: NumberTarget | None) -> XGBoostModel:
 
 
 def _prediction(raw: np.ndarray, target: NumberTarget | None) -> np.ndarray:
-    """float32 (n, outputs) of what the booster gives: numbers, the second class's probability, or a row of them."""
+    """float32 (n, outputs) of what the booster gives: numbers, the second class's probability, or a row of either."""
     if target is not None:
-        return target.decode(raw)
+        columns = raw[:, None] if raw.ndim == 1 else raw
+        return np.sort(np.hstack([target.decode(c) for c in columns.T]), axis=1)  # quantiles may cross
     return (np.stack([1 - raw, raw], axis=1) if raw.ndim == 1 else raw).astype(np.float32)
