@@ -252,6 +252,21 @@ def test_generations_end_the_search(tmp_path):
     assert study_attr(study, StudyAttr.SEARCH) == {"exhausted": True}
 
 
+def test_a_worker_leaves_the_last_trials_of_the_generations_to_those_who_run_them(tmp_path):
+    """It starts none that would be too much; the search is not over before they have ended."""
+    context = make_context(
+        tmp_path, sampler={"type": "Evolutionary", "population": 2, "generations": 1}, pruner={"type": "None"}
+    )
+    study = open_job_study(context, make_limits(max_trials=100))
+    loop = make_loop(context, (FakeFamily(),), study)
+    study.ask()
+
+    assert loop.run() is None
+
+    assert sorted(states(study)) == ["COMPLETE"] * 3 + ["RUNNING"]
+    assert study_attr(study, StudyAttr.SEARCH) is None
+
+
 def test_a_grid_ends_when_it_is_exhausted(tmp_path):
     """Each point once; then the study says so."""
     family = FakeFamily(search_space={"rate": Float(0.1, 0.9)})

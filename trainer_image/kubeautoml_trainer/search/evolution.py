@@ -105,15 +105,6 @@ def completed_best_first(study: Study) -> list[FrozenTrial]:
     return sorted(scored, key=lambda t: (sign * t.values[0], t.number))
 
 
-def trials_of(population: int, generations: int | None) -> int | None:
-    """Completed trials that end an evolution: the population, and as many again for each generation; None for no end.
-
-    >>> trials_of(50, 5), trials_of(50, None)
-    (300, None)
-    """
-    return None if generations is None else population * (generations + 1)
-
-
 def mutated(value: Any, space: BaseDistribution, rng: np.random.Generator) -> Any:
     """A neighbour of a value: a step in the (logarithmic) range, or another choice."""
     if isinstance(space, CategoricalDistribution):

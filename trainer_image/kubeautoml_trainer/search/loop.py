@@ -15,7 +15,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml.api.errors import StorageError, StudyError
 from kubeautoml.api.pod import PodContext
-from kubeautoml.api.search import SamplerType
 from kubeautoml.api.trials import MAX_ATTEMPTS, StudyAttr, StudyLimits, TrialAttr
 from kubeautoml.storage import ObjectStore
 from kubeautoml.study import is_fenced, read_limits, set_study_attr
@@ -28,7 +27,6 @@ from kubeautoml_trainer.search.budget import (
     FINALIST_SHARE,
     TRIAL_SHARE,
     Stop,
-    Tally,
     families_in_time,
     fit_seconds,
     is_surplus,
@@ -38,7 +36,7 @@ from kubeautoml_trainer.search.budget import (
 )
 from kubeautoml_trainer.search.checkpoint import CHECKPOINT_SECONDS, Checkpoint, FoldResult, Load
 from kubeautoml_trainer.search.cost import Costs, learn_costs
-from kubeautoml_trainer.search.evolution import trials_of
+from kubeautoml_trainer.search.exhausted import is_almost_bred, is_exhausted, trials_to_breed
 from kubeautoml_trainer.search.finalists import Finalist, find_finalist, first_round, next_finalist, progress, scheme_of
 from kubeautoml_trainer.search.outage import full_disk, is_full_disk, persistently
 from kubeautoml_trainer.search.plan import Entry, SearchPlan
@@ -88,6 +86,7 @@ class SearchLoop:
         self._folds = self.data.profile.folds
         self._sampler = PortfolioSampler(self.plan, make_sampler(job.search.sampler, self.plan), job.search.seed)
         self._scheme = scheme_of(self.data)
+        self._evolution = trials_to_breed(job.search.sampler)
         self._finalist: Finalist | None = None
         self._lost_finalists: set[int] = set()
         self._watchdog = Watchdog(self._give_up_overrun)
@@ -115,8 +114,10 @@ class SearchLoop:
             why = reason_to_stop(limits, seen, metric, time.time())
             if why is not None:
                 return why
-            if self._is_exhausted(trials, seen):
+            if is_exhausted(trials, seen.waiting, self.plan, self._evolution):
                 self._persistently(lambda: set_study_attr(self.study, StudyAttr.SEARCH, {"exhausted": True}))
+                return None
+            if is_almost_bred(trials, seen.waiting, self._evolution):
                 return None
             left = _left(limits)
             costs = learn_costs(trials, self._folds) if left is not None else Costs()
@@ -147,20 +148,6 @@ class SearchLoop:
         # fits on all rows may be cut short and still be worth more than those on a sample
         share = self._scheme.work if self._scheme.sample is None else 1.0
         return None if seconds is not None and left is not None and seconds * share > left else found
-
-    @property
-    def _evolution(self) -> int | None:
-        """Completed trials that end the search; None where only the budget does."""
-        sampler = self.context.job.search.sampler
-        is_evolution = sampler.type is SamplerType.EVOLUTIONARY
-        return trials_of(sampler.population, sampler.generations) if is_evolution else None
-
-    def _is_exhausted(self, trials: list[FrozenTrial], seen: Tally) -> bool:
-        """Whether all generations are complete; or only the portfolio counts and all of it has been taken."""
-        if self._evolution is not None and sum(t.state is TrialState.COMPLETE for t in trials) >= self._evolution:
-            return True
-        first_attempts = sum(TrialAttr.RETRY_OF not in t.user_attrs for t in trials)
-        return self.plan.only_portfolio and first_attempts >= len(self.plan.portfolio) and not seen.waiting
 
     def _run_one(self, *, is_first: bool) -> None:
         """Ask, run, store, tell. SIGTERM breaks the run; it never breaks what must not be done by half."""
