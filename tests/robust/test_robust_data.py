@@ -50,10 +50,10 @@ def a_thousand_classes() -> pd.DataFrame:
 
 
 def a_category_of_many_levels() -> pd.DataFrame:
-    """As many levels as a quarter of the rows; and rare ones that validation rows alone have."""
+    """Drawn from 100,000: nearly one a row, and validation rows hold others than training rows."""
     rng = np.random.default_rng(RNG_SEED)
-    level = rng.integers(0, 100_000, 4000)
-    return make_frame(4000, shop=[f"shop {v}" for v in level])
+    level = rng.integers(0, 100_000, 1500)
+    return make_frame(1500, shop=[f"shop {v}" for v in level])
 
 
 def a_constant_target_in_one_fold() -> pd.DataFrame:
@@ -64,10 +64,11 @@ def a_constant_target_in_one_fold() -> pd.DataFrame:
 
 
 def heavy_imbalance() -> pd.DataFrame:
+    """One in 10,000: a row a fold, and none for the hold-out."""
     rng = np.random.default_rng(RNG_SEED)
     rows = 20_000
     fraud = np.zeros(rows, dtype=int)
-    fraud[rng.choice(rows, 4, replace=False)] = 1
+    fraud[rng.choice(rows, 2, replace=False)] = 1
     return pd.DataFrame({"a": rng.normal(size=rows) + 3 * fraud, "b": rng.normal(size=rows), "target": fraud})
 
 
