@@ -132,6 +132,19 @@ def test_finalists_are_repeated_on_folds_of_their_own_and_take_the_place_of_thei
     assert scored == {t.number for t in trials} - set(promoted.values())
 
 
+def test_a_finalist_that_came_out_worse_takes_no_place(tmp_path):
+    """Its fits may have been cut short: then the trial on the sample is the better model, and both stay."""
+    context = make_context(tmp_path)
+    study = open_job_study(context, make_limits())  # of a loss
+    for value, promotes in ((0.5, None), (0.6, None), (0.7, 0), (0.55, 1)):
+        trial = study.ask()
+        if promotes is not None:
+            trial.set_user_attr("promotes", promotes)
+        study.tell(trial, value)
+
+    assert [t.trial for t in scored_trials(study)] == [0, 2, 3]
+
+
 def test_a_finalist_whose_trial_is_gone_is_passed_over(tmp_path):
     """Its artifacts were deleted: the search goes on without it."""
     context = make_context(tmp_path, pruner={"type": "None"})

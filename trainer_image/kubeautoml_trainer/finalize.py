@@ -191,7 +191,9 @@ def load(context: PodContext, study: optuna.Study) -> Work:
 
 
 def scored_trials(study: optuna.Study) -> list[ScoredTrial]:
-    """Completed trials with a finite value, by number; without those that another one took the place of."""
+    """Completed trials with a finite value, by number; without those that another one took the place of. One that came out worse,
+    because its time was cut short, takes no place.
+    """
     from kubeautoml_trainer.ensemble.stored import ScoredTrial
 
     completed = [
@@ -199,7 +201,14 @@ def scored_trials(study: optuna.Study) -> list[ScoredTrial]:
         for t in study.get_trials(deepcopy=False)
         if t.state.name == "COMPLETE" and t.values and abs(t.values[0]) < float("inf")
     ]
-    promoted = {t.user_attrs.get(TrialAttr.PROMOTES) for t in completed}
+    sign = -1.0 if study.direction.name == "MAXIMIZE" else 1.0
+    losses = {t.number: sign * t.values[0] for t in completed}
+    promotions = {
+        int(t.user_attrs[TrialAttr.PROMOTES]): t.number for t in completed if TrialAttr.PROMOTES in t.user_attrs
+    }
+    promoted = {
+        old for old, new in promotions.items() if old in losses and losses[new] <= losses[old] + 1e-3 * abs(losses[old])
+    }
     return [ScoredTrial(t.number, _family(t), float(t.values[0])) for t in completed if t.number not in promoted]
 
 

@@ -145,9 +145,10 @@ class SearchLoop:
             self._lost_finalists.add(number)
             return None
         seconds = costs.of(found.entry)
-        # fits on all rows may be cut short and still be worth more than those on a sample
-        share = self._scheme.work if self._scheme.sample is None else 1.0
-        return None if seconds is not None and left is not None and seconds * share > left else found
+        if seconds is not None and left is not None and seconds * self._scheme.work > left:
+            self._lost_finalists.add(number)  # there will not be more time later
+            return None
+        return found
 
     def _run_one(self, *, is_first: bool) -> None:
         """Ask, run, store, tell. SIGTERM breaks the run; it never breaks what must not be done by half."""
