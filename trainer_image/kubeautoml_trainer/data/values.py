@@ -84,6 +84,11 @@ def to_numbers(series: pd.Series, words: frozenset[str] = frozenset()) -> Parsed
     quick = _all_numbers(series)
     if quick is not None:
         return Parsed(quick, np.zeros(len(series), dtype=bool))
+    if not pd.api.types.is_object_dtype(series.dtype):
+        codes, levels = pd.factorize(series, use_na_sentinel=True)
+        if len(levels) <= len(series) / 2:  # words come back; each is read once
+            each = to_numbers(pd.Series(levels), words)
+            return Parsed(np.append(each.values, np.nan)[codes], np.append(each.bad, False)[codes])
     if pd.api.types.is_object_dtype(series.dtype):
         # a boolean among nulls is a number here, as a whole column of booleans is
         series = _scalars(series.map(lambda v: float(v) if isinstance(v, bool | np.bool_) else v).astype(object))
