@@ -66,15 +66,29 @@ def test_products_crosses_and_groups_are_found():
     assert (within_g & (features.groups.kind > MEAN)).any()
 
 
-def test_noise_makes_no_features():
-    """Where the target is random, nothing is worth its place."""
+def test_no_more_features_are_made_than_asked_for():
+    """Nor the same one twice, where the target is random and any candidate is as good as another."""
     rng = np.random.default_rng(0)
-    columns = {f"x{k}": rng.normal(size=2_000) for k in range(12)}
-    rows = make_rows(y=rng.normal(size=2_000), **columns, u=words(rng, 6, 2_000), v=words(rng, 6, 2_000))
+    columns = {f"x{k}": rng.normal(size=1_000) for k in range(12)}
+    rows = make_rows(y=rng.normal(size=1_000), **columns, u=words(rng, 6, 1_000), v=words(rng, 6, 1_000))
+    recipe = Recipe(arithmetic=5, groups=3, crosses=1)
 
-    features, _ = fit_features(ACT, rows, make_schema(rows, classes=0), seed=0)
+    features, _ = fit_features(recipe, rows, make_schema(rows, classes=0), seed=0)
 
-    assert features.arithmetic is None and features.groups is None and features.crosses is None
+    made = features.arithmetic
+    assert len(set(zip(made.left, made.right, made.operation, strict=True))) == len(made.left) == 5
+    assert len(features.groups.kind) == 3 and (features.crosses is None or len(features.crosses.start) == 1)
+
+
+def test_what_a_number_says_alone_makes_no_feature():
+    """A candidate must say more than its parents; a product with a constant does not."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=1_000)
+    rows = make_rows(y=np.abs(a), a=a, b=np.where(np.arange(1_000) < 3, np.arange(1_000), 7.0))
+
+    features, _ = fit_features(Recipe(arithmetic=5), rows, make_schema(rows, classes=0), seed=0)
+
+    assert features.arithmetic is None or len(features.arithmetic.left) < 3
 
 
 @pytest.mark.parametrize("recipe", [ACT, ALL], ids=["act", "all"])
@@ -115,6 +129,7 @@ def test_made_features_survive_a_round_trip_and_come_out_again(recipe, tmp_path)
     features.save(tmp_path)
     loaded = load_features(tmp_path)
 
+    assert features.arithmetic is not None and features.groups is not None and features.crosses is not None
     fresh = mixed(200, seed=1).frame
     expected = features.transform(fresh)
     for other in (loaded, again):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kubeautoml_trainer.features.choose import Sample, binned_gain, keep_unlike, least_gain
+from kubeautoml_trainer.features.choose import Sample, binned_gain, keep_unlike
 
 MAX_CANDIDATES = 2_000  # as AutoGluon's arithmetic generator
 _BLOCK = 64
@@ -60,7 +60,7 @@ def fit_arithmetic(sample: Sample, usable: np.ndarray, most: int) -> Arithmetic 
         parents = np.maximum(alone[candidates.left[part]], alone[candidates.right[part]])
         worth[part] = binned_gain(_some(candidates, part).apply(sample.numbers), sample.residual) - parents
     order = np.argsort(-worth, kind="stable")
-    order = order[worth[order] > least_gain(len(sample.numbers))][: 4 * most]
+    order = order[worth[order] > 0][: 4 * most]
     if not len(order):
         return None
     good = _some(candidates, order)

@@ -1,6 +1,8 @@
 """How useful a made feature would be: what it explains of the target that quick trees on the plain columns do not.
 
-Everything here sees training rows only, and only a sample of them; generators ask it which of many candidates to keep.
+Everything here sees training rows only, and only a sample of them; generators ask it which of many candidates to keep:
+the best of those that say more than what they are made of. Asking for more than chance would give was tried and lost: on
+Boston, RMSE 3.10 (none pass) against 2.85 with the 32 best (five folds, LightGBM with extra trees).
 """
 
 from __future__ import annotations
@@ -18,9 +20,6 @@ MAX_TARGETS = 4
 _BINS = 16
 _ROUNDS, _LEAVES = 60, 15
 _MOST_ALIKE = 0.97  # rank correlation from which on two features say the same; a guess
-# Standard deviations of a chance gain that a candidate must exceed: the best of 2,000 candidates without any use
-# stays below.
-_CHANCE = 4.5
 
 
 @dataclass(frozen=True)
@@ -140,11 +139,6 @@ def binned_gain(x: np.ndarray, residual: np.ndarray) -> np.ndarray:
     ordered = residual[np.argsort(x, axis=0, kind="stable")]  # (n, m, t)
     sums = np.add.reduceat(ordered, starts, axis=0)
     return np.asarray((np.sum(sums**2 / size, axis=0) / np.where(total > 0, total, 1.0)).mean(axis=1))
-
-
-def least_gain(n: int) -> float:
-    """The gain over its parents from which on a candidate is more than chance."""
-    return float(_CHANCE * np.sqrt(2 * (_BINS - 1)) / max(n, 1))
 
 
 def keep_unlike(x: np.ndarray, order: np.ndarray, most: int) -> np.ndarray:

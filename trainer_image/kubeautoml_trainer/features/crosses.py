@@ -14,7 +14,6 @@ from kubeautoml_trainer.features.choose import Sample
 MAX_CANDIDATES = 500  # as AutoGluon's cross generator
 MAX_LEVELS = 20_000  # of one cross, the most frequent
 _PRIOR_ROWS = 10.0
-_LEAST_GAIN = 0.002  # share of what is left of the target, out of fold; a guess
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def choose_crosses(sample: Sample, sizes: Sequence[int], most: int) -> list[tupl
             break
         key = sample.codes[:, a].astype(np.int64) * sizes[b] + sample.codes[:, b]
         scored.append((_gain(key, half, sample.residual) - max(alone[a], alone[b], 0.0), a, b))
-    best = sorted((s for s in scored if s[0] > _LEAST_GAIN), key=lambda s: (-s[0], s[1:]))
+    best = sorted((s for s in scored if s[0] > 0), key=lambda s: (-s[0], s[1:]))
     return sorted((a, b) for _, a, b in best[:most])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kubeautoml_trainer.features.choose import Sample, binned_gain, keep_unlike, least_gain
+from kubeautoml_trainer.features.choose import Sample, binned_gain, keep_unlike
 
 MAX_CANDIDATES = 100  # pairs of a category and a number, as ENGINE's table of generators
 _COLUMNS = 10  # categories, and numbers, that pairs are made of: the most used
@@ -83,7 +83,7 @@ def choose_groups(sample: Sample, usable: np.ndarray, sizes: Sequence[int], most
         return []
     x, scores = np.hstack(made), np.concatenate(worth)
     order = np.argsort(-scores, kind="stable")
-    order = order[scores[order] > least_gain(len(x))][: 4 * most]
+    order = order[scores[order] > 0][: 4 * most]
     return sorted(chosen[k] for k in keep_unlike(x, order, most))
 
 

@@ -78,7 +78,7 @@ def _written(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
         return [_written(v, f"{path}.{k}", arrays) for k, v in enumerate(value)]
     if is_dataclass(value):
         body = {f.name: _written(getattr(value, f.name), f"{path}.{f.name}".lstrip("."), arrays) for f in fields(value)}
-        return {"kind": type(value).__name__, **body}
+        return {"is": type(value).__name__, **body}
     return value
 
 
@@ -91,8 +91,8 @@ def _read(stored: Any, arrays: dict[str, np.ndarray]) -> Any:
         return arrays[stored["array"]]
     if set(stored) == {"values", "dtype"}:
         return np.array(stored["values"], dtype=np.dtype(stored["dtype"]))
-    kind = _KINDS[stored["kind"]]
-    given = set(stored) - {"kind"}
+    kind = _KINDS[stored["is"]]
+    given = set(stored) - {"is"}
     if given != {f.name for f in fields(kind)}:
-        raise ValueError(f"{stored['kind']} has the members {sorted(given)}")
-    return kind(**{name: _read(v, arrays) for name, v in stored.items() if name != "kind"})
+        raise ValueError(f"{stored['is']} has the members {sorted(given)}")
+    return kind(**{name: _read(v, arrays) for name, v in stored.items() if name != "is"})

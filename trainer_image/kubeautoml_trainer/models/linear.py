@@ -93,8 +93,9 @@ class Linear:
         return space
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
+        """Plain; all products of two numbers, as cheap (five folds: Boston's RMSE 4.9 becomes 3.4, apartments' 284 161)."""
         plain: tuple[tuple[int, Parameters], ...] = ((1, {"C": 1.0}), (15, {"C": 0.1, "scaling": "quantile"}))
-        return plain + (((16, {"C": 0.1, "polynomial": True}),) if _polynomial_pays(shape) else ())
+        return plain + (((7, {"C": 0.1, "polynomial": True}),) if _polynomial_pays(shape) else ())
 
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
