@@ -11,8 +11,9 @@ import pandas as pd
 from mlxtend.data import boston_housing_data
 
 from kubeautoml.api.metrics import TaskType
+from kubeautoml.api.objective import ModelVariant
 from kubeautoml.api.pod import PodJob
-from kubeautoml_trainer.bundle import save_member, write_bundle
+from kubeautoml_trainer.bundle import VariantFiles, save_member, write_bundle
 from kubeautoml_trainer.bundle.manifest import Lineage
 from kubeautoml_trainer.data.prepare import prepare_frames
 from kubeautoml_trainer.models import family_named
@@ -90,8 +91,7 @@ def make_bundle(folder: Path, data=None, families=("LightGBM", "Linear"), **chan
         "schema": data.schema,
         "task_type": TaskType.TABULAR_CLASSIFICATION if is_classes else TaskType.TABULAR_REGRESSION,
         "metric": "RocAuc" if is_classes else "Rmse",
-        "members": members,
-        "metrics": {"RocAuc": 0.8} if is_classes else {"Rmse": 4.0},
+        "variants": [VariantFiles(ModelVariant.QUALITY, members, {"RocAuc": 0.8} if is_classes else {"Rmse": 4.0})],
         "lineage": Lineage(
             job_name="passengers", job_uid="uid-1", namespace="team-a", data_sha256="0" * 64, trials=2, seed=7
         ),

@@ -122,29 +122,34 @@ def edit(folder: Path, change) -> None:
 
 
 def rename_file(body, new):
-    body["files"][new] = body["files"].pop("members/0/0/pipeline.json")
+    body["files"][new] = body["files"].pop("pipelines/0/pipeline.json")
 
 
 DAMAGE = {
-    "changed": (lambda f: (f / "members/0/1/lightgbm.txt").write_text("tree"), "members/0/1/lightgbm.txt was changed"),
+    "changed": (lambda f: (f / "pipelines/1/lightgbm.txt").write_text("tree"), "pipelines/1/lightgbm.txt was changed"),
     "cut off": (
         lambda f: (f / "card.json").write_bytes((f / "card.json").read_bytes()[:-1]),
         "card.json was changed or cut off",
     ),
-    "missing": (lambda f: (f / "members/1/0/features.json").unlink(), "members/1/0/features.json is missing"),
-    "extra": (lambda f: (f / "members/0/extra.pkl").write_bytes(b"x"), "members/0/extra.pkl is not listed"),
+    "missing": (lambda f: (f / "pipelines/2/features.json").unlink(), "pipelines/2/features.json is missing"),
+    "extra": (lambda f: (f / "pipelines/extra.pkl").write_bytes(b"x"), "pipelines/extra.pkl is not listed"),
     "hidden": (lambda f: (f / ".hidden").write_bytes(b"x"), ".hidden is not listed"),
     "no index": (lambda f: (f / "bundle.json").unlink(), "holds no bundle.json, so it is no model"),
     "index not JSON": (lambda f: (f / "bundle.json").write_text("{"), "bundle.json is not JSON"),
-    "newer format": (lambda f: edit(f, lambda b: b.update(format=2)), "format must be 1, got 2"),
-    "no format": (lambda f: edit(f, lambda b: b.pop("format")), "format must be 1, got None"),
+    "newer format": (lambda f: edit(f, lambda b: b.update(format=3)), "format must be 2, got 3"),
+    "no format": (lambda f: edit(f, lambda b: b.pop("format")), "format must be 2, got None"),
     "unknown field": (lambda f: edit(f, lambda b: b.update(surprise=1)), "surprise"),
-    "no members": (lambda f: edit(f, lambda b: b.update(members=[])), "members"),
+    "no variants": (lambda f: edit(f, lambda b: b.update(variants=[])), "variants"),
+    "a variant twice": (lambda f: edit(f, lambda b: b.update(variants=b["variants"] * 2)), "variants must differ"),
+    "unknown post": (lambda f: edit(f, lambda b: b["variants"][0]["post"].update(magic=1)), "post of variant Quality"),
     "climbing name": (lambda f: edit(f, lambda b: rename_file(b, "../../etc/passwd")), "'../../etc/passwd' must be"),
     "absolute name": (lambda f: edit(f, lambda b: rename_file(b, "/etc/passwd")), "'/etc/passwd' must be"),
-    "sly name": (lambda f: edit(f, lambda b: rename_file(b, "members/0/0/../x")), "'members/0/0/../x' must be"),
-    "backslash": (lambda f: edit(f, lambda b: rename_file(b, "members/0/0\\x")), "must be card.json or members"),
-    "fewer folds": (lambda f: edit(f, lambda b: b["members"][0].update(folds=1)), "do not agree about members/0/1"),
+    "sly name": (lambda f: edit(f, lambda b: rename_file(b, "pipelines/0/../x")), "'pipelines/0/../x' must be"),
+    "backslash": (lambda f: edit(f, lambda b: rename_file(b, "pipelines/0\\x")), "must be card.json or pipelines"),
+    "fewer folds": (
+        lambda f: edit(f, lambda b: b["variants"][0]["members"][0].update(pipelines=[0])),
+        "do not agree about pipelines/1",
+    ),
     "link": (
         lambda f: ((f / "card.json").unlink(), (f / "card.json").symlink_to("/etc/hostname")),
         "card.json must be a plain file",
@@ -243,13 +248,13 @@ def test_a_bundle_in_a_bucket_is_as_strict_as_one_on_disk(in_bucket):
     """Missing and extra objects, and no bundle at all."""
     uri, keys = in_bucket
     store = open_store(uri, keys)
-    store.write(f"{uri}/members/0/0/extra.txt", b"x")
-    with pytest.raises(BundleError, match=r"members/0/0/extra.txt is not listed"):
+    store.write(f"{uri}/pipelines/0/extra.txt", b"x")
+    with pytest.raises(BundleError, match=r"pipelines/0/extra.txt is not listed"):
         load_bundle(uri, keys)
 
-    store.delete(f"{uri}/members/0/0/extra.txt")
-    store.delete(f"{uri}/members/0/0/pipeline.json")
-    with pytest.raises(BundleError, match=r"members/0/0/pipeline.json is missing"):
+    store.delete(f"{uri}/pipelines/0/extra.txt")
+    store.delete(f"{uri}/pipelines/0/pipeline.json")
+    with pytest.raises(BundleError, match=r"pipelines/0/pipeline.json is missing"):
         load_bundle(uri, keys)
 
     with pytest.raises(BundleError, match=r"holds no bundle.json"):

@@ -14,8 +14,9 @@ import pandas as pd
 
 from factories import make_job
 from kubeautoml.api.metrics import TaskType
+from kubeautoml.api.objective import ModelVariant
 from kubeautoml.api.pod import PodJob
-from kubeautoml_trainer.bundle import Model, load_bundle, save_member, write_bundle
+from kubeautoml_trainer.bundle import Model, VariantFiles, load_bundle, save_member, write_bundle
 from kubeautoml_trainer.bundle.manifest import Lineage
 from kubeautoml_trainer.data.base import Schema
 from kubeautoml_trainer.data.prepare import prepare_frames
@@ -86,8 +87,7 @@ def train(
         schema=data.schema,
         task_type=kind,
         metric=job.metric,
-        members=members,
-        metrics={"Accuracy": 0.9},
+        variants=[VariantFiles(ModelVariant.QUALITY, members, {"Accuracy": 0.9})],
         lineage=Lineage(
             job_name="churn", job_uid="u", namespace="n", data_sha256="a" * 64, trials=len(members), seed=1
         ),

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
 
     from kubeautoml_trainer.bundle import load_bundle
 
-    model = load_bundle(args.model, sha256=args.sha256)
+    model = load_bundle(args.model, sha256=args.sha256, variant=args.variant)
     model.set_threads(args.threads)
     parts = (_predicted(model, raw, name) for name, raw in _tables(as_uri(args.input), DataFormat(args.format)))
     rows = _write(parts, as_uri(args.output), kind)
@@ -65,6 +65,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
         help="format of the input; default: by its name",
     )
     parser.add_argument("--sha256", help="digest that the model's bundle.json must have")
+    parser.add_argument("--variant", help="form of the model, such as Fast; default: the bundle's first")
     parser.add_argument("--threads", type=int, default=1, help="threads of a prediction (default 1)")
     return parser.parse_args(argv)
 
@@ -110,7 +111,7 @@ def _predicted(model: Model, raw: pd.DataFrame, name: str) -> pd.DataFrame:
     except PredictionError as error:
         raise PredictionError(f"{name}: {error}") from error
     chunks = [model.predict_rows(typed.iloc[at : at + CHUNK_ROWS]) for at in range(0, len(typed), CHUNK_ROWS)]
-    return model.task.output_frame(np.concatenate(chunks))
+    return model.output_frame(np.concatenate(chunks))
 
 
 def _write(parts: Iterator[pd.DataFrame], uri: str, kind: str) -> int:

@@ -12,47 +12,75 @@ from urllib.parse import unquote
 
 from kubeautoml.api.errors import BundleError, ObjectNotFound, UsageError
 from kubeautoml.storage import ObjectStore, open_store
-from kubeautoml_trainer.bundle.manifest import BUNDLE, CARD, Manifest, digest, file_facts, parse_manifest
+from kubeautoml_trainer.bundle.manifest import BUNDLE, CARD, Manifest, Variant, digest, file_facts, parse_manifest
 from kubeautoml_trainer.bundle.model import LoadedMember, Model
 from kubeautoml_trainer.data.schema import schema_from_json
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.tasks import task_for
+from kubeautoml_trainer.tasks.post import Post
 
 _AGAIN = "copy the whole folder again, or train the model again"
 
 
-def load_bundle(uri: str | Path, credentials_dir: Path | None = None, sha256: str | None = None) -> Model:
+def load_bundle(
+    uri: str | Path, credentials_dir: Path | None = None, sha256: str | None = None, variant: str | None = None
+) -> Model:
     """Load and check a model.
 
     Args:
         uri: the folder: a path, a file:// URI, or an s3:// URI, which is downloaded once into a cache.
         credentials_dir: files AWS_ACCESS_KEY_ID, ...; None for the machine's own credentials.
         sha256: the digest that bundle.json must have.
+        variant: the form that answers, in any case, such as "Fast"; None for the bundle's first. Only its pipelines are read.
 
     Raises:
-        BundleError: no bundle, another version, or a file that is missing, changed or not listed; says which and what to do.
+        BundleError: no bundle, another version, a file that is missing, changed or not listed, or no such variant; says which and
+            what to do.
         StorageError: the storage refuses or does not answer.
     """
     location = str(uri).rstrip("/")
     if location.startswith("file://"):
-        return _load_folder(Path(unquote(location.removeprefix("file://"))), sha256)
+        return _load_folder(Path(unquote(location.removeprefix("file://"))), sha256, variant)
     if "://" not in location:
-        return _load_folder(Path(location), sha256)
-    return _load_folder(_downloaded(location, credentials_dir, sha256), sha256)
+        return _load_folder(Path(location), sha256, variant)
+    return _load_folder(_downloaded(location, credentials_dir, sha256), sha256, variant)
 
 
-def _load_folder(folder: Path, sha256: str | None) -> Model:
+def _load_folder(folder: Path, sha256: str | None, name: str | None) -> Model:
     data = _read_manifest(folder)
     found = _check_digest(data, sha256, str(folder / BUNDLE))
     manifest = parse_manifest(data, str(folder / BUNDLE))
+    variant = _chosen(manifest, name, str(folder))
     _check_files(folder, manifest)
     schema = schema_from_json(json.dumps(manifest.schema_))
     members = tuple(
-        LoadedMember(m.weight, tuple(load_pipeline(folder / "members" / str(i) / str(k)) for k in range(m.folds)))
-        for i, m in enumerate(manifest.members)
+        LoadedMember(m.weight, tuple(load_pipeline(folder / "pipelines" / str(i)) for i in m.pipelines))
+        for m in variant.members
     )
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    return Model(manifest, found, schema, task_for(manifest.task_type, schema), members, card)
+    return Model(
+        manifest, variant, found, schema, task_for(manifest.task_type, schema), members, _post(variant, folder), card
+    )
+
+
+def _chosen(manifest: Manifest, name: str | None, where: str) -> Variant:
+    """The variant of this name, the first one for None."""
+    if name is None:
+        return manifest.variants[0]
+    for variant in manifest.variants:
+        if variant.name.value.lower() == name.lower():
+            return variant
+    known = ", ".join(v.name.value for v in manifest.variants)
+    raise BundleError(
+        f"{where} has no variant '{name}', it has {known}; choose one of them, or name it in spec.output.variants of a new job"
+    )
+
+
+def _post(variant: Variant, folder: Path) -> Post:
+    try:
+        return Post.from_json(variant.post)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{folder / BUNDLE}: post of variant {variant.name.value}: {error!r}; {_AGAIN}") from error
 
 
 def _read_manifest(folder: Path) -> bytes:

@@ -1,11 +1,11 @@
 """`bundle.json`: what a bundle is, and the digest of every other file in it.
 
-    bundle.json              this
-    card.json                the model card, for people and for the server's page
-    members/<i>/<fold>/...   one fitted pipeline a fold, as `Pipeline.save` wrote it
+    bundle.json         this
+    card.json           the model card, for people and for the server's page
+    pipelines/<i>/...   one fitted pipeline, as `Pipeline.save` wrote it; variants may share it
 
-The digest of `bundle.json` therefore stands for the whole model. Nothing in it depends on when or where it was written: the same trials
-give the same bytes.
+The digest of `bundle.json` therefore stands for the whole model, in all its variants. Nothing in it depends on when or where it was
+written: the same pipelines give the same bytes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from kubeautoml.api.errors import BundleError
 from kubeautoml.api.metrics import TaskType
+from kubeautoml.api.objective import ModelVariant
 from kubeautoml.api.values import ApiModel
 
-FORMAT = 1
+FORMAT = 2
 BUNDLE, CARD = "bundle.json", "card.json"
 
 # No "..", no hidden files, no backslash, no root: a name that matches stays inside the folder on every system.
-_FILE_NAME = re.compile(r"card\.json|members/[0-9]+/[0-9]+(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+")
+_FILE_NAME = re.compile(r"card\.json|pipelines/[0-9]+(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -39,13 +40,29 @@ class FileFacts(ApiModel):
 
 
 class Member(ApiModel):
-    """One trial's pipelines, a fold each, under members/<position in the list>/."""
+    """What one trial gives to a variant: the mean of its pipelines, weighed."""
 
     trial: int
     family: str
     parameters: dict[str, bool | int | float | str]
     weight: Annotated[float, Field(gt=0, le=1)]
-    folds: Annotated[int, Field(ge=1)]
+    pipelines: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    """Numbers <i> below pipelines/: one a fold, or one that learned from all rows."""
+
+
+class Variant(ApiModel):
+    """One form of the model: the weighted mean of its members, and what is done to it."""
+
+    name: ModelVariant
+    members: Annotated[tuple[Member, ...], Field(min_length=1)]
+    post: dict[str, Any]
+    """What is done to the mean, as `tasks.post.Post.to_json` writes it: calibration, decision, intervals."""
+    cross_validated: float | None
+    """The metric on rows that were left out, where it was measured for this form or follows from its members'."""
+    metrics: dict[str, float]
+    """Hold-out metrics."""
+    notes: tuple[str, ...] = ()
+    """What is not as usual with it, such as members there was no time to fit again."""
 
 
 class Lineage(ApiModel):
@@ -62,7 +79,7 @@ class Lineage(ApiModel):
 class Manifest(ApiModel):
     """The content of bundle.json. `schema_` is as `data.schema.schema_to_json` writes it."""
 
-    format: Literal[1]
+    format: Literal[2]
     created_at: str
     """When the newest trial that it is made from ended, RFC 3339."""
     code_version: str
@@ -70,9 +87,8 @@ class Manifest(ApiModel):
     task_type: TaskType
     metric: str
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
-    members: Annotated[tuple[Member, ...], Field(min_length=1)]
-    metrics: dict[str, float]
-    """Hold-out metrics."""
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    """The first one answers unless another is asked for."""
     lineage: Lineage
     files: dict[str, FileFacts]
 
@@ -113,13 +129,16 @@ def _check_names(manifest: Manifest, where: str) -> None:
     for name in manifest.files:
         if not _FILE_NAME.fullmatch(name):
             raise BundleError(
-                f"{where}: file name {name!r} must be card.json or members/<i>/<fold>/<file>; do not use this bundle"
+                f"{where}: file name {name!r} must be card.json or pipelines/<i>/<file>; do not use this bundle"
             )
-    wanted = {f"members/{i}/{fold}" for i, m in enumerate(manifest.members) for fold in range(m.folds)}
-    present = {"/".join(name.split("/")[:3]) for name in manifest.files if name != CARD}
+    names = [v.name.value for v in manifest.variants]
+    if len(set(names)) != len(names):
+        raise BundleError(f"{where}: variants must differ, got {', '.join(names)}; copy or train it again")
+    wanted = {f"pipelines/{i}" for v in manifest.variants for m in v.members for i in m.pipelines}
+    present = {"/".join(name.split("/")[:2]) for name in manifest.files if name != CARD}
     if wanted != present or CARD not in manifest.files:
         odd = sorted(wanted ^ present)[:3] or [CARD]
-        raise BundleError(f"{where}: files and members do not agree about {', '.join(odd)}; copy or train it again")
+        raise BundleError(f"{where}: files and variants do not agree about {', '.join(odd)}; copy or train it again")
 
 
 def digest(data: bytes) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from kubeautoml import __version__
 from kubeautoml.api.metrics import TaskType
+from kubeautoml.api.objective import ModelVariant
 from kubeautoml_trainer.bundle.manifest import (
     BUNDLE,
     CARD,
@@ -19,6 +20,7 @@ from kubeautoml_trainer.bundle.manifest import (
     Lineage,
     Manifest,
     Member,
+    Variant,
     digest,
     file_facts,
     manifest_bytes,
@@ -27,6 +29,7 @@ from kubeautoml_trainer.data.base import Schema
 from kubeautoml_trainer.data.schema import schema_to_json
 from kubeautoml_trainer.models.base import Pipeline
 from kubeautoml_trainer.models.space import Parameters
+from kubeautoml_trainer.tasks.post import IDENTITY, Post
 
 # What a prediction's last digits may depend on.
 _LIBRARIES = ("numpy", "pandas", "scikit-learn", "lightgbm", "catboost", "xgboost-cpu", "safetensors", "torch")
@@ -34,21 +37,35 @@ _LIBRARIES = ("numpy", "pandas", "scikit-learn", "lightgbm", "catboost", "xgboos
 
 @dataclass(frozen=True)
 class MemberFiles:
-    """One trial on its way into a bundle: its pipelines are in `folder`/0, /1, ..., one a fold."""
+    """One trial on its way into a variant: `folders` hold one saved pipeline each. A folder that several members name is stored once."""
 
     trial: int
     family: str
     parameters: Parameters
     weight: float
-    folder: Path
+    folders: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class VariantFiles:
+    """One form of the model on its way into a bundle; fields as in `manifest.Variant`. members: their weights sum to 1."""
+
+    name: ModelVariant
+    members: Sequence[MemberFiles]
+    metrics: Mapping[str, float]
+    """Hold-out metrics; those that are not defined (NaN) must be left out."""
+    cross_validated: float | None = None
+    post: Post = IDENTITY
+    notes: tuple[str, ...] = ()
 
 
 def save_member(pipelines: Sequence[Pipeline], folder: Path, *, trial: int = 0, weight: float = 1.0) -> MemberFiles:
     """Save fitted pipelines, a fold each, so that they can go into a bundle."""
-    for fold, pipeline in enumerate(pipelines):
-        (folder / str(fold)).mkdir(parents=True)
-        pipeline.save(folder / str(fold))
-    return MemberFiles(trial, pipelines[0].family, pipelines[0].parameters, weight, folder)
+    folders = tuple(folder / str(fold) for fold in range(len(pipelines)))
+    for pipeline, place in zip(pipelines, folders, strict=True):
+        place.mkdir(parents=True)
+        pipeline.save(place)
+    return MemberFiles(trial, pipelines[0].family, pipelines[0].parameters, weight, folders)
 
 
 def write_bundle(
@@ -57,8 +74,7 @@ def write_bundle(
     schema: Schema,
     task_type: TaskType,
     metric: str,
-    members: Sequence[MemberFiles],
-    metrics: Mapping[str, float],
+    variants: Sequence[VariantFiles],
     lineage: Lineage,
     card: Mapping[str, Any],
     created_at: str,
@@ -67,15 +83,15 @@ def write_bundle(
 
     Args:
         folder: absent or empty.
-        metrics: hold-out metrics; those that are not defined (NaN) must be left out.
-        members: their weights sum to 1.
+        variants: the first one answers unless another is asked for.
 
     Returns:
         The digest of bundle.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / CARD, dict(card))
-    described = [_copy_member(member, folder / "members" / str(i)) for i, member in enumerate(members)]
+    numbers: dict[Path, int] = {}
+    described = tuple(_copy_variant(v, folder / "pipelines", numbers) for v in variants)
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     manifest = Manifest(
         format=FORMAT,
@@ -85,8 +101,7 @@ def write_bundle(
         task_type=task_type,
         metric=metric,
         schema_=json.loads(schema_to_json(schema)),
-        members=tuple(described),
-        metrics=dict(metrics),
+        variants=described,
         lineage=lineage,
         files={name: file_facts(folder / name) for name in names},
     )
@@ -100,16 +115,25 @@ def bundle_size(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
-def _copy_member(member: MemberFiles, target: Path) -> Member:
-    folds = sorted((p for p in member.folder.iterdir() if p.is_dir() and p.name.isdigit()), key=lambda p: int(p.name))
-    for fold in folds:
-        shutil.copytree(fold, target / fold.name)
-    return Member(
-        trial=member.trial,
-        family=member.family,
-        parameters=dict(member.parameters),
-        weight=member.weight,
-        folds=len(folds),
+def _copy_variant(variant: VariantFiles, target: Path, numbers: dict[Path, int]) -> Variant:
+    """Copy what is not there yet; `numbers` says which folder became which pipeline."""
+    members = []
+    for m in variant.members:
+        for source in m.folders:
+            if source not in numbers:
+                numbers[source] = len(numbers)
+                shutil.copytree(source, target / str(numbers[source]))
+        places = tuple(numbers[source] for source in m.folders)
+        members.append(
+            Member(trial=m.trial, family=m.family, parameters=dict(m.parameters), weight=m.weight, pipelines=places)
+        )
+    return Variant(
+        name=variant.name,
+        members=tuple(members),
+        post=variant.post.to_json(),
+        cross_validated=variant.cross_validated,
+        metrics=dict(variant.metrics),
+        notes=variant.notes,
     )
 
 

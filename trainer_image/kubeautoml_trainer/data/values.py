@@ -127,13 +127,13 @@ def to_booleans(series: pd.Series) -> Parsed:
     codes, levels = pd.factorize(_scalars(series.astype(object)), use_na_sentinel=True)
     table = np.array([_boolean(v) for v in levels] + [np.nan])
     bad_levels = np.array(
-        [np.isnan(_boolean(v)) and _text(v).strip().lower() not in MISSING_WORDS for v in levels] + [False]
+        [np.isnan(_boolean(v)) and as_text(v).strip().lower() not in MISSING_WORDS for v in levels] + [False]
     )
     return Parsed(table[codes].astype(np.float64), bad_levels[codes])
 
 
 def _boolean(value: Any) -> float:
-    word = _text(value).strip().lower()
+    word = as_text(value).strip().lower()
     return 1.0 if word in TRUE_WORDS else 0.0 if word in FALSE_WORDS else np.nan
 
 
@@ -149,7 +149,7 @@ def to_seconds(series: pd.Series, *, day_first: bool = False) -> Parsed:
         seconds = _seconds(stamps)
         return Parsed(seconds, np.isnan(seconds) & stamps.notna().to_numpy())
     codes, levels = pd.factorize(_scalars(series.astype(object)), use_na_sentinel=True)
-    texts = [v if isinstance(v, dt.date) else _text(v).strip() for v in levels]
+    texts = [v if isinstance(v, dt.date) else as_text(v).strip() for v in levels]
     dated = pd.Series([_dated(t, day_first) for t in texts], dtype=object)
     stamps = pd.to_datetime(dated, errors="coerce", utc=True, format="mixed")
     plain_seconds = np.array([_plain_seconds(t) for t in texts], dtype=np.float64)
@@ -221,7 +221,7 @@ def iso_time(seconds: float) -> str:
 def to_texts(series: pd.Series) -> Parsed:
     """str or None. 1, 1.0 and "1.0" are all "1", so that files and requests agree; lists and objects are bad."""
     codes, levels = pd.factorize(_scalars(plain(series)), use_na_sentinel=True)
-    texts = [_text(v) for v in levels]
+    texts = [as_text(v) for v in levels]
     table = np.array([t if t.strip() else None for t in texts] + [None], dtype=object)
     bad = np.array([isinstance(v, _Unhashable) for v in levels] + [False], dtype=bool)
     return Parsed(table[codes], bad[codes])
@@ -266,7 +266,7 @@ def is_nested(series: pd.Series) -> np.ndarray:
     return _is_odd(_scalars(plain(series)))
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return str(bool(value)).lower()
     if isinstance(value, float | np.floating):
@@ -282,5 +282,5 @@ _WHOLE = re.compile(r"^[+-]?[0-9]{1,15}\.0+$")
 def _means_missing(series: pd.Series, words: frozenset[str]) -> np.ndarray:
     """bool (n,): nothing, or a word for nothing."""
     codes, levels = pd.factorize(series, use_na_sentinel=True)
-    table = np.array([_text(v).strip().lower() in MISSING_WORDS | words for v in levels] + [True], dtype=bool)
+    table = np.array([as_text(v).strip().lower() in MISSING_WORDS | words for v in levels] + [True], dtype=bool)
     return np.asarray(table[codes])

@@ -41,7 +41,7 @@ class Answers:
         """POST /v2/models/{name}/infer."""
         request, schema = parse_json(body), self.model.schema
         frame = frame_from_tensors(request, schema)
-        outputs = protocol.wanted_outputs(request, schema)
+        outputs = protocol.wanted_outputs(request, schema, self.model.interval_columns)
         request_id = protocol.request_id(request)
         return _json(
             protocol.infer_response(self.name, self.version, request_id, self._predict(frame), outputs, schema)

@@ -77,7 +77,7 @@ def create_app(model: Model, *, name: str, version: str, sha256: str = "") -> Fa
     @app.get("/v2/models/{model_name}/versions/{model_version}", include_in_schema=False)
     async def metadata(model_name: str, model_version: str | None = None) -> dict[str, Any]:
         check_name(model_name, model_version)
-        return protocol.model_metadata(name, version, schema)
+        return protocol.model_metadata(name, version, schema, model.interval_columns)
 
     @app.get("/v2/models/{model_name}/ready", tags=_OIP, summary="The model is ready")
     @app.get("/v2/models/{model_name}/versions/{model_version}/ready", include_in_schema=False)

@@ -30,7 +30,12 @@ def main(argv: list[str]) -> int:
     from kubeautoml_trainer.bundle import load_bundle
 
     credentials = os.environ.get(Env.OUTPUT_CREDENTIALS_DIR)
-    model = load_bundle(args.model, credentials_dir=Path(credentials) if credentials else None, sha256=args.sha256)
+    model = load_bundle(
+        args.model,
+        credentials_dir=Path(credentials) if credentials else None,
+        sha256=args.sha256,
+        variant=args.variant,
+    )
 
     import uvicorn
 
@@ -52,6 +57,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kubeautoml serve", description=__doc__)
     parser.add_argument("--model", default=env.get(Env.MODEL_URI), help="bundle: a folder, file:// or s3:// URI")
     parser.add_argument("--sha256", default=env.get(Env.MODEL_SHA256), help="digest that bundle.json must have")
+    parser.add_argument("--variant", help="form of the model, such as Fast; default: the bundle's first")
     parser.add_argument("--name", default=env.get(Env.MODEL_NAME), help="name in the protocol; default: the bundle's")
     parser.add_argument("--model-version", default=env.get(Env.MODEL_VERSION) or "v1", help="version in the protocol")
     parser.add_argument("--host", default=env.get(Env.BIND_HOST) or "0.0.0.0", help="address to listen on")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,31 +19,36 @@ def server_metadata() -> dict[str, Any]:
     return {"name": "kubeautoml", "version": __version__, "extensions": []}
 
 
-def model_metadata(name: str, version: str, schema: Schema) -> dict[str, Any]:
-    """GET /v2/models/{name}: every column and type."""
+def model_metadata(name: str, version: str, schema: Schema, more: Sequence[str] = ()) -> dict[str, Any]:
+    """GET /v2/models/{name}: every column and type. `more`: `Model.interval_columns`."""
     inputs = [{"name": c.name, "datatype": DATATYPES[c.type], "shape": [-1]} for c in schema.features]
     return {
         "name": name,
         "versions": [version],
         "platform": "kubeautoml",
         "inputs": inputs,
-        "outputs": output_metadata(schema),
+        "outputs": output_metadata(schema, more),
     }
 
 
-def output_metadata(schema: Schema) -> list[dict[str, Any]]:
-    """The target, and for classes the probability of each."""
+def output_metadata(schema: Schema, more: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The target, for classes the probability of each, and intervals or sets where the model has them."""
     target = {"name": schema.target, "datatype": "BYTES" if schema.classes else "FP64", "shape": [-1]}
-    return [target, *({"name": f"{schema.target}_{c}", "datatype": "FP64", "shape": [-1]} for c in schema.classes)]
+    kind = "BYTES" if schema.classes else "FP64"
+    return [
+        target,
+        *({"name": f"{schema.target}_{c}", "datatype": "FP64", "shape": [-1]} for c in schema.classes),
+        *({"name": name, "datatype": kind, "shape": [-1]} for name in more),
+    ]
 
 
-def wanted_outputs(body: dict[str, Any], schema: Schema) -> list[str]:
+def wanted_outputs(body: dict[str, Any], schema: Schema, more: Sequence[str] = ()) -> list[str]:
     """Names of the outputs that a request asks for; all when it names none.
 
     Raises:
         PredictionError: one is not an output of this model.
     """
-    known = [o["name"] for o in output_metadata(schema)]
+    known = [o["name"] for o in output_metadata(schema, more)]
     asked = body.get("outputs")
     if asked is None or asked == []:
         return known
@@ -70,7 +77,8 @@ def infer_response(
     name: str, version: str, request_id: str | None, predictions: pd.DataFrame, outputs: list[str], schema: Schema
 ) -> dict[str, Any]:
     """POST /v2/models/{name}/infer: one tensor an output."""
-    datatypes = {o["name"]: o["datatype"] for o in output_metadata(schema)}
+    more = [str(c) for c in predictions.columns]
+    datatypes = {o["name"]: o["datatype"] for o in (*output_metadata(schema, more), *output_metadata(schema))}
     tensors = [
         {"name": o, "shape": [len(predictions)], "datatype": datatypes[o], "data": predictions[o].tolist()}
         for o in outputs
@@ -80,13 +88,17 @@ def infer_response(
 
 
 def record_predictions(predictions: pd.DataFrame, schema: Schema) -> list[dict[str, Any]]:
-    """POST /v1/predict: one object a row, {target: value, "probabilities": {class: p}}."""
-    values = predictions[schema.target].tolist()
-    if not schema.classes:
-        return [{schema.target: v} for v in values]
-    columns = [predictions[f"{schema.target}_{c}"].tolist() for c in schema.classes]
-    rows = zip(*columns, strict=True)
-    return [
-        {schema.target: v, "probabilities": dict(zip(schema.classes, row, strict=True))}
-        for v, row in zip(values, rows, strict=True)
-    ]
+    """POST /v1/predict: one object a row, {target: value, "probabilities": {class: p}}, and "low" and "high" or "set" where the
+    model has them.
+    """
+    target = schema.target
+    parts: list[list[dict[str, Any]]] = [[{target: v} for v in predictions[target].tolist()]]
+    if schema.classes:
+        columns = [predictions[f"{target}_{c}"].tolist() for c in schema.classes]
+        parts.append([{"probabilities": dict(zip(schema.classes, p, strict=True))} for p in zip(*columns, strict=True)])
+    for word in ("low", "high"):
+        if not schema.classes and f"{target}_{word}" in predictions:
+            parts.append([{word: v} for v in predictions[f"{target}_{word}"].tolist()])
+    if schema.classes and f"{target}_set" in predictions and "set" not in schema.classes:
+        parts.append([{"set": json.loads(v)} for v in predictions[f"{target}_set"]])
+    return [{k: v for part in row for k, v in part.items()} for row in zip(*parts, strict=True)]
