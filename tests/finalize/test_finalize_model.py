@@ -22,6 +22,7 @@ from kubeautoml_trainer import finalize as finalizer
 from kubeautoml_trainer.bundle import load_bundle
 from kubeautoml_trainer.data.prepare import prepare
 from kubeautoml_trainer.ensemble.build import FinalizeError
+from kubeautoml_trainer.finishing import reports
 from kubeautoml_trainer.tasks import task_for
 
 
@@ -83,9 +84,10 @@ def test_the_ensemble_is_at_least_as_good_out_of_fold_as_its_best_trial(finished
 
 
 def test_the_leaderboard_lists_all_trials_best_first(finished):
-    """With hold-out value, costs, weight and parameters."""
+    """With hold-out value, costs, weight and parameters; behind them the model itself."""
     searched, _ = finished
-    rows = list(csv.DictReader(io.StringIO(searched.text(searched.paths.leaderboard))))
+    *rows, model = csv.DictReader(io.StringIO(searched.text(searched.paths.leaderboard)))
+    assert (model["variant"], model["trial"]) == ("Quality", "")
     values = [float(r["value"]) for r in rows]
 
     assert values == sorted(values, reverse=True)
@@ -109,7 +111,7 @@ def test_a_finalizer_killed_before_the_result_makes_the_same_model_again(tmp_pat
     searched = make_searched(tmp_path, job_deadline=soon(0))
     first = finalizer.finalize(searched.context, searched.study)
     set_study_attr(searched.study, StudyAttr.RESULT, None)
-    searched.store.write(f"{first.model_uri}/members/9/0/left.over", b"x")
+    searched.store.write(f"{first.model_uri}/pipelines/9/left.over", b"x")
 
     second = finalizer.finalize(searched.context, searched.study)
 
@@ -262,7 +264,7 @@ def test_a_report_that_cannot_be_written_does_not_cost_the_model(tmp_path, monke
     def broken(*args):
         raise RuntimeError("a mistake in a plot")
 
-    monkeypatch.setattr(finalizer, "explain", broken)
+    monkeypatch.setattr(reports, "explain", broken)
 
     assert finalizer.finalize(searched.context, searched.study).sha256 == load_bundle(searched.paths.model).sha256
 
@@ -312,7 +314,7 @@ def test_weights_and_stored_predictions_give_the_hold_out_prediction(finished):
     searched, result = finished
     data, model = prepare(searched.context), load_bundle(result.model_uri)
     total = 0
-    for member in model.manifest.members:
+    for member in model.variant.members:
         stored = np.load(io.BytesIO(searched.store.read(searched.paths.trial(member.trial, "holdout.npy"))))
         total = total + member.weight * stored.astype(float)
 

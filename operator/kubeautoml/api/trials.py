@@ -95,6 +95,18 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class VariantFacts:
+    """One form of the finished model. `value`: the objective on the hold-out; None where it is not defined, or was not measured."""
+
+    name: str
+    value: float | None
+    latency_p50_ms: float | None
+    """One row, in the finalizing pod."""
+    size_bytes: int
+    fit_seconds: float
+
+
+@dataclass(frozen=True)
 class JobResult:
     """The finished model, as the finalizer reports it. `metrics` are hold-out metrics by name."""
 
@@ -107,6 +119,8 @@ class JobResult:
     data_sha256: str
     finished_at: float
     code_version: str
+    variants: tuple[VariantFacts, ...] = ()
+    """The forms of the model in the bundle; the first one's are `metrics` and `members`."""
 
 
 @dataclass(frozen=True)

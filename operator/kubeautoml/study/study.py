@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 
 from kubeautoml.api.errors import StudyError
 from kubeautoml.api.metrics import Direction
-from kubeautoml.api.trials import DataFacts, Failure, JobResult, StudyAttr, StudyLimits
+from kubeautoml.api.trials import DataFacts, Failure, JobResult, StudyAttr, StudyLimits, VariantFacts
 
 T = TypeVar("T")
 
@@ -78,7 +78,10 @@ def parse_attr(attr: StudyAttr, value: Any) -> Any:
 def _from_json(kind: type[T], value: Mapping[str, Any]) -> T:
     """Fields that this version does not know are ignored, so that a newer writer does not stop an older reader."""
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in known})
+    found = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in known}
+    if kind is JobResult:
+        found["variants"] = tuple(_from_json(VariantFacts, v) for v in found.get("variants", ()))
+    return kind(**found)
 
 
 def is_fenced(error: BaseException) -> bool:

@@ -82,7 +82,7 @@ class Model:
         """
         raw = self.raw_prediction(frame)
         if self.classes:
-            return np.asarray(self.classes, dtype=object)[self.post.decided(raw)]
+            return np.asarray(np.asarray(self.classes, dtype=object)[self.post.decided(raw)])
         return self.task.labels(self.post.calibrated(raw))
 
     def predict_proba(self, frame: pd.DataFrame) -> np.ndarray:

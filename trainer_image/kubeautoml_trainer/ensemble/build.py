@@ -73,6 +73,8 @@ class Built:
     members: Mapping[int, StoredTrial] = field(repr=False)
     candidates: Mapping[int, StoredTrial] = field(repr=False)
     """All trials that were read, the members among them."""
+    files: tuple[MemberFiles, ...] = field(repr=False)
+    """Where the members' pipelines are, all folds of them."""
     holdout: np.ndarray = field(repr=False)
     """float32 (hold-out rows, outputs): the weighted mean of the stored predictions."""
     latency_p99_ms: float
@@ -124,7 +126,7 @@ def build(shop: Workshop, scored: Sequence[ScoredTrial], write: Write) -> Built:
             _drop(left, selection.weights)
         else:
             limit = _tighter(limit, cost, hard)
-    raise _no_model(shop, hard, nearest or [costs[n] for n in left if n in costs])
+    raise not_within(shop.paths.root, hard, nearest or [costs[n] for n in left if n in costs])
 
 
 def _drop(left: dict[int, ScoredTrial], numbers: object) -> bool:
@@ -154,8 +156,7 @@ def _measure_missing(
         latency = 0.0
         if math.isfinite(hard.latency_ms):
             try:
-                folder = _unpacked(shop, t.trial)
-                pipelines = [load_pipeline(f) for f in sorted(folder.iterdir()) if f.name.isdigit()]
+                pipelines = [load_pipeline(f) for f in fold_folders(shop, t.trial)]
             except (BundleError, ObjectNotFound) as error:
                 set_aside(t.trial, error)
                 broken.append(t.trial)
@@ -173,7 +174,7 @@ def _candidate(trial: ScoredTrial, stored: StoredTrial, cost: Cost) -> Candidate
     return Candidate(trial.trial, trial.family, trial.value, stored.oof, cost)
 
 
-def _unpacked(shop: Workshop, number: int) -> Path:
+def unpacked(shop: Workshop, number: int) -> Path:
     """The folder of a trial's pipelines, fetched once."""
     folder = shop.scratch / "members" / str(number)
     if not folder.is_dir():
@@ -181,6 +182,12 @@ def _unpacked(shop: Workshop, number: int) -> Path:
         unpack_models(shop.store, shop.paths, number, partial)
         partial.rename(folder)
     return folder
+
+
+def fold_folders(shop: Workshop, number: int) -> tuple[Path, ...]:
+    """A trial's pipelines on disk, by fold."""
+    folds = (p for p in unpacked(shop, number).iterdir() if p.name.isdigit())
+    return tuple(sorted(folds, key=lambda p: int(p.name)))
 
 
 def _assemble(
@@ -191,19 +198,19 @@ def _assemble(
     for number, weight in selection.weights.items():
         record = stored[number].record
         try:
-            files.append(MemberFiles(number, record.family, record.parameters, weight, _unpacked(shop, number)))
+            files.append(MemberFiles(number, record.family, record.parameters, weight, fold_folders(shop, number)))
         except (BundleError, ObjectNotFound) as error:
             set_aside(number, error)
             bad.append(number)
     if bad:
         return None, bad
     holdout = weighted_mean({n: stored[n].holdout for n in selection.weights}, selection.weights)
-    folder = _empty(shop.scratch / "bundle")
+    folder = _empty(shop.scratch / "quality")
     write(folder, selection, files, holdout)
     try:
         model = load_bundle(folder)
     except BundleError as error:
-        bad = [n for n in selection.weights if not _loads(_unpacked(shop, n), n)]
+        bad = [n for n in selection.weights if not _loads(unpacked(shop, n), n)]
         if not bad:
             raise FinalizeError(f"the bundle cannot be loaded back: {error}") from error
         return None, bad
@@ -215,7 +222,7 @@ def _assemble(
     )
     latency = latency_ms(model.predict_frame, rows, _CALLS, _CALLS_SECONDS)
     members = {n: stored[n] for n in selection.weights}
-    return Built(folder, model, selection, members, stored, holdout, latency, bundle_size(folder)), []
+    return Built(folder, model, selection, members, stored, tuple(files), holdout, latency, bundle_size(folder)), []
 
 
 def weighted_mean(predictions: Mapping[int, np.ndarray], weights: Mapping[int, float]) -> np.ndarray:
@@ -267,10 +274,11 @@ def _tighter(limit: Cost, cost: Cost, hard: Cost) -> Cost:
     )
 
 
-def _no_model(shop: Workshop, hard: Cost, seen: Sequence[Cost]) -> FinalizeError:
+def not_within(root: str, hard: Cost, seen: Sequence[Cost]) -> FinalizeError:
+    """What to say when no model of these costs keeps the limit; without any, there was none to look at."""
     if not seen:
         return FinalizeError(
-            f"no completed trial has usable artifacts below {shop.paths.root}/trials/; were they deleted? run the job again",
+            f"no completed trial has usable artifacts below {root}/trials/; were they deleted? run the job again",
             reason=Reason.NO_TRIAL_COMPLETED,
         )
     parts = []

@@ -60,6 +60,7 @@ class CatBoost:
 
     name = "CatBoost"
     interpretable = False
+    rounds_parameter = "iterations"
 
     def fits(self, shape: DataShape) -> bool:
         """A tree a class makes many classes slow."""
@@ -172,9 +173,9 @@ def _settings(
     """CatBoost's own parameters."""
     own = dict(parameters)
     outputs = context.task.outputs
-    own.setdefault("iterations", boosting_rounds(own["learning_rate"]))
-    if not stops:
-        own["iterations"] = min(int(own["iterations"]), _ROUNDS_WITHOUT_VALID)
+    if "iterations" not in own:
+        rounds = boosting_rounds(own["learning_rate"])
+        own["iterations"] = rounds if stops else min(rounds, _ROUNDS_WITHOUT_VALID)
     if "subsample" in own:
         own["bootstrap_type"] = "Bernoulli"
     if target is not None:

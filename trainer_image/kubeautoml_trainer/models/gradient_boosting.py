@@ -80,6 +80,7 @@ class GradientBoosting:
 
     name = "GradientBoosting"
     interpretable = False
+    rounds_parameter = "iterations"
 
     def fits(self, shape: DataShape) -> bool:
         """On more rows the boosters by histogram are as good and many times faster."""
@@ -180,7 +181,9 @@ def _boost(
 
     rounds = int(parameters.get("iterations", boosting_rounds(parameters["learning_rate"])))
     settings = {
-        "n_estimators": rounds if held_out is not None else min(rounds, _ROUNDS_WITHOUT_VALID),
+        "n_estimators": rounds
+        if held_out is not None or "iterations" in parameters
+        else min(rounds, _ROUNDS_WITHOUT_VALID),
         "learning_rate": float(parameters["learning_rate"]),
         "max_depth": int(parameters["max_depth"]),
         "max_features": float(parameters["max_features"]),

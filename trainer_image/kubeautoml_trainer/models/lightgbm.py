@@ -145,6 +145,7 @@ class LightGBM:
 
     name = "LightGBM"
     interpretable = False
+    rounds_parameter = "iterations"
 
     def fits(self, shape: DataShape) -> bool:
         return True
@@ -296,7 +297,9 @@ def _boost(data: _Data, parameters: dict[str, Any], context: FitContext, level: 
 
 
 def _rounds(parameters: dict[str, Any], valid: Rows | None) -> int:
-    wanted = int(parameters.get("iterations", boosting_rounds(parameters["learning_rate"])))
+    if "iterations" in parameters:
+        return int(parameters["iterations"])
+    wanted = boosting_rounds(parameters["learning_rate"])
     return wanted if valid is not None else min(wanted, _ROUNDS_WITHOUT_VALID)
 
 

@@ -159,6 +159,7 @@ class NeuralNetwork:
 
     name = "NeuralNetwork"
     interpretable = False
+    rounds_parameter = "epochs"
 
     def fits(self, shape: DataShape) -> bool:
         """Fewer rows than this teach a network nothing that a linear model does not know. A guess."""

@@ -70,6 +70,7 @@ class XGBoost:
 
     name = "XGBoost"
     interpretable = False
+    rounds_parameter = "iterations"
 
     def fits(self, shape: DataShape) -> bool:
         """A round must be short, for it is what a deadline waits for."""
@@ -168,7 +169,9 @@ def _boost(
 
 
 def _rounds(parameters: dict[str, Any], valid: Rows | None) -> int:
-    wanted = int(parameters.get("iterations", boosting_rounds(parameters["learning_rate"])))
+    if "iterations" in parameters:
+        return int(parameters["iterations"])
+    wanted = boosting_rounds(parameters["learning_rate"])
     return wanted if valid is not None else min(wanted, _ROUNDS_WITHOUT_VALID)
 
 

@@ -1,4 +1,4 @@
-"""`leaderboard.csv`: all completed trials, best first."""
+"""`leaderboard.csv`: all completed trials, best first, and behind them the variants of the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ COLUMNS = (
     "predict_seconds",
     "size_bytes",
     "parameters",
+    "variant",
+    "predict_ms",
+    "rows_per_second",
 )
+"""Of a variant: `predict_ms` for one row, `rows_per_second` in a batch. Of a trial: `predict_seconds` for the hold-out, all folds."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,46 @@ class Ranked:
     parameters: Parameters = field(default_factory=dict)
 
 
-def leaderboard_csv(ranked: Sequence[Ranked]) -> str:
-    """Comma-separated, one header line, parameters as JSON; `ranked` is best first."""
+@dataclass(frozen=True)
+class RankedVariant:
+    """One form of the model. `value`: cross-validated, where that was measured or follows; speeds where there was time."""
+
+    name: str
+    families: tuple[str, ...]
+    models: int
+    """Fitted pipelines in it."""
+    value: float | None
+    holdout_value: float | None
+    fit_seconds: float
+    p50_ms: float | None
+    p99_ms: float | None
+    rows_per_second: float | None
+    size_bytes: int
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """As in metrics.json."""
+        return {
+            "name": self.name,
+            "families": list(self.families),
+            "models": self.models,
+            "crossValidated": self.value,
+            "holdout": self.holdout_value,
+            "fitSeconds": round(self.fit_seconds, 3),
+            "predictLatencyP50Ms": _rounded(self.p50_ms),
+            "predictLatencyP99Ms": _rounded(self.p99_ms),
+            "rowsPerSecond": _rounded(self.rows_per_second),
+            "sizeBytes": self.size_bytes,
+            "notes": list(self.notes),
+        }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def leaderboard_csv(ranked: Sequence[Ranked], variants: Sequence[RankedVariant] = ()) -> str:
+    """Comma-separated, one header line, parameters as JSON; `ranked` is best first. The variants come behind the trials."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -57,6 +99,27 @@ def leaderboard_csv(ranked: Sequence[Ranked]) -> str:
                 _number(t.predict_seconds, 4),
                 "" if t.size_bytes is None else t.size_bytes,
                 parameters_text(t.parameters),
+                "",
+                "",
+                "",
+            ]
+        )
+    for v in variants:
+        writer.writerow(
+            [
+                "",
+                "",
+                "+".join(v.families),
+                _number(v.value),
+                _number(v.holdout_value),
+                "",
+                _number(v.fit_seconds, 4),
+                "",
+                v.size_bytes,
+                "",
+                v.name,
+                _number(v.p50_ms, 4),
+                _number(v.rows_per_second, 4),
             ]
         )
     return out.getvalue()

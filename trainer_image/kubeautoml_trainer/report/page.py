@@ -13,7 +13,7 @@ from kubeautoml.api.metrics import METRICS, Direction, TaskType, is_better
 from kubeautoml.api.pod import PodJob
 from kubeautoml_trainer.data.base import Profile, Rows
 from kubeautoml_trainer.report.importance import Importance
-from kubeautoml_trainer.report.leaderboard import Ranked, parameters_text
+from kubeautoml_trainer.report.leaderboard import Ranked, RankedVariant, parameters_text
 from kubeautoml_trainer.tasks.base import Task
 
 _SHOWN = 25  # rows of the leaderboard on the page; the CSV file has all
@@ -55,6 +55,7 @@ class ReportFacts:
     latency_p99_ms: float
     size_bytes: int
     sha256: str
+    variants: Sequence[RankedVariant] = ()
 
 
 def report_page(facts: ReportFacts, *, with_plots: bool = True) -> str:
@@ -69,6 +70,7 @@ def report_page(facts: ReportFacts, *, with_plots: bool = True) -> str:
         _warnings(facts),
         "<h2>Scores</h2>",
         _metric_table(facts),
+        _variants(facts),
         _quality_plots(facts, paint),
         _importance(facts, paint),
         "<h2>Trials</h2>",
@@ -112,7 +114,7 @@ def _summary(facts: ReportFacts) -> str:
     )
     profile = facts.profile
     words = (
-        f"The model is {made}, chosen from {len(facts.leaderboard)} completed trials. It learned from {profile.rows:,} rows "
+        f"The {'model' if not facts.variants or facts.variants[0].name == 'Quality' else 'ensemble behind the model'} is {made}, chosen from {len(facts.leaderboard)} completed trials. It learned from {profile.rows:,} rows "
         f"in {profile.folds} folds and was then tried once on {profile.holdout_rows:,} rows that the search never saw."
     )
     ensemble = facts.validated.get(metric)
@@ -259,6 +261,26 @@ def _leaderboard_row(rank: int, r: Ranked) -> str:
         f'<td class="n">{_n(r.value)}</td><td class="n">{_n(r.holdout_value)}</td><td class="n">{weight}</td>'
         f'<td class="n">{fit}</td><td class="n">{size}</td><td class="p"><code>{escape(parameters_text(r.parameters))}</code></td></tr>'
     )
+
+
+def _variants(facts: ReportFacts) -> str:
+    """What each form of the model reaches and costs; nothing where there is only the ensemble."""
+    if len(facts.variants) < 2 and not any(v.notes for v in facts.variants):
+        return ""
+    head = (
+        f'<tr><th>variant</th><th>families</th><th class="n">models</th><th class="n">{escape(facts.job.metric)}</th>'
+        '<th class="n">hold-out</th><th class="n">fit</th><th class="n">one row</th><th class="n">rows a second</th>'
+        '<th class="n">size</th></tr>'
+    )
+    rows = "".join(
+        f'<tr><td>{escape(v.name)}</td><td>{escape(", ".join(v.families))}</td><td class="n">{v.models}</td>'
+        f'<td class="n">{_n(v.value)}</td><td class="n">{_n(v.holdout_value)}</td><td class="n">{v.fit_seconds:.1f} s</td>'
+        f'<td class="n">{"–" if v.p50_ms is None else f"{v.p50_ms:.3g} ms"}</td>'
+        f'<td class="n">{_n(v.rows_per_second)}</td><td class="n">{_bytes(v.size_bytes)}</td></tr>'
+        for v in facts.variants
+    )
+    notes = "".join(f"<li>{escape(v.name)}: {escape(note)}</li>" for v in facts.variants for note in v.notes)
+    return f'<h2>Variants</h2><div class="scroll"><table>{head}{rows}</table></div>' + (notes and f"<ul>{notes}</ul>")
 
 
 def _columns(facts: ReportFacts) -> str:

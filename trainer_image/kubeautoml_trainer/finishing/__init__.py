@@ -1,0 +1,1 @@
+"""The steps of `kubeautoml finalize`, by subject; the order is in `finalize.py`."""

@@ -1,0 +1,121 @@
+"""What the finished model is worth and what it costs: metrics, a row a variant, and the leaderboard of trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kubeautoml.api.trials import VariantFacts
+from kubeautoml_trainer.ensemble.build import Built
+from kubeautoml_trainer.ensemble.candidates import best_first
+from kubeautoml_trainer.ensemble.measure import raw_rows
+from kubeautoml_trainer.ensemble.stored import read_records
+from kubeautoml_trainer.finishing.bundle import Shipped
+from kubeautoml_trainer.finishing.work import Work
+from kubeautoml_trainer.report.leaderboard import Ranked, RankedVariant
+from kubeautoml_trainer.variants.base import Made
+from kubeautoml_trainer.variants.speed import Speed, measure
+
+RECORDS_READ = 1_000
+"""Best trials whose records the leaderboard shows in full; of more only what the study knows."""
+_MEASURED_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What evaluation found of the default variant. `validated`: metrics of its out-of-fold predictions, where it has some."""
+
+    holdout: dict[str, float]
+    validated: dict[str, float]
+    leaderboard: list[Ranked]
+    variants: list[RankedVariant]
+
+    @property
+    def told(self) -> tuple[VariantFacts, ...]:
+        """The variants as the study and the status hold them."""
+        return tuple(
+            VariantFacts(v.name, v.holdout_value, v.p50_ms, v.size_bytes, round(v.fit_seconds, 2))
+            for v in self.variants
+        )
+
+
+def evaluate(work: Work, built: Built, shipped: Shipped) -> Facts:
+    """Metrics of the default variant, every variant's cost, and the leaderboard."""
+    first = shipped.made[0]
+    return Facts(
+        dict(shipped.model.metrics),
+        {} if first.oof is None else _validated(work, first, first.oof),
+        leaderboard(work, built),
+        [_ranked(work, made, shipped) for made in shipped.made],
+    )
+
+
+def _validated(work: Work, made: Made, oof: np.ndarray) -> dict[str, float]:
+    seen = np.isfinite(oof).all(axis=1)
+    rows, final = work.data.train.take(seen), made.post.calibrated(oof[seen])
+    values = {m: work.task.score(m, rows.y, final, rows.weight) for m in work.task.metrics}
+    return {m: v for m, v in values.items() if abs(v) < float("inf")}
+
+
+def _ranked(work: Work, made: Made, shipped: Shipped) -> RankedVariant:
+    model = shipped.models[made.name]
+    speed = _speed(work, shipped, made)
+    return RankedVariant(
+        name=made.name.value,
+        families=tuple(sorted({m.family for m in made.members})),
+        models=sum(len(m.folders) for m in made.members),
+        value=made.cross_validated,
+        holdout_value=model.metrics.get(work.context.job.metric),
+        fit_seconds=made.fit_seconds,
+        p50_ms=speed.p50_ms,
+        p99_ms=speed.p99_ms,
+        rows_per_second=speed.rows_per_second,
+        size_bytes=variant_bytes(made),
+        notes=made.notes,
+    )
+
+
+def _speed(work: Work, shipped: Shipped, made: Made) -> Speed:
+    """Nothing when the time is over: the model must be told of."""
+    if work.remaining_seconds() <= 0:
+        return Speed()
+    rows = work.data.holdout if len(work.data.holdout) else work.data.train
+    raw = raw_rows(rows.frame.iloc[:_MEASURED_ROWS], work.data.schema)
+    return measure(
+        shipped.models[made.name], raw, rows.frame, work.context.threads, batch=work.remaining_seconds() > 2.0
+    )
+
+
+def variant_bytes(made: Made) -> int:
+    """Size of the files that only predicting with this variant needs."""
+    folders = {f for m in made.members for f in m.folders}
+    return sum(p.stat().st_size for f in folders for p in f.rglob("*") if p.is_file())
+
+
+def leaderboard(work: Work, built: Built) -> list[Ranked]:
+    """All completed trials, best first, with what their records say of the best thousand."""
+    job = work.context.job
+    ranked = best_first(work.scored, job.metric)
+    records = read_records(work.store, job.paths, [t.trial for t in ranked[:RECORDS_READ]])
+    attrs = {t.number: t for t in work.study.get_trials(deepcopy=False)}
+    rows = work.data.holdout
+    out = []
+    for t in ranked:
+        record, trial = records.get(t.trial), attrs[t.trial]
+        stored = built.candidates.get(t.trial)
+        value = work.task.score(job.metric, rows.y, stored.holdout, rows.weight) if stored is not None else None
+        out.append(
+            Ranked(
+                trial=t.trial,
+                family=t.family,
+                value=t.value,
+                holdout_value=value,
+                weight=built.selection.weights.get(t.trial, 0.0),
+                fit_seconds=record.fit_seconds if record else None,
+                predict_seconds=record.predict_seconds if record else None,
+                size_bytes=record.size_bytes if record else None,
+                parameters=record.parameters if record else dict(trial.params),
+            )
+        )
+    return out

@@ -1,0 +1,113 @@
+"""Everything for people: leaderboard, metrics, exported code, the report. The model is stored by then."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from kubeautoml_trainer.finishing.work import Work, seed_of_trial
+
+if TYPE_CHECKING:
+    from kubeautoml_trainer.ensemble.build import Built
+    from kubeautoml_trainer.finishing.bundle import Shipped
+    from kubeautoml_trainer.finishing.facts import Facts
+    from kubeautoml_trainer.report.importance import Importance
+
+log = logging.getLogger("kubeautoml.finalize")
+
+EXPLAIN_SECONDS = 5.0
+"""For explanations, at most; a guess at what is worth waiting for."""
+
+
+def report(work: Work, built: Built, shipped: Shipped, facts: Facts) -> None:
+    """Everything for people. A mistake in it must not cost the model, which is stored by now."""
+    try:
+        write_reports(work, built, shipped, facts, explain(work, shipped))
+    except Exception:
+        log.exception("the report could not be written; the model is there all the same")
+
+
+def explain(work: Work, shipped: Shipped) -> list[Importance]:
+    """Permutation importance, as far as the time allows."""
+    from kubeautoml_trainer.report.importance import permutation_importance
+
+    seconds = min(EXPLAIN_SECONDS, work.remaining_seconds())
+    if seconds <= 0:
+        return []
+    job = work.context.job
+    shipped.model.set_threads(work.context.threads)
+    return permutation_importance(
+        shipped.model.predict_rows,
+        work.task,
+        job.metric,
+        work.data.holdout,
+        seed=job.search.seed,
+        deadline=time.monotonic() + seconds,
+    )
+
+
+def write_reports(work: Work, built: Built, shipped: Shipped, facts: Facts, importance: list[Importance]) -> None:
+    """Leaderboard, metrics, exported code, and the report if there is time to draw it."""
+    from kubeautoml_trainer.report.export import export_pipeline
+    from kubeautoml_trainer.report.leaderboard import leaderboard_csv
+
+    paths = work.context.job.paths
+    work.store.write(paths.leaderboard, leaderboard_csv(facts.leaderboard, facts.variants).encode())
+    work.store.write(
+        paths.metrics, json.dumps(metrics_body(work, built, shipped, facts), indent=1, allow_nan=False).encode()
+    )
+    best = next(r for r in facts.leaderboard if r.trial in built.candidates)
+    work.store.write(
+        paths.pipeline,
+        export_pipeline(work.context.job, best, seed_of_trial(work, best.trial), len(work.scored)).encode(),
+    )
+    work.store.write(paths.report, report_html(work, built, shipped, facts, importance).encode())
+
+
+def metrics_body(work: Work, built: Built, shipped: Shipped, facts: Facts) -> dict[str, Any]:
+    """`metrics.json`."""
+    job, profile = work.context.job, work.data.profile
+    return {
+        "task": job.task.type.value,
+        "objective": job.metric,
+        "holdout": facts.holdout,
+        "crossValidated": facts.validated,
+        "bestSingleCrossValidated": built.selection.best_single,
+        "rows": {"train": profile.rows, "holdout": profile.holdout_rows, "folds": profile.folds},
+        "model": {
+            "sha256": shipped.sha256,
+            "sizeBytes": shipped.size_bytes,
+            "predictLatencyP99Ms": facts.variants[0].p99_ms,
+            "members": [{"trial": m.trial, "weight": m.weight} for m in shipped.made[0].members],
+        },
+        "variants": [v.to_json() for v in facts.variants],
+    }
+
+
+def report_html(work: Work, built: Built, shipped: Shipped, facts: Facts, importance: list[Importance]) -> str:
+    """The report; without plots when there is no time for them."""
+    from kubeautoml_trainer.report.page import ReportFacts, report_page
+
+    job = work.context.job
+    return report_page(
+        ReportFacts(
+            job=job,
+            profile=work.data.profile,
+            task=work.task,
+            holdout=work.data.holdout,
+            prediction=shipped.made[0].post.calibrated(shipped.made[0].holdout),
+            metrics=facts.holdout,
+            validated=facts.validated,
+            best_single=built.selection.best_single,
+            leaderboard=facts.leaderboard,
+            trial_values=[(t.trial, t.family, t.value) for t in work.scored],
+            importance=importance,
+            latency_p99_ms=facts.variants[0].p99_ms or float("nan"),
+            size_bytes=shipped.size_bytes,
+            sha256=shipped.sha256,
+            variants=facts.variants,
+        ),
+        with_plots=work.remaining_seconds() > 0,
+    )

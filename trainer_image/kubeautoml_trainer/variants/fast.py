@@ -1,0 +1,93 @@
+"""Fast: the best single model that answers one row in time, fitted once on all rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from kubeautoml.api.errors import BundleError, ObjectNotFound
+from kubeautoml.api.objective import ModelVariant
+from kubeautoml_trainer.data.row import typed_row
+from kubeautoml_trainer.data.schema import coerce
+from kubeautoml_trainer.ensemble.base import Cost
+from kubeautoml_trainer.ensemble.build import Workshop
+from kubeautoml_trainer.ensemble.candidates import best_first
+from kubeautoml_trainer.ensemble.measure import latency_ms, raw_rows
+from kubeautoml_trainer.ensemble.stored import ScoredTrial, set_aside
+from kubeautoml_trainer.models.pipeline import load_pipeline
+from kubeautoml_trainer.tasks.post import IDENTITY
+from kubeautoml_trainer.variants.base import Bench, Made
+from kubeautoml_trainer.variants.refit import Refits, member
+
+GOAL_MS = 2.0
+"""One row at the 99th percentile, where the job says nothing."""
+_TRIED = 12
+"""Trials that are measured, best first."""
+_CALLS, _CALLS_SECONDS = 50, 0.5
+_SECONDS = 10.0
+
+
+def choose_fast(bench: Bench, refits: Refits) -> int:
+    """The number of the best trial, by cross-validation, whose single model keeps the goal; if none does, of the quickest.
+
+    Trials are tried best first and only until one fits, so a slow one costs a look and no more.
+    """
+    shop, stored = bench.shop, bench.built.candidates
+    ranked = best_first(
+        [ScoredTrial(n, t.record.family, t.record.value) for n, t in stored.items() if t.record.family != "Dummy"]
+        or [ScoredTrial(n, t.record.family, t.record.value) for n, t in stored.items()],
+        shop.job.metric,
+    )
+    goal = Cost(min(GOAL_MS, bench.limit.latency_ms), bench.limit.size_bytes)
+    rows = raw_rows(
+        (shop.data.holdout if len(shop.data.holdout) else shop.data.train).frame.iloc[:64], shop.data.schema
+    )
+    end, measured = time.monotonic() + _SECONDS, {}
+    for trial in ranked[:_TRIED]:
+        try:
+            folder = refits.best_fold(trial.trial).folder
+        except (BundleError, ObjectNotFound) as error:
+            set_aside(trial.trial, error)
+            continue
+        cost = Cost(latency_ms(one_row(folder, shop), rows, _CALLS, _CALLS_SECONDS), _size(folder))
+        if cost.fits(goal):
+            return trial.trial
+        measured[trial.trial] = cost
+        if time.monotonic() > end:
+            break
+    return min(measured, key=lambda n: (not measured[n].size_bytes <= goal.size_bytes, measured[n].latency_ms))
+
+
+def one_row(folder: Path, shop: Workshop) -> Callable[[pd.DataFrame], object]:
+    """What the model does with one raw row."""
+    pipeline, schema = load_pipeline(folder), shop.data.schema
+
+    def predict(raw: pd.DataFrame) -> object:
+        row = typed_row(raw, schema)
+        return pipeline.predict(coerce(raw, schema) if row is None else row)
+
+    return predict
+
+
+def fast(bench: Bench, refits: Refits, number: int, *, fit: bool) -> Made:
+    """fit: refit it, if time allows; else its best fold's model stands in."""
+    stored = bench.built.candidates[number]
+    single = refits.refit(number) if fit else refits.best_fold(number)
+    notes = () if single.is_refit else ("no time to fit it again on all rows: the model of its best fold stands in",)
+    return Made(
+        ModelVariant.FAST,
+        (member(stored.record, 1.0, single),),
+        single.holdout,
+        stored.oof,
+        stored.record.value,
+        IDENTITY,
+        single.seconds,
+        notes,
+    )
+
+
+def _size(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())

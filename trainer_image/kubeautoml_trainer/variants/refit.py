@@ -1,0 +1,142 @@
+"""One fit on all training rows in place of a model a fold; where it cannot be had, the best fold's model.
+
+The rows that a fold leaves out are what the rounds were counted on; a fit on all rows has none, so it takes the mean of what the
+folds found best.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from kubeautoml.api.metrics import is_better
+from kubeautoml_trainer.artifacts import TrialRecord
+from kubeautoml_trainer.bundle import MemberFiles
+from kubeautoml_trainer.data.base import Rows
+from kubeautoml_trainer.ensemble.build import fold_folders
+from kubeautoml_trainer.models import family_named
+from kubeautoml_trainer.models.base import FitContext
+from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline
+from kubeautoml_trainer.models.space import Parameters
+from kubeautoml_trainer.variants.base import Bench
+
+log = logging.getLogger("kubeautoml.finalize")
+
+LONGER = 1.3
+"""A fit on all rows takes this much longer than one fold's, at most: more rows, but no rounds beyond the best. A guess."""
+PATIENCE = 3.0
+"""A fit may take this many times what was predicted before it is given up. A guess."""
+_LEAST_SECONDS = 2.0
+_ROUNDS_DONE = 0.9
+"""Share of its rounds that a fit must have made to count."""
+_CHECKED_ROWS = 5_000
+
+
+@dataclass(frozen=True)
+class Single:
+    """One pipeline of a trial, on disk. seconds: what its fit took; is_refit: it learned from all rows."""
+
+    folder: Path
+    holdout: np.ndarray
+    seconds: float
+    is_refit: bool
+
+
+class Refits:
+    """Refits of trials, each made once however many variants want it."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._made: dict[int, Single] = {}
+
+    def best_fold(self, number: int) -> Single:
+        """The trial's model of the fold with the best score: no fit."""
+        bench = self._bench
+        record = bench.built.candidates[number].record
+        folders = fold_folders(bench.shop, number)
+        best = 0
+        for k, value in enumerate(record.fold_values[: len(folders)]):
+            if is_better(bench.shop.job.metric, value, record.fold_values[best]):
+                best = k
+        pipeline = load_pipeline(folders[best])
+        return Single(
+            folders[best], _predict(pipeline, bench.shop.data.holdout), record.fit_seconds / len(folders), False
+        )
+
+    def refit(self, number: int) -> Single:
+        """The trial fitted on all training rows, or its best fold where time or the fit do not allow it."""
+        if number not in self._made:
+            self._made[number] = self._refit(number) or self.best_fold(number)
+        return self._made[number]
+
+    def _refit(self, number: int) -> Single | None:
+        bench, record = self._bench, self._bench.built.candidates[number].record
+        predicted = LONGER * record.fit_seconds / max(1, record.folds)
+        left = bench.deadline - time.monotonic()
+        if predicted > left:
+            return None
+        began = time.monotonic()
+        try:
+            pipeline = self._fit(record, began + min(left, PATIENCE * predicted + _LEAST_SECONDS))
+        except Exception as error:  # noqa: BLE001  # any library's; the folds' models are there all the same
+            log.warning("a refit failed", extra={"trial": number, "error": repr(error)[:300]})
+            return None
+        if not self._is_sound(pipeline, record):
+            return None
+        folder = bench.shop.scratch / "refits" / str(number)
+        if folder.exists():
+            folder = folder.with_name(f"{number}-{time.monotonic_ns()}")
+        pipeline.save(folder)
+        return Single(folder, _predict(pipeline, bench.shop.data.holdout), time.monotonic() - began, True)
+
+    def _fit(self, record: TrialRecord, deadline: float) -> FittedPipeline:
+        bench, shop = self._bench, self._bench.shop
+        context = FitContext(shop.task, shop.job.metric, bench.seed_of(record.number), bench.threads, deadline)
+        fitted = family_named(record.family).fit(shop.data.train, None, shop.data.schema, with_rounds(record), context)
+        assert isinstance(fitted, FittedPipeline)
+        return replace(fitted, parameters=dict(record.parameters))
+
+    def _is_sound(self, pipeline: FittedPipeline, record: TrialRecord) -> bool:
+        """Whether it made its rounds, and scores on rows it learned from at least as well as the folds on rows they did not."""
+        shop = self._bench.shop
+        wanted = mean_rounds(record)
+        if wanted is not None and (pipeline.best_iteration or 0) < _ROUNDS_DONE * wanted:
+            log.warning("a refit was cut off", extra={"trial": record.number})
+            return False
+        rows = shop.data.train
+        if len(rows) > _CHECKED_ROWS:
+            rows = rows.take(np.linspace(0, len(rows) - 1, _CHECKED_ROWS).astype(np.intp))
+        pipeline.set_threads(self._bench.threads)
+        value = shop.task.score(shop.job.metric, rows.y, pipeline.predict(rows.frame), rows.weight)
+        pipeline.set_threads(1)
+        if value != value or is_better(shop.job.metric, record.value, value):
+            log.warning("a refit is worse than its folds", extra={"trial": record.number, "value": value})
+            return False
+        return True
+
+
+def with_rounds(record: TrialRecord) -> Parameters:
+    """The trial's parameters, with the number of rounds that its folds found best where its family counts rounds."""
+    name, rounds = getattr(family_named(record.family), "rounds_parameter", None), mean_rounds(record)
+    return dict(record.parameters) if name is None or rounds is None else {**record.parameters, name: rounds}
+
+
+def mean_rounds(record: TrialRecord) -> int | None:
+    """The mean of the folds' best rounds; None where the family does not stop by them."""
+    found = [i for i in record.best_iterations if i is not None]
+    if getattr(family_named(record.family), "rounds_parameter", None) is None or not found:
+        return None
+    return max(1, round(sum(found) / len(found)))
+
+
+def member(record: TrialRecord, weight: float, single: Single) -> MemberFiles:
+    """The one pipeline as a member of a variant."""
+    return MemberFiles(record.number, record.family, record.parameters, weight, (single.folder,))
+
+
+def _predict(pipeline: FittedPipeline, rows: Rows) -> np.ndarray:
+    return pipeline.predict(rows.frame)
