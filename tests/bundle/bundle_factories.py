@@ -51,7 +51,7 @@ def make_pod_job(
         "objective": {},
         "constraints": [],
         "search": {"seed": 7},
-        "output": {"uri": output},
+        "output": output if isinstance(output, dict) else {"uri": output},
     }
     return PodJob.model_validate(body | changes)
 

@@ -54,7 +54,14 @@ class Searched:
 
 
 def make_searched(
-    folder: Path, target="survived", entries=ENTRIES, *, frame: pd.DataFrame | None = None, job_deadline=None, **changes
+    folder: Path,
+    target="survived",
+    entries=ENTRIES,
+    *,
+    frame: pd.DataFrame | None = None,
+    job_deadline=None,
+    variants=("Quality",),
+    **changes,
 ):
     """Run `entries` as trials 0, 1, ... of a new study below `folder`."""
     is_classes = target == "survived"
@@ -63,7 +70,8 @@ def make_searched(
     data.to_csv(folder / "train.csv", index=False)
     task = TaskType.TABULAR_CLASSIFICATION if is_classes else TaskType.TABULAR_REGRESSION
     dataset = {"train": {"uri": f"file://{folder}/train.csv"}, "split": {"folds": 2}}
-    job = make_pod_job(target, task, output=f"file://{folder}/out", dataset=dataset, **changes)
+    output = {"uri": f"file://{folder}/out", "variants": list(variants)}
+    job = make_pod_job(target, task, **({"output": output, "dataset": dataset} | changes))
     env = {
         Env.JOB.value: json.dumps(job.to_manifest()),
         Env.STUDY_URL.value: f"journal://{folder}/study.journal",

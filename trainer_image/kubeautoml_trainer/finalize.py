@@ -160,7 +160,7 @@ def make_maker(work: Work, shop: Workshop, built: Built) -> Maker:
         deadline=time.monotonic() + seconds,
         limit=limit_of(work.context.job.constraints),
     )
-    return Maker(bench, quality(built))
+    return Maker(bench, quality(shop, built))
 
 
 def improve(work: Work, maker: Maker, wanted: tuple[ModelVariant, ...], stored: Shipped) -> Shipped:

@@ -59,7 +59,8 @@ class Features:
 
     def transform(self, frame: pd.DataFrame) -> Encoded:
         """Encode typed rows (`data.base.Rows.frame`); columns are found by name."""
-        columns = self.columns(frame) if len(frame) > _FEW else _few_columns(frame)
+        few = len(frame) <= _FEW and isinstance(frame, pd.DataFrame)  # else many rows, or a `data.row.TypedRow`
+        columns = _few_columns(frame) if few else self.columns(frame)
         return self.encode(columns, self.codes(columns, len(frame)), None)
 
     def columns(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:

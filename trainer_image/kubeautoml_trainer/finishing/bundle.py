@@ -20,7 +20,7 @@ from kubeautoml_trainer.ensemble.build import TOLERANCE, Built, Workshop, build,
 from kubeautoml_trainer.ensemble.measure import latency_ms, limit_of, raw_rows
 from kubeautoml_trainer.finishing.work import Work
 from kubeautoml_trainer.tasks.post import IDENTITY, Post
-from kubeautoml_trainer.variants.base import Made
+from kubeautoml_trainer.variants.base import Made, post_of
 
 if TYPE_CHECKING:
     import optuna
@@ -126,7 +126,8 @@ def holdout_metrics(work: Work, prediction: np.ndarray, post: Post) -> dict[str,
     if not len(rows):
         return {}
     final = post.calibrated(prediction)
-    values = {m: work.task.score(m, rows.y, final, rows.weight) for m in work.task.metrics}
+    decided = post.decided(prediction) if work.data.schema.classes else None
+    values = {m: work.task.score(m, rows.y, final, rows.weight, decided) for m in work.task.metrics}
     return {m: float(v) for m, v in values.items() if abs(v) < float("inf")}
 
 
@@ -168,11 +169,13 @@ def _members(members: Sequence[MemberFiles]) -> list[dict[str, Any]]:
     ]
 
 
-def quality(built: Built) -> Made:
+def quality(shop: Workshop, built: Built) -> Made:
     """The ensemble as a variant: all folds of all members."""
     oof = weighted_mean({n: t.oof for n, t in built.members.items()}, built.selection.weights)
     seconds = sum(t.record.fit_seconds for t in built.members.values())
-    return Made(ModelVariant.QUALITY, built.files, built.holdout, oof, built.selection.value, IDENTITY, seconds, ())
+    return Made(
+        ModelVariant.QUALITY, built.files, built.holdout, oof, built.selection.value, post_of(shop, oof), seconds, ()
+    )
 
 
 def keep_limits(work: Work, shop: Workshop, shipped: Shipped) -> None:

@@ -45,16 +45,17 @@ def evaluate(work: Work, built: Built, shipped: Shipped) -> Facts:
     first = shipped.made[0]
     return Facts(
         dict(shipped.model.metrics),
-        {} if first.oof is None else _validated(work, first, first.oof),
+        {} if first.oof is None else _validated(work, first.oof),
         leaderboard(work, built),
         [_ranked(work, made, shipped) for made in shipped.made],
     )
 
 
-def _validated(work: Work, made: Made, oof: np.ndarray) -> dict[str, float]:
+def _validated(work: Work, oof: np.ndarray) -> dict[str, float]:
+    """Of the predictions as the models give them: calibration and decision were learned on these very rows."""
     seen = np.isfinite(oof).all(axis=1)
-    rows, final = work.data.train.take(seen), made.post.calibrated(oof[seen])
-    values = {m: work.task.score(m, rows.y, final, rows.weight) for m in work.task.metrics}
+    rows = work.data.train.take(seen)
+    values = {m: work.task.score(m, rows.y, oof[seen], rows.weight) for m in work.task.metrics}
     return {m: v for m, v in values.items() if abs(v) < float("inf")}
 
 

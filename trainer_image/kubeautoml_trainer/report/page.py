@@ -113,8 +113,10 @@ def _summary(facts: ReportFacts) -> str:
         else f"a weighted mean of {len(members)} models ({escape(', '.join(families))})"
     )
     profile = facts.profile
+    is_ensemble = not facts.variants or facts.variants[0].name == "Quality"
     words = (
-        f"The {'model' if not facts.variants or facts.variants[0].name == 'Quality' else 'ensemble behind the model'} is {made}, chosen from {len(facts.leaderboard)} completed trials. It learned from {profile.rows:,} rows "
+        f"The {'model' if is_ensemble else 'ensemble behind the model'} is {made}, chosen from "
+        f"{len(facts.leaderboard)} completed trials. It learned from {profile.rows:,} rows "
         f"in {profile.folds} folds and was then tried once on {profile.holdout_rows:,} rows that the search never saw."
     )
     ensemble = facts.validated.get(metric)

@@ -12,8 +12,7 @@ from kubeautoml.api.objective import ModelVariant
 from kubeautoml_trainer.ensemble.base import Cost
 from kubeautoml_trainer.ensemble.build import Workshop, weighted_mean
 from kubeautoml_trainer.ensemble.stored import StoredTrial
-from kubeautoml_trainer.tasks.post import IDENTITY
-from kubeautoml_trainer.variants.base import Bench, Made
+from kubeautoml_trainer.variants.base import Bench, Made, post_of
 from kubeautoml_trainer.variants.refit import Refits, Single, member
 
 LOSS = 0.0025
@@ -35,7 +34,7 @@ def balanced(bench: Bench, refits: Refits, *, fit: bool) -> Made:
         weighted_mean({n: s.holdout for n, s in singles.items()}, weights),
         oof,
         score(bench.shop, oof),
-        IDENTITY,
+        post_of(bench.shop, oof),
         sum(s.seconds for s in singles.values()),
         _notes(singles),
     )

@@ -11,6 +11,7 @@ from kubeautoml.api.objective import ModelVariant
 from kubeautoml_trainer.bundle import MemberFiles
 from kubeautoml_trainer.ensemble.base import Cost
 from kubeautoml_trainer.ensemble.build import Built, Workshop
+from kubeautoml_trainer.ensemble.post import fit_post
 from kubeautoml_trainer.tasks.post import Post
 
 
@@ -30,6 +31,12 @@ class Made:
     post: Post = field(repr=False)
     fit_seconds: float
     notes: tuple[str, ...]
+
+
+def post_of(shop: Workshop, oof: np.ndarray) -> Post:
+    """Calibration, decision and intervals, learned from predictions of rows that the models were not fitted on."""
+    rows, job = shop.data.train, shop.job
+    return fit_post(shop.task, job.objective, oof, rows.y, rows.weight, shop.data.groups, job.search.seed)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline
 from kubeautoml_trainer.models.space import Parameters
-from kubeautoml_trainer.tasks.post import IDENTITY
-from kubeautoml_trainer.variants.base import Bench, Made
+from kubeautoml_trainer.tasks.post import Post
+from kubeautoml_trainer.variants.base import Bench, Made, post_of
 
 MADE_UP = 2
 """Rows made up for each real one. A guess; more help little and cost the teacher's time."""
@@ -79,7 +79,7 @@ def distilled(bench: Bench, rival: Made) -> Made:
         if student is not None:
             value = shop.task.score(shop.job.metric, valid.y, student.predict(valid.frame), valid.weight)
             if value == value:
-                tried.append((value, name, parameters, student.best_iteration))
+                tried.append((value, name, parameters, student))
     rival_value = shop.task.score(shop.job.metric, valid.y, rival.oof[unseen], valid.weight)
     best = None
     for one in tried:
@@ -87,7 +87,8 @@ def distilled(bench: Bench, rival: Made) -> Made:
             best = one
     if best is None:
         return _instead(rival, "there was no time to teach a student")
-    value, name, parameters, rounds = best
+    value, name, parameters, pupil = best
+    rounds = pupil.best_iteration
     if is_better(shop.job.metric, rival_value, value):
         return _instead(rival, f"no student was as good ({shop.job.metric} {value:.4g}, fast model {rival_value:.4g})")
     whole = _lesson(bench, shop.data.train.take(known), oof[known], _teacher(bench, None))
@@ -97,8 +98,11 @@ def distilled(bench: Bench, rival: Made) -> Made:
     student = _student(bench, name, fixed, whole, None)
     if student is None or (counted is not None and rounds is not None and (student.best_iteration or 0) < 0.9 * rounds):
         return _instead(rival, "there was no time to teach the student from all rows")
+    left_out = np.full_like(oof, np.nan)
+    left_out[unseen] = pupil.predict(valid.frame)
+    post = post_of(shop, left_out)
     return _made(
-        bench, student, time.monotonic() - began, f"{shop.job.metric} {value:.4g}, fast model {rival_value:.4g}"
+        bench, student, post, time.monotonic() - began, f"{shop.job.metric} {value:.4g}, fast model {rival_value:.4g}"
     )
 
 
@@ -106,7 +110,7 @@ def _instead(rival: Made, why: str) -> Made:
     return replace(rival, name=ModelVariant.DISTILLED, notes=(f"{why}: the fast model stands in", *rival.notes))
 
 
-def _made(bench: Bench, student: FittedPipeline, seconds: float, compared: str) -> Made:
+def _made(bench: Bench, student: FittedPipeline, post: Post, seconds: float, compared: str) -> Made:
     folder = bench.shop.scratch / "refits" / f"student-{time.monotonic_ns()}"
     student.save(folder)
     # no trial made it; the first of its teachers stands for them
@@ -114,7 +118,7 @@ def _made(bench: Bench, student: FittedPipeline, seconds: float, compared: str) 
     files = MemberFiles(teacher, student.family, student.parameters, 1.0, (folder,))
     holdout = student.predict(bench.shop.data.holdout.frame)
     note = f"taught by the ensemble; on rows that neither learned from: {compared}"
-    return Made(ModelVariant.DISTILLED, (files,), holdout, None, None, IDENTITY, seconds, (note,))
+    return Made(ModelVariant.DISTILLED, (files,), holdout, None, None, post, seconds, (note,))
 
 
 def _teacher(bench: Bench, fold: int | None) -> Teach:

@@ -18,8 +18,7 @@ from kubeautoml_trainer.ensemble.candidates import best_first
 from kubeautoml_trainer.ensemble.measure import latency_ms, raw_rows
 from kubeautoml_trainer.ensemble.stored import ScoredTrial, set_aside
 from kubeautoml_trainer.models.pipeline import load_pipeline
-from kubeautoml_trainer.tasks.post import IDENTITY
-from kubeautoml_trainer.variants.base import Bench, Made
+from kubeautoml_trainer.variants.base import Bench, Made, post_of
 from kubeautoml_trainer.variants.refit import Refits, member
 
 GOAL_MS = 2.0
@@ -83,7 +82,7 @@ def fast(bench: Bench, refits: Refits, number: int, *, fit: bool) -> Made:
         single.holdout,
         stored.oof,
         stored.record.value,
-        IDENTITY,
+        post_of(bench.shop, stored.oof),
         single.seconds,
         notes,
     )

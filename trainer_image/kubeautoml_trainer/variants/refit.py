@@ -22,6 +22,7 @@ from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline
 from kubeautoml_trainer.models.space import Parameters
+from kubeautoml_trainer.models.weights import class_factors, weighed
 from kubeautoml_trainer.variants.base import Bench
 
 log = logging.getLogger("kubeautoml.finalize")
@@ -96,7 +97,9 @@ class Refits:
     def _fit(self, record: TrialRecord, deadline: float) -> FittedPipeline:
         bench, shop = self._bench, self._bench.shop
         context = FitContext(shop.task, shop.job.metric, bench.seed_of(record.number), bench.threads, deadline)
-        fitted = family_named(record.family).fit(shop.data.train, None, shop.data.schema, with_rounds(record), context)
+        factors = class_factors(shop.data.train, len(shop.data.schema.classes), shop.job.objective.class_weight)
+        rows = weighed(shop.data.train, factors)
+        fitted = family_named(record.family).fit(rows, None, shop.data.schema, with_rounds(record), context)
         assert isinstance(fitted, FittedPipeline)
         return replace(fitted, parameters=dict(record.parameters))
 
