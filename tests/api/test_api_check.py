@@ -311,6 +311,16 @@ MEANING = [
         "spec.search.families must not include and exclude the same family, got 'Linear'",
     ),
     (
+        {"output": {"uri": "s3://b/out", "variants": ["Fast", "Fast"]}},
+        Reason.INVALID_SPEC,
+        "spec.output.variants must not name a variant twice, got 'Fast, Fast'",
+    ),
+    (
+        {"output": {"uri": "s3://b/out", "variants": ["Quality", "Fast"]}, "serving": {"variant": "Balanced"}},
+        Reason.INVALID_SPEC,
+        "spec.serving.variant must be one of spec.output.variants (Quality, Fast), got 'Balanced'",
+    ),
+    (
         {"search": {"sampler": {"generations": 5}}},
         Reason.INVALID_SPEC,
         "spec.search.sampler.generations must be left out unless sampler.type is Evolutionary, got 5",

@@ -241,6 +241,13 @@ BAD = {
     "spec.search.sampler.generations: generations must be left out unless type is Evolutionary": {
         "search": {"sampler": {"type": "Tpe", "generations": 5}}
     },
+    "spec.output.variants: variants must not name a variant twice": {
+        "output": {"uri": "s3://b/out", "variants": ["Fast", "Fast"]}
+    },
+    "spec.serving: serving.variant must be one of output.variants": {
+        "output": {"uri": "s3://b/out", "variants": ["Quality", "Fast"]},
+        "serving": {"variant": "Balanced"},
+    },
     "spec.dataset.split: groupColumn is required when type is Group": {
         "dataset": {"train": {"uri": "s3://a"}, "split": {"type": "Group"}}
     },

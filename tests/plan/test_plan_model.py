@@ -10,16 +10,19 @@ import pytest
 from factories import NOON, make_finished_trial, make_job, make_result, make_summary
 from kubeautoml.api.model import AutoMLModelStatus
 from kubeautoml.api.objects import Manifest, Ref
+from kubeautoml.api.trials import JobResult, VariantFacts
 from kubeautoml.plan.model import condition_of, model_object, orphan_condition
 from kubeautoml.plan.status import true
 from plan.carry import Stage
 
 
-def finished(**spec: Any) -> Stage:
+def finished(result: JobResult | None = None, **spec: Any) -> Stage:
     stage = Stage(make_job(**{"budget": {"maxTrials": 1}, **spec}))
     stage.settle()
     stage.study = make_summary(
-        best=[make_finished_trial()], result=make_result(), limits=stage.study.limits if stage.study else None
+        best=[make_finished_trial()],
+        result=result or make_result(),
+        limits=stage.study.limits if stage.study else None,
     )
     stage.settle()
     return stage
@@ -59,6 +62,48 @@ def test_a_model_that_misses_its_gate_says_so() -> None:
     stage = finished(serving={"gate": {"metric": "RocAuc", "min": "0.99"}})
 
     assert ready(stage) == "False GateNotPassed"
+
+
+VARIANTS = (VariantFacts("Quality", 0.91, 12.34, 80_000_000, 99.6), VariantFacts("Fast", 0.9, None, 1_000_000, 3.2))
+BOTH: dict[str, Any] = {"uri": "s3://models", "variants": ["Quality", "Fast"]}
+
+
+def server_args(stage: Stage) -> list[str]:
+    deployment = next(m for ref, m in stage.children.items() if ref.kind == "Deployment")
+    return list(deployment["spec"]["template"]["spec"]["containers"][0]["args"])
+
+
+def test_the_model_and_the_job_show_what_each_variant_reaches_and_costs() -> None:
+    """Decimals as text; what was not measured is left out."""
+    stage = finished(make_result(variants=VARIANTS), output=BOTH)
+
+    expected = [
+        {"name": "Quality", "value": "0.91", "latencyP50Ms": "12.3", "sizeBytes": 80_000_000, "fitSeconds": 100},
+        {"name": "Fast", "value": "0.9", "sizeBytes": 1_000_000, "fitSeconds": 3},
+    ]
+    assert model_of(stage)["spec"]["variants"] == expected
+    assert stage.job.status.to_manifest()["model"]["variants"] == expected
+
+
+def test_an_edit_of_the_variant_rolls_the_server() -> None:
+    """The pod template changes, and with it the pods; without a choice the bundle's first answers."""
+    stage = finished(make_result(variants=VARIANTS), output=BOTH, serving={})
+    assert server_args(stage) == ["serve"]
+
+    stage.edit(output=BOTH, serving={"variant": "Fast"})
+    stage.settle()
+
+    assert server_args(stage) == ["serve", "--variant", "Fast"]
+
+
+def test_the_gate_looks_at_the_variant_that_answers() -> None:
+    """The ensemble passes, the fast model does not."""
+    gate = {"metric": "RocAuc", "min": "0.905"}
+    quality = finished(make_result(variants=VARIANTS), output=BOTH, serving={"gate": gate})
+    fast = finished(make_result(variants=VARIANTS), output=BOTH, serving={"gate": gate, "variant": "Fast"})
+
+    assert ready(quality) == "Unknown Deploying"
+    assert ready(fast) == "False GateNotPassed"
 
 
 def test_what_somebody_wrote_into_its_status_is_put_right() -> None:

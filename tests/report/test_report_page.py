@@ -201,8 +201,8 @@ def test_the_leaderboard_file_leaves_unknown_cells_empty():
         [Ranked(3, "LightGBM", 0.91, parameters={"a,b": 'say "x"'}), Ranked(1, "Linear", 0.9, 0.88, 1.0)]
     )
 
-    assert text.splitlines()[1] == '1,3,LightGBM,0.91,,0,,,,"{""a,b"": ""say \\""x\\""""}"'
-    assert text.splitlines()[2] == "2,1,Linear,0.9,0.88,1,,,,{}"
+    assert text.splitlines()[1] == '1,3,LightGBM,0.91,,0,,,,"{""a,b"": ""say \\""x\\""""}",,,'
+    assert text.splitlines()[2] == "2,1,Linear,0.9,0.88,1,,,,{},,,"
 
 
 @pytest.mark.parametrize("text", [EVIL, '"""', "'''", "\\", "$version", "\n# x"])

@@ -415,6 +415,12 @@ def _check_workers_and_serving(job: AutoMLJob, profile: AutoMLProfile | None) ->
     if workers.min_parallelism is not None and workers.min_parallelism > count:
         rule = f"must be at most parallelism ({count})"
         yield said("spec.workers.minParallelism", rule, workers.min_parallelism)
+    variants = [v.value for v in job.spec.output.variants]
+    if len(set(variants)) != len(variants):
+        yield said("spec.output.variants", "must not name a variant twice", ", ".join(variants))
+    if serving is not None and serving.variant is not None and serving.variant not in job.spec.output.variants:
+        rule = f"must be one of spec.output.variants ({', '.join(variants)})"
+        yield said("spec.serving.variant", rule, serving.variant.value)
     scaling = serving.autoscaling if serving else None
     if scaling is not None and scaling.min_replicas > scaling.max_replicas:
         rule = f"must be at most maxReplicas ({scaling.max_replicas})"

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from kubeautoml.api.dataset import Split
-from kubeautoml.api.job import AutoMLJob, Autoscaling, Gate, Task, Workers
+from kubeautoml.api.job import AutoMLJob, AutoMLJobSpec, Autoscaling, Gate, Output, Task, Workers
 from kubeautoml.api.kinds import GROUP, VERSION
 from kubeautoml.api.model import AutoMLModel
 from kubeautoml.api.names import JOB_NAME_PATTERN
@@ -204,6 +204,21 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
             "!has(self.minParallelism) || !has(self.parallelism) || self.minParallelism <= self.parallelism",
             "minParallelism must be at most parallelism",
             "minParallelism",
+        ),
+    ),
+    Output: (
+        Rule(
+            "!has(self.variants) || self.variants.all(v, self.variants.exists_one(w, w == v))",
+            "variants must not name a variant twice",
+            "variants",
+        ),
+    ),
+    AutoMLJobSpec: (
+        Rule(
+            "!has(self.serving) || !has(self.serving.variant) || (has(self.output.variants)"
+            " ? self.serving.variant in self.output.variants : self.serving.variant == 'Quality')",
+            "serving.variant must be one of output.variants",
+            "serving",
         ),
     ),
     Gate: (Rule("has(self.min) != has(self.max)", "exactly one of min and max must be set"),),

@@ -78,6 +78,21 @@ class Artifacts(ApiModel):
     """The pipeline as Python code."""
 
 
+class VariantStatus(ApiModel):
+    """What one form of the model reaches, and what it costs."""
+
+    name: str
+    """Quality, Balanced, Fast or Distilled."""
+    value: DecimalString | None = None
+    """The objective on the hold-out."""
+    latency_p50_ms: DecimalString | None = None
+    """Median time for one row in the finalizing pod, in milliseconds."""
+    size_bytes: Count
+    """Size of the files that it needs."""
+    fit_seconds: Count
+    """What its models took to fit."""
+
+
 class ModelStatus(ApiModel):
     """The model that came out."""
 
@@ -90,7 +105,9 @@ class ModelStatus(ApiModel):
     sha256: str
     """Digest of bundle.json, which holds the digests of all other files."""
     metrics: dict[str, DecimalString] = Field(default_factory=dict)
-    """Hold-out metrics."""
+    """Hold-out metrics of the first variant."""
+    variants: tuple[VariantStatus, ...] = Field(default=(), max_length=4)
+    """Forms of the model in the bundle; the first one answers unless serving.variant says otherwise."""
 
 
 class ServingStatus(ApiModel):

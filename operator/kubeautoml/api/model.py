@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from kubeautoml.api.conditions import Condition
+from kubeautoml.api.job_status import VariantStatus
 from kubeautoml.api.kinds import ApiVersion, ObjectMeta
 from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.values import ApiModel, DecimalString, LocalRef
@@ -48,7 +49,9 @@ class AutoMLModelSpec(ApiModel):
     size_bytes: Annotated[int, Field(ge=0)]
     """Size of the bundle."""
     metrics: dict[str, DecimalString]
-    """Hold-out metrics."""
+    """Hold-out metrics of the first variant."""
+    variants: tuple[VariantStatus, ...] = Field(default=(), max_length=4)
+    """Forms of the model in the bundle, the default first."""
     created_at: datetime
     """When the model was finished."""
     lineage: Lineage

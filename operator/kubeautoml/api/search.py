@@ -7,7 +7,6 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from kubeautoml.api.dataset import Uri
 from kubeautoml.api.values import ApiModel, CamelName, DecimalString, LocalRef
 
 
@@ -124,18 +123,6 @@ class Parameter(ApiModel):
         return self
 
 
-class Pretrained(ApiModel):
-    """Weights of a pretrained model that a family may use. Never downloaded from anywhere else."""
-
-    family: CamelName
-    """Family that uses them."""
-    uri: Uri
-    """A file, or a folder when it ends in "/", read with the credentials of dataset.train.secretRef."""
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-    """Digest of the file; of a folder that of what `LC_ALL=C find . -type f | sort | xargs sha256sum` prints in it. What does not
-    match ends the job before the first trial."""
-
-
 class Search(ApiModel):
     """How the best model is looked for."""
 
@@ -151,7 +138,5 @@ class Search(ApiModel):
     """The user's own ranges."""
     warm_start_from: list[LocalRef] = Field(default_factory=list, max_length=8)
     """Earlier AutoMLJobs of this namespace whose best trials are tried first."""
-    pretrained: list[Pretrained] = Field(default_factory=list, max_length=16)
-    """Weights for families that need some; such a family takes part only when it is named here."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
     """Seed of splits, models and samplers."""

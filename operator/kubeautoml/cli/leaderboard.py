@@ -1,4 +1,4 @@
-"""`kubectl automl leaderboard NAME`: the ten best trials."""
+"""`kubectl automl leaderboard NAME`: the ten best trials, and the forms of the finished model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.console import Console
 
 from kubeautoml.cli.connection import add_connection, add_output, as_job, connect, get_job
 from kubeautoml.cli.manifests import to_json, to_yaml
-from kubeautoml.cli.view import leaderboard_table
+from kubeautoml.cli.view import leaderboard_table, variants_table
 
 
 def main(argv: list[str]) -> int:
@@ -22,7 +22,11 @@ def main(argv: list[str]) -> int:
     if args.output:
         print(to_json(rows) if args.output == "json" else to_yaml(rows))  # type: ignore[arg-type]
     elif rows:
-        Console().print(leaderboard_table(job))
+        console = Console()
+        console.print(leaderboard_table(job))
+        if job.status.model is not None and job.status.model.variants:
+            console.print()
+            console.print(variants_table(job))
     else:
         print(f"AutoMLJob {job.metadata.name} has no completed trial yet")
     return 0

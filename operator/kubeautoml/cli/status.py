@@ -11,7 +11,7 @@ from rich.text import Text
 
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.cli.connection import add_connection, add_output, as_job, connect, get_job, print_objects
-from kubeautoml.cli.view import conditions_table, live_view
+from kubeautoml.cli.view import conditions_table, live_view, variants_table
 
 
 def main(argv: list[str]) -> int:
@@ -42,6 +42,9 @@ def show(job: AutoMLJob, console: Console) -> None:
     console.print(live_view(job))
     console.print()
     console.print(conditions_table(job))
+    if job.status.model is not None and job.status.model.variants:
+        console.print()
+        console.print(variants_table(job))
     facts = {
         "Model": job.status.model.uri if job.status.model else None,
         "Endpoint": job.status.serving.url if job.status.serving else None,

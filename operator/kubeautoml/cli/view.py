@@ -83,6 +83,18 @@ def leaderboard_table(job: AutoMLJob) -> Table:
     return table
 
 
+def variants_table(job: AutoMLJob) -> Table:
+    """What each form of the finished model reaches and costs."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("VARIANT", metric_of(job).upper(), "ONE ROW", "SIZE", "FIT"):
+        table.add_column(name, justify="left" if name == "VARIANT" else "right", no_wrap=True)
+    for v in job.status.model.variants if job.status.model else ():
+        row = "" if v.latency_p50_ms is None else f"{v.latency_p50_ms} ms"
+        value = "" if v.value is None else short_number(v.value)
+        table.add_row(v.name, value, row, f"{v.size_bytes / 1e6:.3g} MB", duration(v.fit_seconds))
+    return table
+
+
 def parameter_text(trial: RankedTrial) -> str:
     """name=value ..., without the family's prefix."""
     return " ".join(f"{k.removeprefix(trial.family + '.')}={short_text(v)}" for k, v in trial.parameters.items())

@@ -16,7 +16,7 @@ from kubeautoml.plan.base import Plan
 from kubeautoml.plan.facts import C, Facts, end_facts, stalled_fact, stored_words
 from kubeautoml.plan.model import condition_of, kept_as_wished, model_object, model_status
 from kubeautoml.plan.scene import Scene
-from kubeautoml.plan.serving import gate_problem, serving_objects
+from kubeautoml.plan.serving import gate_problem, served_metrics, serving_objects
 from kubeautoml.plan.status import Fact, artifacts_of, false, true, unknown, with_conditions, with_study
 from kubeautoml.plan.trials import retired_trials
 from kubeautoml.plan.workers import emptied
@@ -64,7 +64,7 @@ def serve(scene: Scene, status: AutoMLJobStatus, model: ModelStatus, also: tuple
     }
     delete, wake = _expired(scene, status)
     apply = also
-    problem = gate_problem(serving.gate, model.metrics) if serving else None
+    problem = gate_problem(serving.gate, served_metrics(job, serving, model)) if serving else None
     if serving is None or not scene.settings.serving_enabled:
         facts[C.READY] = true(Reason.MODEL_STORED, stored_words(scene, model))
         status = status.model_copy(update={"serving": None})

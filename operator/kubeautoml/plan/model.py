@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from kubeautoml.api.conditions import Condition, ConditionType, Reason, set_condition
 from kubeautoml.api.job import AutoMLJob, DeletionPolicy
-from kubeautoml.api.job_status import ModelStatus
+from kubeautoml.api.job_status import ModelStatus, VariantStatus
 from kubeautoml.api.kinds import ObjectMeta
 from kubeautoml.api.model import AutoMLModel, AutoMLModelSpec, AutoMLModelStatus, Lineage
 from kubeautoml.api.names import Component, labels, model_name
@@ -47,6 +47,7 @@ def model_object(job: AutoMLJob, result: JobResult) -> Manifest:
             sha256=result.sha256,
             size_bytes=result.size_bytes,
             metrics={k: number_text(v) for k, v in result.metrics.items()},
+            variants=variants_of(result),
             created_at=datetime.fromtimestamp(int(result.finished_at), UTC),
             lineage=Lineage(
                 job_name=meta.name,
@@ -82,6 +83,21 @@ def model_status(job: AutoMLJob, result: JobResult) -> ModelStatus:
         uri=result.model_uri,
         sha256=result.sha256,
         metrics={k: number_text(v) for k, v in result.metrics.items()},
+        variants=variants_of(result),
+    )
+
+
+def variants_of(result: JobResult) -> tuple[VariantStatus, ...]:
+    """The forms of the model, as the status and the AutoMLModel show them."""
+    return tuple(
+        VariantStatus(
+            name=v.name,
+            value=None if v.value is None else number_text(v.value),
+            latency_p50_ms=None if v.latency_p50_ms is None else format(v.latency_p50_ms, ".3g"),
+            size_bytes=v.size_bytes,
+            fit_seconds=round(v.fit_seconds),
+        )
+        for v in result.variants
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from kubeautoml.api import effective
 from kubeautoml.api.job import AutoMLJob, Gate, Serving
 from kubeautoml.api.job_status import ModelStatus
+from kubeautoml.api.metrics import DEFAULT_METRIC
 from kubeautoml.api.names import (
     LABEL_MODEL_VERSION,
     SERVER_PORT,
@@ -44,6 +45,15 @@ def gate_problem(gate: Gate | None, metrics: dict[str, str]) -> str | None:
     if gate.max is not None and not float(value) <= float(gate.max):
         return f"hold-out {gate.metric} must be at most {gate.max} (spec.serving.gate.max), got {value}"
     return None
+
+
+def served_metrics(job: AutoMLJob, serving: Serving, model: ModelStatus) -> dict[str, str]:
+    """Hold-out metrics of the variant that answers; of another than the first only the objective is known."""
+    if serving.variant is None or serving.variant is job.spec.output.variants[0]:
+        return model.metrics
+    metric = job.spec.objective.metric or DEFAULT_METRIC[job.spec.task.type]
+    value = next((v.value for v in model.variants if v.name == serving.variant), None)
+    return {} if value is None else {metric: value}
 
 
 def serving_objects(
@@ -117,7 +127,7 @@ def _server_pod(
         "image": profile.images.server or settings.server_image,
         "imagePullPolicy": profile.images.pull_policy,
         "command": ["kubeautoml"],
-        "args": ["serve"],
+        "args": ["serve", *(["--variant", serving.variant.value] if serving.variant else [])],
         "env": [*({"name": k.value, "value": v} for k, v in values.items()), *storage_environment(profile)],
         "ports": [{"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"}],
         "resources": resources.to_manifest(),
