@@ -283,7 +283,8 @@ def _schema_lock(url: str) -> Iterator[None]:
 
 def _is_starting(error: Exception) -> bool:
     """A server that is starting, shutting down or full, which a moment may cure."""
-    return any(text in str(error) for text in ("starting up", "shutting down", "too many clients", "recovery"))
+    words = ("starting up", "not yet accepting", "shutting down", "too many clients", "recovery")
+    return any(text in str(error) for text in words)
 
 
 def _first_line(error: BaseException, url: str) -> str:
