@@ -24,6 +24,7 @@ ALL = (
     "scaling",
     "serving",
     "memory",
+    "variants",
     "quality",
 )
 

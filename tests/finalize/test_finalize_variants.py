@@ -9,19 +9,26 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import kubeautoml_trainer
-from bundle.bundle_factories import boston, titanic
+from bundle.bundle_factories import boston, prepared, titanic
 from finalize.finalize_factories import ENTRIES, make_searched, soon
 from kubeautoml.api.errors import BundleError
+from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.trials import StudyAttr
 from kubeautoml.study import study_attr
 from kubeautoml_trainer import finalize as finalizer
+from kubeautoml_trainer import predict
 from kubeautoml_trainer.bundle import load_bundle
 from kubeautoml_trainer.data.row import typed_row
 from kubeautoml_trainer.data.schema import coerce
+from kubeautoml_trainer.models import family_named
+from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.pipeline import load_pipeline
+from kubeautoml_trainer.serve import command
+from kubeautoml_trainer.tasks import task_for
 from kubeautoml_trainer.variants.distilled import mixed, taught
 
 ALL = ["Balanced", "Quality", "Fast", "Distilled"]
@@ -131,6 +138,23 @@ def test_status_leaderboard_and_metrics_name_quality_and_cost_of_each(finished):
     assert "<h2>Variants</h2>" in searched.text(searched.paths.report)
 
 
+def test_the_commands_take_a_variant(finished, tmp_path):
+    """`predict` writes what that variant says; `serve` refuses one that is not there before it listens to anybody."""
+    searched, result = finished
+    target = searched.context.job.task.target
+    data = searched.context.job.dataset.train.uri.removeprefix("file://")
+    uri, out = result.model_uri, str(tmp_path / "out.parquet")
+
+    assert predict.main(["--model", uri, "--input", data, "--output", out, "--variant", "fast"]) == 0
+
+    expected = load_bundle(uri, variant="Fast").predict_frame(pd.read_csv(data, dtype=str))
+    written = pd.read_parquet(out)
+    assert list(written.columns) == list(expected.columns)
+    assert written[target].tolist() == expected[target].tolist()
+    with pytest.raises(BundleError, match="has no variant 'Tiny'"):
+        command.main(["--model", uri, "--port", "0", "--host", "127.0.0.1", "--variant", "Tiny"])
+
+
 def test_without_time_every_variant_is_there_all_the_same(tmp_path):
     """Models of the best folds stand in, and the card says so."""
     searched = make_searched(tmp_path, entries=ENTRIES[1:4], job_deadline=soon(0), variants=ALL)
@@ -203,3 +227,15 @@ def test_soft_labels_become_weighed_rows():
     assert rows.y.tolist() == [0, 1, 0]
     np.testing.assert_allclose(rows.weight, np.array([0.75, 0.25, 1.0]) * 3 / 2)
     assert rows.frame["CRIM"].tolist() == [frame["CRIM"].iloc[k] for k in (0, 0, 1)]
+
+
+@pytest.mark.parametrize("family", ["LightGBM", "CatBoost", "XGBoost", "GradientBoosting"])
+def test_a_booster_makes_the_rounds_it_is_told_to_where_nothing_says_when_to_stop(family):
+    """Without validation rows no patience ends it early, and no cap of its own."""
+    data = prepared("MEDV")
+    context = FitContext(task_for(TaskType.TABULAR_REGRESSION, data.schema), "Rmse", 7, 1, math.inf)
+    found = family_named(family)
+
+    fitted = found.fit(data.train, None, data.schema, {found.rounds_parameter: 320}, context)
+
+    assert fitted.best_iteration == 320

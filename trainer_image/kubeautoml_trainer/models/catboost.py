@@ -139,7 +139,9 @@ class _Stop:
         if "validation" in info.metrics:
             (values,) = info.metrics["validation"].values()
             self.patience.see(info.iteration, values[-1])
-        return not (self.patience.is_over(info.iteration) or self.patience.time_is_up())
+            if self.patience.is_over(info.iteration):
+                return False
+        return not self.patience.time_is_up()
 
 
 def _boost(
