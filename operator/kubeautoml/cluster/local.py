@@ -109,8 +109,8 @@ class LocalCluster(MemoryCluster):
         found = self.look(deployment)
         for pod in reversed(self.pods_of(found["metadata"]["uid"]) if found else []):
             process = self._running.get(pod["metadata"]["uid"])
-            containers = pod["status"].get("containerStatuses") or ({},)  # none until the first report
-            if process and process.port and containers[0].get("ready"):
+            containers = pod["status"].get("containerStatuses", ())  # none until the first report
+            if process and process.port and containers and containers[0]["ready"]:
                 return f"http://127.0.0.1:{process.port}"
         return None
 
