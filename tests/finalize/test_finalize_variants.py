@@ -138,7 +138,7 @@ def test_status_leaderboard_and_metrics_name_quality_and_cost_of_each(finished):
     assert "<h2>Variants</h2>" in searched.text(searched.paths.report)
 
 
-def test_the_commands_take_a_variant(finished, tmp_path):
+def test_the_commands_take_a_variant(finished, tmp_path, monkeypatch):
     """`predict` writes what that variant says; `serve` refuses one that is not there before it listens to anybody."""
     searched, result = finished
     target = searched.context.job.task.target
@@ -151,6 +151,7 @@ def test_the_commands_take_a_variant(finished, tmp_path):
     written = pd.read_parquet(out)
     assert list(written.columns) == list(expected.columns)
     assert written[target].tolist() == expected[target].tolist()
+    monkeypatch.setattr(command.signal, "signal", lambda number, handler: None)  # this process keeps its own
     with pytest.raises(BundleError, match="has no variant 'Tiny'"):
         command.main(["--model", uri, "--port", "0", "--host", "127.0.0.1", "--variant", "Tiny"])
 
