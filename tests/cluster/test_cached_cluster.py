@@ -67,6 +67,10 @@ class TestCachedCluster(ClusterContract):
         path = resource_of(ref.kind).path(ref.namespace, ref.name, "status" if "status" in patch else "")
         await asyncio.to_thread(self._admin.patch, path, patch)
 
+    async def messages(self, cluster: Any, namespace: str, uid: str) -> list[str]:
+        found = await asyncio.to_thread(self._admin.items, f"/api/v1/namespaces/{namespace}/events")
+        return [e["message"] for e in found if e["involvedObject"]["uid"] == uid]
+
 
 class Told:
     """A server whose watches say what the test lets them say."""

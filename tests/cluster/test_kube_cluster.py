@@ -59,6 +59,10 @@ class TestKubeCluster(ClusterContract):
         path = path_of(ref) + ("/status" if "status" in patch else "")
         await asyncio.to_thread(self._admin.patch, path, patch)
 
+    async def messages(self, cluster: Any, namespace: str, uid: str) -> list[str]:
+        found = await asyncio.to_thread(self._admin.items, f"/api/v1/namespaces/{namespace}/events")
+        return [e["message"] for e in found if e["involvedObject"]["uid"] == uid]
+
 
 class TestLeases:
     """Create and replace, with the server's own idea of who was first; what leader election builds on. Calls block."""

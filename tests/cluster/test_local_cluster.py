@@ -49,6 +49,9 @@ class TestLocalCluster(ClusterContract):
     async def edit(self, cluster: Any, ref: Ref, patch: Manifest) -> None:
         await cluster.edit(ref, patch)
 
+    async def messages(self, cluster: Any, namespace: str, uid: str) -> list[str]:
+        return [e.event.message for e in cluster.events if e.uid == uid]
+
 
 def make_workers(
     code: str, *, parallelism: int = 1, container: Manifest | None = None, pod: Manifest | None = None, **spec: Any

@@ -33,6 +33,9 @@ class TestMemoryCluster(ClusterContract):
     async def edit(self, cluster: Any, ref: Ref, patch: Manifest) -> None:
         await cluster.edit(ref, patch)
 
+    async def messages(self, cluster: Any, namespace: str, uid: str) -> list[str]:
+        return [e.event.message for e in cluster.events if e.uid == uid]
+
 
 def make_cluster() -> MemoryCluster:
     """A cluster whose stamps repeat."""

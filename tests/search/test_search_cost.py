@@ -55,6 +55,6 @@ def test_a_family_that_never_ran_is_guessed_from_those_that_did():
     """By the table of what families cost beside each other; half of it, since it is a guess."""
     costs = learn_costs([make_trial(0, value=1.0, seconds=3.0)], FOLDS)
 
-    guess = costs.of_family("TabM")
+    guess = costs.of_family("NeuralNetwork")
 
-    assert guess == pytest.approx(DOUBT * 3.0 * relative_cost("TabM") / relative_cost("A"))
+    assert guess == pytest.approx(DOUBT * 3.0 * relative_cost("NeuralNetwork") / relative_cost("A"))

@@ -1,6 +1,6 @@
 """Gaussian process regression for small tables: a kernel with a length a column, learned by marginal likelihood.
 
-Where rows are few and the target is smooth it beats trees: the best single model on Boston. After Rasmussen and Williams 2006,
+Where rows are few and the target is smooth it beats trees, as on Boston. After Rasmussen and Williams 2006,
 chapters 2 and 5; classes are regressed, each against the rest (chapter 6.5), and calibrated on leave-one-out scores, which come
 for nothing. The prior on the lengths grows with the columns as in Hvarfner et al. 2024 (arXiv:2402.02229), which keeps wide
 tables from being learned by heart.
@@ -18,8 +18,9 @@ import numpy as np
 
 from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
-from kubeautoml_trainer.features import Encoded, Recipe, fit_features
+from kubeautoml_trainer.features import Encoded, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
+from kubeautoml_trainer.models.distances import distance_recipe
 from kubeautoml_trainer.models.dummy import ConstantModel, load_constant
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.platt import calibrate, softmax
@@ -36,7 +37,6 @@ _MOST_ROWS, _MOST_FEATURES, _MOST_CLASSES = (
 _LEARNING_ROWS = 500  # rows that kernel and noise are learned from; more change them little
 _MOST_COLUMNS = 300  # after one-hot
 _STEPS = 60  # of L-BFGS; it converges in 20 to 50
-_HIGH_CARDINALITY = 30  # levels above which a column also gets the target's mean
 _BLOCK_VALUES = 2_000_000  # kernel values held at once: 16 MB
 _LOG_RANGE = 7.0  # how far a log parameter may go from its start
 
@@ -124,12 +124,7 @@ class GaussianProcess:
         settings = {**DEFAULTS, **parameters}
         if train.weight is not None:
             train = train.take(train.weight > 0)
-        recipe = Recipe(
-            scaling=settings["scaling"],  # type: ignore[arg-type]
-            categories="onehot",
-            max_levels=50,
-            target_means_above=_HIGH_CARDINALITY,
-        )
+        recipe = distance_recipe(settings["scaling"])
         features, encoded = fit_features(recipe, train, schema, context.seed)
         x, weight = encoded.numbers, weights_or_ones(train.weight, len(train))
         if x.shape[1] > _MOST_COLUMNS:

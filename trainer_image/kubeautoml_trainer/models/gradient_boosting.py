@@ -1,6 +1,6 @@
 """Gradient boosting with exact splits, for small tables: grown by scikit-learn, kept and predicted as flat arrays.
 
-Exact thresholds beat histograms where there are few rows (the best single model on Boston); they cost too much where
+Exact thresholds beat histograms where there are few rows (on Boston better than any booster by histogram); they cost too much where
 there are many.
 """
 
@@ -99,7 +99,7 @@ class GradientBoosting:
         }
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
-        """The best single model on Boston; classes want larger leaves (measured on Titanic and breast cancer)."""
+        """The defaults, good on Boston; classes want larger leaves (measured on Titanic and breast cancer)."""
         if shape.outputs > 1:
             return ((7, {"max_depth": 4, "min_samples_leaf": 5, "subsample": 0.6}),)
         return ((7, {}),)

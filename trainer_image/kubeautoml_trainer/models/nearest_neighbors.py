@@ -12,8 +12,9 @@ import numpy as np
 
 from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
-from kubeautoml_trainer.features import Encoded, Recipe, fit_features
+from kubeautoml_trainer.features import Encoded, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
+from kubeautoml_trainer.models.distances import distance_recipe
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.relevance import relevance
 from kubeautoml_trainer.models.space import Choice, Int, Parameters, Space
@@ -27,7 +28,6 @@ _BLOCK_VALUES, _BLOCK_IN_CACHE = 4_000_000, 500_000
 _FAR = 1e6  # deviations from the mean beyond which a value is only far away; its square must not overflow
 _SPARE = 8  # candidates beyond k that float32 picks, for float64 to choose from
 _PRIOR_ROWS = 1.0  # of the classes' shares beside k neighbours, or a class not among them would be impossible; a guess
-_HIGH_CARDINALITY = 30  # levels above which a column also gets the target's mean
 # Values (rows x columns) kept, so that one prediction takes some milliseconds whatever the distance; a guess.
 _VALUES = {"euclidean": 10_000_000, "cosine": 10_000_000, "manhattan": 2_000_000, "minkowski": 500_000}
 _FEW_CLASSES = 20
@@ -149,13 +149,7 @@ class NearestNeighbors:
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
     ) -> FittedPipeline:
         settings = {**DEFAULTS, **parameters}
-        recipe = Recipe(
-            scaling=settings["scaling"],  # type: ignore[arg-type]
-            categories="onehot",
-            max_levels=50,
-            # with many classes the means would be more columns than everything else
-            target_means_above=_HIGH_CARDINALITY if context.task.outputs <= _FEW_CLASSES else None,
-        )
+        recipe = distance_recipe(settings["scaling"], with_means=context.task.outputs <= _FEW_CLASSES)
         if train.weight is not None:
             train = train.take(train.weight > 0)  # they would take the places of those that count
         features, x = fit_features(recipe, train, schema, context.seed)

@@ -60,7 +60,7 @@ class TrialRun:
     repeats: Sequence[np.ndarray] = ()
     known: Sequence[FoldResult] = ()
     most_rows: int | None = None
-    class_weight: ClassWeight = ClassWeight.AUTO
+    class_weight: ClassWeight = ClassWeight.NONE
 
 
 def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: TrialRun) -> Outcome:

@@ -42,10 +42,7 @@ def roc_auc(hit: np.ndarray, score: np.ndarray, weight: np.ndarray) -> float:
 
 def average_precision(hit: np.ndarray, score: np.ndarray, weight: np.ndarray) -> float:
     """Precision averaged over the steps in recall, from the highest score down."""
-    order = np.argsort(-score, kind="stable")
-    last = _last_of_ties(score[order])
-    hits = np.cumsum(weight[order] * hit[order])[last]
-    seen = np.cumsum(weight[order])[last]
+    hits, seen = _from_the_top(hit, score, weight)
     if not hits.size or hits[-1] <= 0:
         return NAN
     precision = hits / np.maximum(seen, np.finfo(float).tiny)
@@ -58,14 +55,18 @@ def recall_at_precision(hit: np.ndarray, score: np.ndarray, weight: np.ndarray, 
     >>> recall_at_precision(np.array([True, False, True]), np.array([0.9, 0.5, 0.4]), np.ones(3), 0.9)
     0.5
     """
-    order = np.argsort(-score, kind="stable")
-    last = _last_of_ties(score[order])
-    hits = np.cumsum(weight[order] * hit[order])[last]
-    seen = np.cumsum(weight[order])[last]
+    hits, seen = _from_the_top(hit, score, weight)
     if not hits.size or hits[-1] <= 0:
         return NAN
     good = hits >= least * seen * (1 - 1e-12)
     return float(np.max(hits[good], initial=0.0) / hits[-1])
+
+
+def _from_the_top(hit: np.ndarray, score: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weight of the hits, and of all, at and above each threshold, from the highest down."""
+    order = np.argsort(-score, kind="stable")
+    last = _last_of_ties(score[order])
+    return np.cumsum(weight[order] * hit[order])[last], np.cumsum(weight[order])[last]
 
 
 def _last_of_ties(ordered: np.ndarray) -> np.ndarray:
