@@ -22,6 +22,8 @@ from kubeautoml.study import set_study_attr, study_attr
 from kubeautoml_trainer import finalize, worker
 from kubeautoml_trainer.bundle import Model, load_bundle
 from kubeautoml_trainer.data.prepare import profile_from_json
+from kubeautoml_trainer.finishing import reports
+from kubeautoml_trainer.finishing.work import family_of
 from kubeautoml_trainer.models import FAMILIES
 from kubeautoml_trainer.models.base import DataShape, Family, FitContext
 from kubeautoml_trainer.models.space import Parameters, Space
@@ -149,7 +151,7 @@ def run_job(
         data.to_csv(path, index=False)
     context = PodContext.from_env(make_env(folder, target, is_classes, file, **spec))
     # explanations are bounded in time, of which they take all there is; they have tests of their own
-    monkeypatch.setattr(finalize, "EXPLAIN_SECONDS", 0.05)
+    monkeypatch.setattr(reports, "EXPLAIN_SECONDS", 0.05)
     monkeypatch.setattr(plan, "search_plan", functools.partial(SEARCH_PLAN, families=quick_families(quick or {})))
     study = worker.open_study(context)
     set_study_attr(study, StudyAttr.LIMITS, StudyLimits(100, 100, job_deadline=None if explained else time.time()))
@@ -161,10 +163,8 @@ def run_job(
         failure = study_attr(study, StudyAttr.FAILURE)
         assert (code == 0) == (failure is None)
     trials = study.get_trials(deepcopy=False)
-    errors = {
-        finalize._family(t): str(t.user_attrs[TrialAttr.ERROR]) for t in trials if TrialAttr.ERROR in t.user_attrs
-    }
-    families = tuple(finalize._family(t) for t in trials if t.state.name == "COMPLETE")
+    errors = {family_of(t): str(t.user_attrs[TrialAttr.ERROR]) for t in trials if TrialAttr.ERROR in t.user_attrs}
+    families = tuple(family_of(t) for t in trials if t.state.name == "COMPLETE")
     profile = folder / context.job.paths.profile.removeprefix(f"file://{folder}/")
     warnings = profile_from_json(profile.read_text()).warnings if profile.exists() else ()
     result = study_attr(study, StudyAttr.RESULT)

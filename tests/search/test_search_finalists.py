@@ -13,7 +13,7 @@ from kubeautoml.storage import open_store
 from kubeautoml_trainer.artifacts import read_predictions, read_record
 from kubeautoml_trainer.data.base import PreparedData
 from kubeautoml_trainer.data.split import sampled
-from kubeautoml_trainer.finalize import scored_trials
+from kubeautoml_trainer.finishing.work import scored_trials
 from kubeautoml_trainer.search.budget import Stop
 from kubeautoml_trainer.search.finalists import (
     ALL_ROWS_FROM,

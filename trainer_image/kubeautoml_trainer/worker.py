@@ -140,7 +140,7 @@ def tell_data(study: optuna.Study, data: PreparedData, read_seconds: float) -> N
         classes=len(profile.schema.classes) or None,
         sha256=profile.sha256,
         warnings=_few(profile.warnings),
-        read_seconds=round(read_seconds, 1),
+        read_seconds=round(read_seconds, 3),
         traits=traits_of(data),
     )
     if study_attr(study, StudyAttr.DATA) is None:

@@ -107,10 +107,11 @@ def scored_trials(study: optuna.Study) -> list[ScoredTrial]:
     promoted = {
         old for old, new in promotions.items() if old in losses and losses[new] <= losses[old] + 1e-3 * abs(losses[old])
     }
-    return [ScoredTrial(t.number, _family(t), float(t.values[0])) for t in completed if t.number not in promoted]
+    return [ScoredTrial(t.number, family_of(t), float(t.values[0])) for t in completed if t.number not in promoted]
 
 
-def _family(trial: Any) -> str:
+def family_of(trial: Any) -> str:
+    """The family of a trial, as its worker or its parameters name it."""
     return str(trial.user_attrs.get(TrialAttr.FAMILY) or trial.params.get("family", ""))
 
 
