@@ -91,12 +91,14 @@ def running_operator(plane: ControlPlane, namespace: str, study_url: str, log: P
         operator.kill()
 
 
-def wait_until(holds: Callable[[], Any], seconds: float, what: str, explain: Callable[[], str]) -> Any:
+def wait_until(
+    holds: Callable[[], Any], seconds: float, what: str, explain: Callable[[], str], pause_seconds: float = 0.5
+) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if result := holds():
             return result
-        time.sleep(0.5)
+        time.sleep(pause_seconds)
     raise AssertionError(f"{what} did not happen within {seconds:.0f} s\n{explain()}")
 
 
@@ -110,6 +112,13 @@ def completed_trials(storage: Any, study: str) -> dict[int, float]:
     names = {s.study_name: s._study_id for s in storage.get_all_studies()}
     trials = storage.get_all_trials(names[study], deepcopy=False) if study in names else []
     return {t.number: t.value for t in trials if t.state.name == "COMPLETE"}
+
+
+def running_trials(storage: Any, study: str) -> dict[int, str]:
+    """Number and pod of the trials that somebody computes."""
+    study_id = next(s._study_id for s in storage.get_all_studies() if s.study_name == study)
+    trials = storage.get_all_trials(study_id, deepcopy=False)
+    return {t.number: t.user_attrs.get("pod_uid", "") for t in trials if t.state.name == "RUNNING"}
 
 
 def test_one_manifest_becomes_a_served_model_while_operator_and_worker_are_killed(
@@ -159,8 +168,17 @@ def test_one_manifest_becomes_a_served_model_while_operator_and_worker_are_kille
 
         wait_until(lambda: len(completed_trials(storage, study)) >= 3, 120, "three completed trials", explain)
         operator.kill()
-        worker = next(p for p in pods_of(control_plane, namespace, "worker") if p["status"]["phase"] == "Running")
-        kubelet.kill_pod_process(namespace, worker["metadata"]["name"], signal.SIGKILL)
+
+        def was_killed_in_a_trial() -> bool:
+            """A worker between two trials loses none; then the next one is killed."""
+            names = {p["metadata"]["uid"]: p["metadata"]["name"] for p in pods_of(control_plane, namespace, "worker")}
+            for number, uid in running_trials(storage, study).items():
+                if uid in names:
+                    kubelet.kill_pod_process(namespace, names[uid], signal.SIGKILL)
+                    return number in running_trials(storage, study)
+            return False
+
+        wait_until(was_killed_in_a_trial, 60, "the loss of a worker in a trial", explain, pause_seconds=0.05)
         before = completed_trials(storage, study)
         operator.start()
 

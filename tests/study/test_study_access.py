@@ -101,7 +101,9 @@ class Tenants:
             file = self.folder / f"{uuid.uuid4()}.token"
             file.write_text(token)
         assert file is None or isinstance(file, Path)
-        return open_remote(f"127.0.0.1:{self.server.port}", False, file, None, patience_seconds=0.2)
+        return open_remote(
+            f"127.0.0.1:{self.server.port}", False, file, None, patience_seconds=2.0
+        )  # longer than a channel rests
 
     def denied(self) -> float:
         """Calls that were refused so far."""
