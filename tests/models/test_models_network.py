@@ -7,6 +7,7 @@ import torch
 
 from kubeautoml_trainer.models import torch_net
 from kubeautoml_trainer.models.neural_network import NUMPY, Architecture, forward
+from kubeautoml_trainer.models.torch_training import Pace
 
 
 def make_architecture(**changes) -> Architecture:
@@ -47,7 +48,7 @@ def test_torch_and_numpy_run_the_same_function():
 
 def test_the_pace_follows_the_steps_while_there_is_time():
     """With time enough nothing depends on the clock."""
-    pace = torch_net.Pace(steps=4, deadline=time.monotonic() + 1000)
+    pace = Pace(steps=4, deadline=time.monotonic() + 1000)
 
     assert [pace.step() for _ in range(4)] == [0.125, 0.375, 0.625, 0.875]
 
@@ -55,7 +56,7 @@ def test_the_pace_follows_the_steps_while_there_is_time():
 def test_the_pace_follows_the_clock_when_the_steps_do_not_fit():
     """A thousandth of the steps in half of the time: progress is a half, and the schedules cool down in time."""
     now = time.monotonic()
-    pace = torch_net.Pace(steps=100_000, deadline=now + 500, done=100, started=now - 500)
+    pace = Pace(steps=100_000, deadline=now + 500, done=100, started=now - 500)
 
     assert 0.5 <= pace.step() < 0.51
     assert pace.is_short

@@ -30,7 +30,7 @@ FAMILIES: tuple[Family, ...] = (
     NearestNeighbors(),
 )
 
-QUANTILE_FAMILIES = ("Dummy", "LightGBM", "CatBoost", "XGBoost", "ExtraTrees", "RandomForest")
+QUANTILE_FAMILIES = ("Dummy", "LightGBM", "CatBoost", "XGBoost", "ExtraTrees", "RandomForest", "NeuralNetwork")
 """Families that can predict quantiles of a number; no other is tried when a job asks for them."""
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from kubeautoml.api.errors import BundleError
+from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Features, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext
@@ -147,9 +148,11 @@ class NetworkModel:
 
 
 def prediction(out: np.ndarray, target: NumberTarget | None) -> np.ndarray:
-    """float32 (n, outputs) of what `forward` gives."""
+    """float32 (n, outputs) of what `forward` gives; quantiles, which are several outputs of one number, are put in order
+    (Chernozhukov et al. 2010, arXiv:0704.3649: sorting only helps).
+    """
     if target is not None:
-        return target.decode(out[:, 0])
+        return np.sort(np.hstack([target.decode(column) for column in out.T]), axis=1)
     e = np.exp(out - out.max(axis=1, keepdims=True))
     return np.asarray(e / e.sum(axis=1, keepdims=True))
 
@@ -167,7 +170,7 @@ class NeuralNetwork:
 
     def space(self, shape: DataShape) -> Space:
         """RealMLP's, as in TabArena, around this family's default."""
-        rate = Float(0.02, 0.3, log=True) if shape.outputs == 1 else Float(0.005, 0.15, log=True)
+        rate = Float(0.02, 0.3, log=True) if _is_number(shape) else Float(0.005, 0.15, log=True)
         return {
             "layers": Int(2, 4),
             "width": Int(128, 384, step=128),
@@ -185,7 +188,7 @@ class NeuralNetwork:
         one, in a tenth of its time. Numbers need more steps than classes.
         """
         steps: Parameters = {"width": 128, "batch_size": 128 if shape.rows < _FEW_ROWS else 256}
-        if shape.outputs > 1:
+        if not _is_number(shape):
             short = {**steps, "epochs": 32 if shape.rows < _MANY_ROWS else 16}
             return (
                 (5, {**short, "plr_sigma": 1.0}),
@@ -217,7 +220,7 @@ class NeuralNetwork:
             **DEFAULTS,
             **parameters,
         }
-        net = _architecture(features, x, settings, context.task.outputs)
+        net = _architecture(features, x, settings, context.task.outputs, bool(schema.classes))
         seen = None if valid is None else features.transform(valid.frame)
         weights, epoch = torch_net.train(net, settings, x, train, seen, valid, target, context)
         return FittedPipeline(self.name, dict(parameters), epoch, features, NetworkModel(net, weights, target))
@@ -234,7 +237,13 @@ class NeuralNetwork:
             raise BundleError(f"{folder / _ARRAYS} cannot be read: {error!r}") from error
 
 
-def _architecture(features: Features, x: Encoded, settings: Mapping[str, Any], outputs: int) -> Architecture:
+def _is_number(shape: DataShape) -> bool:
+    return shape.task is TaskType.TABULAR_REGRESSION
+
+
+def _architecture(
+    features: Features, x: Encoded, settings: Mapping[str, Any], outputs: int, has_classes: bool
+) -> Architecture:
     """Parametric SELU for classes and Mish for numbers, as RealMLP-TD."""
     levels = [len(column.levels) for column in features.levels]
     return Architecture(
@@ -244,6 +253,6 @@ def _architecture(features: Features, x: Encoded, settings: Mapping[str, Any], o
         layers=int(settings["layers"]),
         width=int(settings["width"]),
         outputs=outputs,
-        activation="selu" if outputs > 1 else "mish",
+        activation="selu" if has_classes else "mish",
         periodic=0 < x.numbers.shape[1] <= _PERIODIC_COLUMNS,
     )

@@ -1,16 +1,9 @@
-"""Training of the network in `neural_network`; the only importer of torch.
-
-Device: CUDA when there is one, else the CPU; float32; deterministic for a seed on one device and thread count, since
-every random number comes from generators made here.
-"""
+"""Training of the network in `neural_network`: float32, on the device that `torch_training` chooses."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,16 +18,15 @@ from kubeautoml_trainer.models.base import FitContext, FitTimeout
 from kubeautoml_trainer.models.early_stopping import steering_loss
 from kubeautoml_trainer.models.neural_network import Architecture, Operations, forward, prediction
 from kubeautoml_trainer.models.target import NumberTarget
+from kubeautoml_trainer.models.torch_training import Pace, device_for_training, fit_loss, limited_threads, truth_tensor
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 Weights = dict[str, Tensor]
 
 TORCH = Operations(torch.cos, torch.einsum, torch.concatenate, functional.selu, functional.mish)
 _MAX_STEPS = 20_000  # of gradient descent; a guess that bounds the time on many rows
-_MEASURED = 20  # steps after which the pace is known
 _BLOCK = 8192  # validation rows at once
-_SMOOTHING = 0.1  # of labels, where decisions are scored; it would spoil probabilities
-_DECIDED = ("Accuracy", "BalancedAccuracy", "F1", "F1Macro", "Precision", "Recall", "MatthewsCorrelation")
+SMOOTHING = 0.1  # of labels, where decisions are scored; it would spoil probabilities
 
 
 def train(
@@ -55,16 +47,16 @@ def train(
     Raises:
         FitTimeout: the deadline passed before the first epoch.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_for_training()
     generator = torch.Generator(device).manual_seed(context.seed)
-    with _threads(context.threads):
+    with limited_threads(context.threads):
         numbers, codes = _inputs(x, device)
-        truth = _truth(rows, target, device)
+        truth = truth_tensor(rows, target, device)
         weight = torch.as_tensor(weights_or_ones(rows.weight, len(rows)), dtype=torch.float32, device=device)
         held_out = None if seen is None else _inputs(seen, device)
         w = initial_weights(net, float(settings["plr_sigma"]), generator, device)
         optimiser = _optimiser(net, w, settings)
-        loss = _loss(target, context.metric)
+        loss = fit_loss(target, context, smoothing=SMOOTHING)
         batch = min(_batch(settings, len(rows)), len(rows))
         batches = max(1, len(rows) // batch)
         epochs = max(1, min(int(settings["epochs"]), _MAX_STEPS // batches))
@@ -93,34 +85,6 @@ def train(
             raise FitTimeout("NeuralNetwork: no time for one step; give spec.budget.maxDurationSeconds more")
     _settle_unseen(net, best, x)
     return {name: np.ascontiguousarray(t.cpu().numpy()) for name, t in best.items()}, best_epoch
-
-
-@dataclass
-class Pace:
-    """How far training is, from 0 to 1: by steps, or by time once the steps do not fit into it.
-
-    Time counts only then, so that a fit with time enough depends on its seed alone.
-    """
-
-    steps: int
-    deadline: float
-    done: int = 0
-    progress: float = 0.0
-    is_short: bool = False
-    started: float = field(default_factory=time.monotonic)
-
-    def time_is_up(self) -> bool:
-        return time.monotonic() > self.deadline
-
-    def step(self) -> float:
-        """Begin a step; returns the progress at its middle."""
-        elapsed = time.monotonic() - self.started
-        available = max(self.deadline - self.started, 1e-9)
-        self.is_short = self.is_short or (self.done >= _MEASURED and elapsed / self.done * self.steps > available)
-        by_time = elapsed / available if self.is_short else 0.0
-        self.progress = max(self.progress, (self.done + 0.5) / self.steps, by_time)
-        self.done += 1
-        return self.progress
 
 
 def initial_weights(net: Architecture, sigma: float, generator: torch.Generator, device: torch.device) -> Weights:
@@ -202,34 +166,10 @@ def _dropout(settings: dict[str, Any], progress: float, generator: torch.Generat
     return drop if rate > 0 else lambda h: h
 
 
-def _loss(target: NumberTarget | None, metric: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """(output, truth, weight) -> weighted mean: cross entropy, squared error, or absolute error where the metric is
-    about that.
-    """
-    smoothing = _SMOOTHING if metric in _DECIDED else 0.0
-
-    def classes(out: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-        each = functional.cross_entropy(out, truth, reduction="none", label_smoothing=smoothing)
-        return (each * weight).sum() / weight.sum()
-
-    def number(out: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-        gap = out[:, 0] - truth
-        each = gap.abs() if metric in ("Mae", "MedianAbsoluteError", "Mape") else gap.square()
-        return (each * weight).sum() / weight.sum()
-
-    return classes if target is None else number
-
-
 def _inputs(x: Encoded, device: torch.device) -> tuple[Tensor, Tensor]:
     """numbers float32 (n, k), codes int64 (n, c), on the device."""
     numbers = torch.as_tensor(x.numbers, dtype=torch.float32, device=device)
     return numbers, torch.as_tensor(x.codes, dtype=torch.int64, device=device)
-
-
-def _truth(rows: Rows, target: NumberTarget | None, device: torch.device) -> Tensor:
-    if target is None:
-        return torch.as_tensor(rows.y, dtype=torch.int64, device=device)
-    return torch.as_tensor(target.encode(rows.y), dtype=torch.float32, device=device)
 
 
 @torch.no_grad()
@@ -257,13 +197,3 @@ def _settle_unseen(net: Architecture, w: Weights, x: Encoded) -> None:
             if not present[code]:
                 table = w[f"table{c}"]
                 table[code] = table[torch.as_tensor(present, device=table.device)].mean(0) if embedded else 0.0
-
-
-@contextmanager
-def _threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,0 +1,153 @@
+"""The networks on a CUDA device: as good as on the CPU, repeatable, in time, and a saved model needs no device.
+
+Run it where there is one: `pytest -m gpu tests/models/test_models_cuda.py`. It imports pandas, numpy, safetensors and
+torch, and nothing of the other families' libraries.
+"""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from kubeautoml.api.dataset import ColumnType
+from kubeautoml.api.metrics import TaskType
+from kubeautoml_trainer.data.base import Column, Rows, Schema
+from kubeautoml_trainer.models import family_named, torch_net
+from kubeautoml_trainer.models.base import FitContext
+from kubeautoml_trainer.models.neural_network import forward
+from kubeautoml_trainer.models.pipeline import load_pipeline
+from kubeautoml_trainer.tasks import task_for
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: torch.cuda.is_available() is false"),
+]
+CLS, REG = TaskType.TABULAR_CLASSIFICATION, TaskType.TABULAR_REGRESSION
+QUICK = {"NeuralNetwork": {"epochs": 24, "width": 128, "batch_size": 128}}
+ENDLESS = {"NeuralNetwork": {"epochs": 10**6}}
+EVERY_NETWORK = pytest.mark.parametrize("name", sorted(QUICK))
+EVERY_TASK = pytest.mark.parametrize("classes", [0, 2, 3], ids=["numbers", "two classes", "three classes"])
+
+
+def make_schema(classes: int, quantiles: tuple[float, ...] = ()) -> Schema:
+    columns = (
+        *(Column(f"x{k}", ColumnType.NUMBER) for k in range(6)),
+        Column("gappy", ColumnType.NUMBER, missing_fraction=0.2),
+        Column("colour", ColumnType.CATEGORY),
+        Column("city", ColumnType.CATEGORY),
+    )
+    return Schema("t", columns, tuple("abc"[:classes]), quantiles=quantiles)
+
+
+def make_rows(classes: int, n: int = 3000, seed: int = 0) -> Rows:
+    """A target of numbers, a few colours and thirty cities, with noise."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 6))
+    gappy = np.where(rng.random(n) < 0.2, np.nan, rng.normal(size=n))
+    colour = rng.choice(np.array(["red", "green", "blue"], dtype=object), n)
+    city = rng.integers(0, 30, n)
+    signal = x[:, 0] * x[:, 1] + np.sin(2 * x[:, 2]) + (colour == "red") + 0.1 * city + 0.3 * rng.normal(size=n)
+    frame = pd.DataFrame({f"x{k}": x[:, k] for k in range(6)})
+    frame["gappy"] = gappy
+    frame["colour"] = pd.Series(colour, dtype=object)
+    frame["city"] = pd.Series([f"city {c}" for c in city], dtype=object)
+    y = signal if not classes else np.searchsorted(np.quantile(signal, np.arange(1, classes) / classes), signal)
+    return Rows(frame, y.astype(np.int64) if classes else y)
+
+
+def fit(name: str, classes: int, parameters=None, quantiles: tuple[float, ...] = (), **changes):
+    schema = make_schema(classes, quantiles)
+    task = task_for(CLS if classes else REG, schema)
+    metric = "LogLoss" if classes else "PinballLoss" if quantiles else "Rmse"
+    values = {"task": task, "metric": metric, "seed": 5, "threads": 4, "deadline": time.monotonic() + 300}
+    chosen = QUICK[name] if parameters is None else parameters
+    rows = changes.pop("rows", None) or make_rows(classes)
+    context = FitContext(**(values | changes))
+    return family_named(name).fit(rows, make_rows(classes, 1000, 1), schema, chosen, context), task
+
+
+@EVERY_NETWORK
+@EVERY_TASK
+def test_a_fit_on_the_device_is_as_good_as_one_on_the_cpu(name, classes, monkeypatch):
+    """The objective on fresh rows differs by a tenth at most; and the device was used."""
+    fresh, metric = make_rows(classes, 2000, 2), "LogLoss" if classes else "Rmse"
+    torch.cuda.reset_peak_memory_stats()
+    on_device, task = fit(name, classes)
+    used = torch.cuda.max_memory_allocated()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    on_cpu, _ = fit(name, classes)
+
+    device, cpu = (task.score(metric, fresh.y, p.predict(fresh.frame), None) for p in (on_device, on_cpu))
+
+    assert used > 0
+    assert device < 1.1 * cpu
+    floor = task.score(metric, fresh.y, np.tile(task.prior(fresh.y, None), (len(fresh), 1)), None)
+    assert device < 0.8 * floor
+
+
+@EVERY_NETWORK
+@EVERY_TASK
+def test_a_saved_model_predicts_with_numpy_what_the_device_computes(name, classes, tmp_path):
+    """Within 1e-4 of the weights run by torch on the device; on rows with levels that training never had."""
+    fitted, _ = fit(name, classes)
+    fresh = make_rows(classes, 500, 3)
+    fresh.frame.loc[:20, "city"] = "Atlantis"
+    fitted.save(tmp_path)
+
+    by_numpy = load_pipeline(tmp_path).predict(fresh.frame)
+
+    by_device = DEVICE_PREDICTIONS[name](fitted, fitted.features.transform(fresh.frame))
+    assert np.abs(by_numpy - by_device).max() < 1e-4 * max(1.0, float(np.abs(by_numpy).max()))
+
+
+def network_on_device(fitted, x) -> np.ndarray:
+    from kubeautoml_trainer.models.neural_network import prediction
+
+    model = fitted.model
+    weights = {name: torch.as_tensor(a, device="cuda") for name, a in model.weights.items()}
+    numbers = torch.as_tensor(x.numbers, dtype=torch.float32, device="cuda")
+    codes = torch.as_tensor(x.codes, dtype=torch.int64, device="cuda")
+    out = forward(torch_net.TORCH, model.net, weights, numbers, codes)
+    return prediction(out.cpu().numpy(), model.target)
+
+
+DEVICE_PREDICTIONS = {"NeuralNetwork": network_on_device}
+
+
+@EVERY_NETWORK
+@EVERY_TASK
+def test_the_same_seed_twice_gives_the_same_predictions(name, classes):
+    """To the last bit, on one device."""
+    fresh = make_rows(classes, 500, 4).frame
+
+    first, second = (fit(name, classes)[0].predict(fresh) for _ in range(2))
+
+    assert np.array_equal(first, second)
+
+
+@EVERY_NETWORK
+def test_a_deadline_is_kept_on_the_device(name):
+    """A fit without end returns a usable model about when it must."""
+    fit(name, 2)  # the device's start is not what is measured
+    started = time.monotonic()
+
+    fitted, task = fit(name, 2, ENDLESS[name], rows=make_rows(2, 50_000), deadline=started + 4.0)
+    took = time.monotonic() - started
+
+    fresh = make_rows(2, 2000, 2)
+    assert took < 4.0 + 2.0
+    assert task.score("RocAuc", fresh.y, fitted.predict(fresh.frame), None) > 0.8
+
+
+@EVERY_NETWORK
+def test_quantiles_are_learned_on_the_device(name):
+    """Four of five fresh values lie between the first and the ninth decile."""
+    fresh = make_rows(0, 2000, 2)
+    fitted, _ = fit(name, 0, quantiles=(0.1, 0.5, 0.9))
+
+    got = fitted.predict(fresh.frame)
+
+    assert np.all(np.diff(got, axis=1) >= 0)
+    assert 0.7 < np.mean((fresh.y >= got[:, 0]) & (fresh.y <= got[:, 2])) < 0.9

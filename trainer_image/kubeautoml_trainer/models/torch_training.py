@@ -1,0 +1,125 @@
+"""What the networks' training has in common: the device, the pace, the loss.
+
+Device: CUDA when there is one, else the CPU. Training is deterministic for a seed on one device and thread count, as
+every random number comes from generators made with that seed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kubeautoml_trainer.data.base import Rows
+from kubeautoml_trainer.models.base import FitContext
+from kubeautoml_trainer.models.target import NumberTarget
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(output float32 (..., outputs), truth (...), weight (...)) -> the weighted mean, a number."""
+
+_MEASURED = 20  # steps after which the pace is known
+_DECIDED = ("Accuracy", "BalancedAccuracy", "F1", "F1Macro", "Precision", "Recall", "MatthewsCorrelation")
+_ABSOLUTE = ("Mae", "MedianAbsoluteError", "Mape")
+
+
+def device_for_training() -> torch.device:
+    """The first CUDA device, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass
+class Pace:
+    """How far training is, from 0 to 1: by steps, or by time once the steps do not fit into it.
+
+    Time counts only then, so that a fit with time enough depends on its seed alone.
+    """
+
+    steps: int
+    deadline: float
+    done: int = 0
+    progress: float = 0.0
+    is_short: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    def time_is_up(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def step(self) -> float:
+        """Begin a step; returns the progress at its middle."""
+        elapsed = time.monotonic() - self.started
+        available = max(self.deadline - self.started, 1e-9)
+        self.is_short = self.is_short or (self.done >= _MEASURED and elapsed / self.done * self.steps > available)
+        by_time = elapsed / available if self.is_short else 0.0
+        self.progress = max(self.progress, (self.done + 0.5) / self.steps, by_time)
+        self.done += 1
+        return self.progress
+
+
+def truth_tensor(rows: Rows, target: NumberTarget | None, device: torch.device) -> Tensor:
+    """What is to be learned, (n,): int64 classes, or float32 encoded numbers."""
+    if target is None:
+        return torch.as_tensor(rows.y, dtype=torch.int64, device=device)
+    return torch.as_tensor(target.encode(rows.y), dtype=torch.float32, device=device)
+
+
+def fit_loss(target: NumberTarget | None, context: FitContext, smoothing: float = 0.0) -> Loss:
+    """Cross entropy for classes; for a number the squared error, the absolute error where the metric is about that, or
+    the pinball loss of the task's quantiles.
+
+    Args:
+        smoothing: of labels, where the metric scores decisions and not probabilities.
+    """
+    smooth = smoothing if context.metric in _DECIDED else 0.0
+    levels = context.task.quantiles
+
+    def classes(out: Tensor, truth: Tensor) -> Tensor:
+        each = functional.cross_entropy(
+            out.reshape(-1, out.shape[-1]), truth.reshape(-1), reduction="none", label_smoothing=smooth
+        )
+        return each.reshape(truth.shape)
+
+    def number(out: Tensor, truth: Tensor) -> Tensor:
+        gap = out[..., 0] - truth
+        return gap.abs() if context.metric in _ABSOLUTE else gap.square()
+
+    def quantiles(out: Tensor, truth: Tensor) -> Tensor:
+        return pinball(out, truth, torch.tensor(levels, dtype=out.dtype, device=out.device))
+
+    each_of = classes if target is None else quantiles if levels else number
+
+    def mean(out: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+        return (each_of(out, truth) * weight).sum() / weight.sum()
+
+    return mean
+
+
+def pinball(out: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
+    """Mean loss over the quantiles: too low costs the level, too high the rest of it (Koenker and Bassett 1978).
+
+    Args:
+        out: float (..., quantiles). truth: float (...). levels: float (quantiles,), in (0, 1).
+
+    Returns:
+        float (...).
+
+    >>> pinball(torch.tensor([[1.0, 4.0]]), torch.tensor([2.0]), torch.tensor([0.5, 0.75]))
+    tensor([0.5000])
+    """
+    gap = truth[..., None] - out
+    return torch.maximum(levels * gap, (levels - 1) * gap).mean(-1)
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """At most so many threads of torch inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
