@@ -13,9 +13,10 @@ from urllib.parse import unquote
 from kubeautoml.api.errors import BundleError, ObjectNotFound, UsageError
 from kubeautoml.storage import ObjectStore, open_store
 from kubeautoml_trainer.bundle.manifest import BUNDLE, CARD, Manifest, Variant, digest, file_facts, parse_manifest
-from kubeautoml_trainer.bundle.model import LoadedMember, Model
+from kubeautoml_trainer.bundle.model import LoadedMember, LoadedSecond, Model
 from kubeautoml_trainer.data.schema import schema_from_json
 from kubeautoml_trainer.models.pipeline import load_pipeline
+from kubeautoml_trainer.models.second_level import load_second_level
 from kubeautoml_trainer.tasks import task_for
 from kubeautoml_trainer.tasks.post import Post
 
@@ -59,7 +60,15 @@ def _load_folder(folder: Path, sha256: str | None, name: str | None) -> Model:
     )
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     return Model(
-        manifest, variant, found, schema, task_for(manifest.task_type, schema), members, _post(variant, folder), card
+        manifest,
+        variant,
+        found,
+        schema,
+        task_for(manifest.task_type, schema),
+        members,
+        _post(variant, folder),
+        card,
+        _second(variant, folder),
     )
 
 
@@ -74,6 +83,19 @@ def _chosen(manifest: Manifest, name: str | None, where: str) -> Variant:
     raise BundleError(
         f"{where} has no variant '{name}', it has {known}; choose one of them, or name it in spec.output.variants of a new job"
     )
+
+
+def _second(variant: Variant, folder: Path) -> LoadedSecond | None:
+    facts = variant.second
+    if facts is None:
+        return None
+    level = load_second_level(folder / "second" / str(facts.place))
+    if len(level.base) != len(facts.inputs):
+        raise BundleError(
+            f"{folder / BUNDLE}: second level of variant {variant.name.value} must ask {len(level.base)} members, "
+            f"got {len(facts.inputs)}; {_AGAIN}"
+        )
+    return LoadedSecond(facts.weight, facts.inputs, level)
 
 
 def _post(variant: Variant, folder: Path) -> Post:

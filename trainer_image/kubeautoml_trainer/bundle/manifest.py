@@ -3,6 +3,7 @@
     bundle.json         this
     card.json           the model card, for people and for the server's page
     pipelines/<i>/...   one fitted pipeline, as `Pipeline.save` wrote it; variants may share it
+    second/<i>/...      a second level, as `SecondLevel.save` wrote it; where it won
 
 The digest of `bundle.json` therefore stands for the whole model, in all its variants. Nothing in it depends on when or where it was
 written: the same pipelines give the same bytes.
@@ -23,11 +24,12 @@ from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.objective import ModelVariant
 from kubeautoml.api.values import ApiModel
 
-FORMAT = 2
+FORMAT, READABLE = 3, (2, 3)
+"""Written, and read: 2 had no second level."""
 BUNDLE, CARD = "bundle.json", "card.json"
 
 # No "..", no hidden files, no backslash, no root: a name that matches stays inside the folder on every system.
-_FILE_NAME = re.compile(r"card\.json|pipelines/[0-9]+(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+")
+_FILE_NAME = re.compile(r"card\.json|(pipelines|second)/[0-9]+(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -45,16 +47,30 @@ class Member(ApiModel):
     trial: int
     family: str
     parameters: dict[str, bool | int | float | str]
-    weight: Annotated[float, Field(gt=0, le=1)]
+    weight: Annotated[float, Field(ge=0, le=1)]
+    """0 for one that only the second level asks."""
     pipelines: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     """Numbers <i> below pipelines/: one a fold, or one that learned from all rows."""
 
 
+class SecondLevelFacts(ApiModel):
+    """What puts the members' predictions right; its answer is weighed like one more member."""
+
+    weight: Annotated[float, Field(gt=0, le=1)]
+    place: Annotated[int, Field(ge=0)]
+    """Number <i> below second/."""
+    inputs: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    """Positions of the members that it asks, in its order."""
+    cross_validated: float
+    """The metric of its answers alone, on nested folds."""
+
+
 class Variant(ApiModel):
-    """One form of the model: the weighted mean of its members, and what is done to it."""
+    """One form of the model: the weighted mean of its members (and of a second level), and what is done to it."""
 
     name: ModelVariant
     members: Annotated[tuple[Member, ...], Field(min_length=1)]
+    second: SecondLevelFacts | None = None
     post: dict[str, Any]
     """What is done to the mean, as `tasks.post.Post.to_json` writes it: calibration, decision, intervals."""
     cross_validated: float | None
@@ -79,7 +95,7 @@ class Lineage(ApiModel):
 class Manifest(ApiModel):
     """The content of bundle.json. `schema_` is as `data.schema.schema_to_json` writes it."""
 
-    format: Literal[2]
+    format: Literal[2, 3]
     created_at: str
     """When the newest trial that it is made from ended, RFC 3339."""
     code_version: str
@@ -110,9 +126,9 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     except ValueError as error:
         raise BundleError(f"{where} is not JSON ({error}); the bundle is damaged, copy or train it again") from error
     found = body.get("format") if isinstance(body, dict) else None
-    if found != FORMAT:
+    if found not in READABLE:
         raise BundleError(
-            f"{where}: format must be {FORMAT}, got {found!r}; "
+            f"{where}: format must be {' or '.join(map(str, READABLE))}, got {found!r}; "
             "load it with the version of kubeautoml that wrote it, or train it again"
         )
     try:
@@ -129,12 +145,18 @@ def _check_names(manifest: Manifest, where: str) -> None:
     for name in manifest.files:
         if not _FILE_NAME.fullmatch(name):
             raise BundleError(
-                f"{where}: file name {name!r} must be card.json or pipelines/<i>/<file>; do not use this bundle"
+                f"{where}: file name {name!r} must be card.json, pipelines/<i>/<file> or second/<i>/<file>; do not use this bundle"
             )
     names = [v.name.value for v in manifest.variants]
     if len(set(names)) != len(names):
         raise BundleError(f"{where}: variants must differ, got {', '.join(names)}; copy or train it again")
+    for v in manifest.variants:
+        if v.second is not None and max(v.second.inputs) >= len(v.members):
+            raise BundleError(
+                f"{where}: second level of {v.name.value} asks for a member that is not there; train it again"
+            )
     wanted = {f"pipelines/{i}" for v in manifest.variants for m in v.members for i in m.pipelines}
+    wanted |= {f"second/{v.second.place}" for v in manifest.variants if v.second is not None}
     present = {"/".join(name.split("/")[:2]) for name in manifest.files if name != CARD}
     if wanted != present or CARD not in manifest.files:
         odd = sorted(wanted ^ present)[:3] or [CARD]

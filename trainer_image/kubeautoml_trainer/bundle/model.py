@@ -17,6 +17,7 @@ from kubeautoml_trainer.data.base import Schema
 from kubeautoml_trainer.data.row import TypedRow, typed_row
 from kubeautoml_trainer.data.schema import coerce
 from kubeautoml_trainer.models.base import Pipeline
+from kubeautoml_trainer.models.second_level import SecondLevel
 from kubeautoml_trainer.tasks.base import Task
 from kubeautoml_trainer.tasks.post import Post
 
@@ -35,8 +36,17 @@ class LoadedMember:
 
 
 @dataclass(frozen=True)
+class LoadedSecond:
+    """A second level, and what its answer weighs. inputs: positions of the members that it asks."""
+
+    weight: float
+    inputs: tuple[int, ...]
+    level: SecondLevel = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Model:
-    """One variant of a bundle: the weighted mean of its members, and what is done to it."""
+    """One variant of a bundle: the weighted mean of its members (and of a second level), and what is done to it."""
 
     manifest: Manifest = field(repr=False)
     variant: Variant = field(repr=False)
@@ -48,6 +58,7 @@ class Model:
     post: Post = field(repr=False)
     card: dict[str, Any] = field(repr=False)
     """The model card: what it predicts, how well, made from what."""
+    second: LoadedSecond | None = field(default=None, repr=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -128,11 +139,19 @@ class Model:
         """float32 (n, outputs) of typed rows (`data.base.Rows.frame`), before calibration."""
         if not len(frame):
             return np.zeros((0, self.task.outputs), dtype=np.float32)
-        total = sum(m.weight * m.predict(frame) for m in self.members) / sum(m.weight for m in self.members)
-        return np.asarray(total, dtype=np.float32)
+        said = [m.predict(frame) for m in self.members]
+        total = sum(m.weight * p for m, p in zip(self.members, said, strict=True))
+        mass = sum(m.weight for m in self.members)
+        if self.second is not None:
+            first = np.stack([said[k] for k in self.second.inputs])
+            total = total + self.second.weight * self.second.level.predict(first, cast(pd.DataFrame, frame))
+            mass += self.second.weight
+        return np.asarray(total / mass, dtype=np.float32)
 
     def set_threads(self, threads: int) -> None:
         """Threads a prediction may use; 1 at first, which is best for single rows."""
         for member in self.members:
             for pipeline in member.pipelines:
                 pipeline.set_threads(threads)
+        if self.second is not None:
+            self.second.level.set_threads(threads)

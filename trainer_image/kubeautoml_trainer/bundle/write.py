@@ -20,6 +20,7 @@ from kubeautoml_trainer.bundle.manifest import (
     Lineage,
     Manifest,
     Member,
+    SecondLevelFacts,
     Variant,
     digest,
     file_facts,
@@ -47,8 +48,20 @@ class MemberFiles:
 
 
 @dataclass(frozen=True)
+class SecondFiles:
+    """A second level on its way into a variant. inputs: numbers of the trials it asks, all of them members, in its order."""
+
+    weight: float
+    inputs: tuple[int, ...]
+    cross_validated: float
+    folder: Path
+
+
+@dataclass(frozen=True)
 class VariantFiles:
-    """One form of the model on its way into a bundle; fields as in `manifest.Variant`. members: their weights sum to 1."""
+    """One form of the model on its way into a bundle; fields as in `manifest.Variant`. members: their weights, and that of the
+    second level, sum to 1.
+    """
 
     name: ModelVariant
     members: Sequence[MemberFiles]
@@ -57,6 +70,7 @@ class VariantFiles:
     cross_validated: float | None = None
     post: Post = IDENTITY
     notes: tuple[str, ...] = ()
+    second: SecondFiles | None = None
 
 
 def save_member(pipelines: Sequence[Pipeline], folder: Path, *, trial: int = 0, weight: float = 1.0) -> MemberFiles:
@@ -91,7 +105,7 @@ def write_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / CARD, dict(card))
     numbers: dict[Path, int] = {}
-    described = tuple(_copy_variant(v, folder / "pipelines", numbers) for v in variants)
+    described = tuple(_copy_variant(v, folder, numbers) for v in variants)
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     manifest = Manifest(
         format=FORMAT,
@@ -116,20 +130,32 @@ def bundle_size(folder: Path) -> int:
 
 
 def _copy_variant(variant: VariantFiles, target: Path, numbers: dict[Path, int]) -> Variant:
-    """Copy what is not there yet; `numbers` says which folder became which pipeline."""
+    """Copy what is not there yet; `numbers` says which folder became which pipeline, or second level."""
+
+    def copied(source: Path, kind: str) -> int:
+        if source not in numbers:
+            numbers[source] = len(numbers)
+            shutil.copytree(source, target / kind / str(numbers[source]))
+        return numbers[source]
+
     members = []
     for m in variant.members:
-        for source in m.folders:
-            if source not in numbers:
-                numbers[source] = len(numbers)
-                shutil.copytree(source, target / str(numbers[source]))
-        places = tuple(numbers[source] for source in m.folders)
+        places = tuple(copied(source, "pipelines") for source in m.folders)
         members.append(
             Member(trial=m.trial, family=m.family, parameters=dict(m.parameters), weight=m.weight, pipelines=places)
         )
+    second, trials = variant.second, [m.trial for m in variant.members]
     return Variant(
         name=variant.name,
         members=tuple(members),
+        second=None
+        if second is None
+        else SecondLevelFacts(
+            weight=second.weight,
+            place=copied(second.folder, "second"),
+            inputs=tuple(trials.index(n) for n in second.inputs),
+            cross_validated=second.cross_validated,
+        ),
         post=variant.post.to_json(),
         cross_validated=variant.cross_validated,
         metrics=dict(variant.metrics),

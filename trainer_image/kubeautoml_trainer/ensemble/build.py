@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +19,13 @@ from kubeautoml.api.objective import ConstraintMetric
 from kubeautoml.api.pod import PodJob
 from kubeautoml.storage import ObjectStore
 from kubeautoml_trainer.artifacts import unpack_models
-from kubeautoml_trainer.bundle import MemberFiles, Model, bundle_size, load_bundle
+from kubeautoml_trainer.bundle import MemberFiles, Model, SecondFiles, bundle_size, load_bundle
 from kubeautoml_trainer.data.base import PreparedData
-from kubeautoml_trainer.ensemble.base import Candidate, Cost, Selection
+from kubeautoml_trainer.ensemble.base import Candidate, Cost, Second, Selection, combined
 from kubeautoml_trainer.ensemble.candidates import choose_candidates
 from kubeautoml_trainer.ensemble.greedy import select
 from kubeautoml_trainer.ensemble.measure import MEGABYTE, latency_ms, limit_of, raw_rows
+from kubeautoml_trainer.ensemble.stacking import second_level
 from kubeautoml_trainer.ensemble.stored import (
     ScoredTrial,
     Shapes,
@@ -34,6 +36,8 @@ from kubeautoml_trainer.ensemble.stored import (
 from kubeautoml_trainer.models.base import Pipeline
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.tasks.base import Task
+
+log = logging.getLogger("kubeautoml.finalize")
 
 TOLERANCE = 1e-5
 """How far, absolutely and relatively, a loaded member may be from its stored predictions."""
@@ -49,7 +53,10 @@ class FinalizeError(KubeAutoMLError):
 
 @dataclass(frozen=True)
 class Workshop:
-    """What building needs: where things are, the rows, and by when (`time.monotonic()`) the selection must be done."""
+    """What building needs: where things are, the rows, and by when (`time.monotonic()`) the selection must be done.
+
+    with_second: whether a second level may be tried; only variants that hold the whole ensemble can use one.
+    """
 
     job: PodJob
     store: ObjectStore
@@ -57,6 +64,8 @@ class Workshop:
     task: Task
     scratch: Path
     selection_deadline: float
+    threads: int = 1
+    with_second: bool = True
 
     @property
     def paths(self) -> ArtifactPaths:
@@ -75,14 +84,15 @@ class Built:
     """All trials that were read, the members among them."""
     files: tuple[MemberFiles, ...] = field(repr=False)
     """Where the members' pipelines are, all folds of them."""
+    second: SecondFiles | None = field(repr=False)
     holdout: np.ndarray = field(repr=False)
-    """float32 (hold-out rows, outputs): the weighted mean of the stored predictions."""
+    """float32 (hold-out rows, outputs): what the model predicts, by the stored predictions."""
     latency_p99_ms: float
     size_bytes: int
 
 
-Write = Callable[[Path, Selection, Sequence[MemberFiles], np.ndarray], None]
-"""(folder, selection, members, hold-out predictions): write the bundle."""
+Write = Callable[[Path, Selection, Sequence[MemberFiles], SecondFiles | None, np.ndarray], None]
+"""(folder, selection, members, second level, hold-out predictions): write the bundle."""
 
 
 def build(shop: Workshop, scored: Sequence[ScoredTrial], write: Write) -> Built:
@@ -96,14 +106,16 @@ def build(shop: Workshop, scored: Sequence[ScoredTrial], write: Write) -> Built:
     stored: dict[int, StoredTrial] = {}
     costs: dict[int, Cost] = {}
     nearest: list[Cost] = []
+    with_second = shop.with_second
     while left:
         chosen = choose_candidates(list(left.values()), shop.job.metric, len(shop.data.train))
         if _drop(left, _read_missing(shop, chosen, stored)) or _drop(
             left, _measure_missing(shop, chosen, stored, hard, costs)
         ):
             continue
+        candidates = [_candidate(t, stored[t.trial], costs[t.trial]) for t in chosen]
         selection = select(
-            [_candidate(t, stored[t.trial], costs[t.trial]) for t in chosen],
+            candidates,
             shop.task,
             shop.job.metric,
             shop.data.train.y,
@@ -114,6 +126,8 @@ def build(shop: Workshop, scored: Sequence[ScoredTrial], write: Write) -> Built:
         )
         if selection is None:
             break
+        if with_second:
+            selection = _with_second(shop, candidates, selection)
         built, bad = _assemble(shop, selection, stored, write)
         if built is None:
             _drop(left, bad)
@@ -122,11 +136,36 @@ def build(shop: Workshop, scored: Sequence[ScoredTrial], write: Write) -> Built:
         if cost.fits(hard) or hard == limit_of([]):
             return built
         nearest.append(cost)
-        if len(selection.weights) == 1:
+        if selection.second is not None:
+            with_second = False
+        elif len(selection.weights) == 1:
             _drop(left, selection.weights)
         else:
             limit = _tighter(limit, cost, hard)
     raise not_within(shop.paths.root, hard, nearest or [costs[n] for n in left if n in costs])
+
+
+def _with_second(shop: Workshop, candidates: Sequence[Candidate], greedy: Selection) -> Selection:
+    """With a second level, where one wins."""
+    data = shop.data
+    try:
+        found = second_level(
+            candidates,
+            greedy,
+            shop.task,
+            shop.job.metric,
+            data.train,
+            data.fold,
+            data.schema,
+            groups=data.groups,
+            seed=shop.job.search.seed,
+            threads=shop.threads,
+            deadline=shop.selection_deadline,
+        )
+    except Exception as error:  # noqa: BLE001  # any library's; the greedy ensemble is there all the same
+        log.warning("a second level could not be tried", extra={"error": repr(error)[:300]})
+        return greedy
+    return found or greedy
 
 
 def _drop(left: dict[int, ScoredTrial], numbers: object) -> bool:
@@ -204,9 +243,11 @@ def _assemble(
             bad.append(number)
     if bad:
         return None, bad
-    holdout = weighted_mean({n: stored[n].holdout for n in selection.weights}, selection.weights)
     folder = _empty(shop.scratch / "quality")
-    write(folder, selection, files, holdout)
+    second = None if selection.second is None else _second_files(shop, selection.second)
+    said = {n: stored[n].holdout for n in selection.weights}
+    holdout = combined(said, selection.weights, selection.second, shop.data.holdout.frame)
+    write(folder, selection, files, second, holdout)
     try:
         model = load_bundle(folder)
     except BundleError as error:
@@ -221,14 +262,19 @@ def _assemble(
         (shop.data.holdout if len(shop.data.holdout) else shop.data.train).frame.iloc[:64], shop.data.schema
     )
     latency = latency_ms(model.predict_frame, rows, _CALLS, _CALLS_SECONDS)
+    if selection.second is not None:
+        # its trees may jump where the stored predictions, sums in 32 bits, differ from the models' in the last of them
+        holdout = model.predict_rows(shop.data.holdout.frame)
     members = {n: stored[n] for n in selection.weights}
-    return Built(folder, model, selection, members, stored, tuple(files), holdout, latency, bundle_size(folder)), []
+    size = bundle_size(folder)
+    return Built(folder, model, selection, members, stored, tuple(files), second, holdout, latency, size), []
 
 
-def weighted_mean(predictions: Mapping[int, np.ndarray], weights: Mapping[int, float]) -> np.ndarray:
-    """float32 (n, outputs)."""
-    total = sum(w * predictions[n].astype(np.float64) for n, w in weights.items())
-    return np.asarray(total, dtype=np.float32)
+def _second_files(shop: Workshop, second: Second) -> SecondFiles:
+    """The second level on disk."""
+    folder = _empty(shop.scratch / "second")
+    second.level.save(folder)
+    return SecondFiles(second.weight, second.inputs, second.value, folder)
 
 
 def _unlike(model: Model, selection: Selection, stored: Mapping[int, StoredTrial], data: PreparedData) -> list[int]:

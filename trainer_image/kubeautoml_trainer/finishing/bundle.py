@@ -13,10 +13,18 @@ import numpy as np
 
 from kubeautoml.api.errors import BundleError
 from kubeautoml.api.objective import ModelVariant
-from kubeautoml_trainer.bundle import MemberFiles, Model, VariantFiles, bundle_size, load_bundle, write_bundle
+from kubeautoml_trainer.bundle import (
+    MemberFiles,
+    Model,
+    SecondFiles,
+    VariantFiles,
+    bundle_size,
+    load_bundle,
+    write_bundle,
+)
 from kubeautoml_trainer.bundle.manifest import BUNDLE, Lineage, digest
-from kubeautoml_trainer.ensemble.base import Cost
-from kubeautoml_trainer.ensemble.build import TOLERANCE, Built, Workshop, build, not_within, weighted_mean
+from kubeautoml_trainer.ensemble.base import Cost, combined_oof
+from kubeautoml_trainer.ensemble.build import TOLERANCE, Built, Workshop, build, not_within
 from kubeautoml_trainer.ensemble.measure import latency_ms, limit_of, raw_rows
 from kubeautoml_trainer.finishing.work import Work
 from kubeautoml_trainer.tasks.post import IDENTITY, Post
@@ -49,11 +57,26 @@ class Shipped:
 def build_model(work: Work, selection_deadline: float, *, keeps_constraints: bool) -> tuple[Workshop, Built]:
     """Select the ensemble, put its bundle on disk, check it. `keeps_constraints`: the ensemble itself is to be used."""
     job = work.context.job if keeps_constraints else work.context.job.model_copy(update={"constraints": []})
-    shop = Workshop(job, work.store, work.data, work.task, work.context.scratch_dir / "finalize", selection_deadline)
+    shop = Workshop(
+        job,
+        work.store,
+        work.data,
+        work.task,
+        work.context.scratch_dir / "finalize",
+        selection_deadline,
+        threads=work.context.threads,
+        with_second=bool({ModelVariant.QUALITY, ModelVariant.BALANCED} & set(job.output.variants)),
+    )
 
-    def write(folder: Path, selection: Selection, members: Sequence[MemberFiles], holdout: np.ndarray) -> None:
+    def write(
+        folder: Path,
+        selection: Selection,
+        members: Sequence[MemberFiles],
+        second: SecondFiles | None,
+        holdout: np.ndarray,
+    ) -> None:
         metrics = holdout_metrics(work, holdout, IDENTITY)
-        files = VariantFiles(ModelVariant.QUALITY, members, metrics, selection.value)
+        files = VariantFiles(ModelVariant.QUALITY, members, metrics, selection.value, second=second)
         write_variants(work, folder, [files])
 
     return shop, build(shop, _without_constants(work.scored), write)
@@ -69,7 +92,13 @@ def ship(work: Work, made: Sequence[Made], name: str) -> Shipped:
     shutil.rmtree(folder, ignore_errors=True)
     files = [
         VariantFiles(
-            m.name, m.members, holdout_metrics(work, m.holdout, m.post), m.cross_validated, m.post, tuple(m.notes)
+            m.name,
+            m.members,
+            holdout_metrics(work, m.holdout, m.post),
+            m.cross_validated,
+            m.post,
+            tuple(m.notes),
+            m.second,
         )
         for m in made
     ]
@@ -153,6 +182,9 @@ def model_card(work: Work, variants: Sequence[VariantFiles], created_at: str) ->
                 "metrics": dict(v.metrics),
                 "crossValidated": v.cross_validated,
                 "members": _members(v.members),
+                "secondLevel": None
+                if v.second is None
+                else {"weight": v.second.weight, "trials": list(v.second.inputs)},
                 "notes": list(v.notes),
             }
             for v in variants
@@ -171,10 +203,19 @@ def _members(members: Sequence[MemberFiles]) -> list[dict[str, Any]]:
 
 def quality(shop: Workshop, built: Built) -> Made:
     """The ensemble as a variant: all folds of all members."""
-    oof = weighted_mean({n: t.oof for n, t in built.members.items()}, built.selection.weights)
-    seconds = sum(t.record.fit_seconds for t in built.members.values())
+    second = built.selection.second
+    oof = combined_oof({n: t.oof for n, t in built.members.items()}, built.selection.weights, second)
+    seconds = sum(t.record.fit_seconds for t in built.members.values()) + (second.seconds if second else 0.0)
     return Made(
-        ModelVariant.QUALITY, built.files, built.holdout, oof, built.selection.value, post_of(shop, oof), seconds, ()
+        ModelVariant.QUALITY,
+        built.files,
+        built.holdout,
+        oof,
+        built.selection.value,
+        post_of(shop, oof),
+        seconds,
+        () if second is None else (second.note,),
+        built.second,
     )
 
 

@@ -13,7 +13,7 @@ from kubeautoml_trainer.ensemble.measure import raw_rows
 from kubeautoml_trainer.ensemble.stored import read_records
 from kubeautoml_trainer.finishing.bundle import Shipped
 from kubeautoml_trainer.finishing.work import Work
-from kubeautoml_trainer.report.leaderboard import Ranked, RankedVariant
+from kubeautoml_trainer.report.leaderboard import SECOND_LEVEL, Ranked, RankedVariant
 from kubeautoml_trainer.variants.base import Made
 from kubeautoml_trainer.variants.speed import Speed, measure
 
@@ -30,6 +30,8 @@ class Facts:
     validated: dict[str, float]
     leaderboard: list[Ranked]
     variants: list[RankedVariant]
+    second: Ranked | None = None
+    """The second level beside the trials, where one won."""
 
     @property
     def told(self) -> tuple[VariantFacts, ...]:
@@ -48,6 +50,30 @@ def evaluate(work: Work, built: Built, shipped: Shipped) -> Facts:
         {} if first.oof is None else _validated(work, first.oof),
         leaderboard(work, built),
         [_ranked(work, made, shipped) for made in shipped.made],
+        _second(work, built),
+    )
+
+
+def _second(work: Work, built: Built) -> Ranked | None:
+    """The second level alone, as the leaderboard shows it."""
+    second, files = built.selection.second, built.second
+    if second is None or files is None:
+        return None
+    rows, by_trial = work.data.holdout, dict(zip(built.selection.weights, built.model.members, strict=True))
+    value = None
+    if len(rows):
+        first = np.stack([by_trial[n].predict(rows.frame) for n in second.inputs])
+        said = second.level.predict(first, rows.frame).astype(np.float32)
+        value = work.task.score(work.context.job.metric, rows.y, said, rows.weight)
+    return Ranked(
+        trial=None,
+        family=SECOND_LEVEL,
+        value=second.value,
+        holdout_value=value,
+        weight=second.weight,
+        fit_seconds=second.seconds,
+        size_bytes=sum(p.stat().st_size for p in files.folder.rglob("*") if p.is_file()),
+        parameters={"kind": second.level.kind, "trials": " ".join(map(str, second.inputs))},
     )
 
 
@@ -64,7 +90,7 @@ def _ranked(work: Work, made: Made, shipped: Shipped) -> RankedVariant:
     speed = _speed(work, shipped, made)
     return RankedVariant(
         name=made.name.value,
-        families=tuple(sorted({m.family for m in made.members})),
+        families=tuple(sorted({m.family for m in made.members} | ({SECOND_LEVEL} if made.second else set()))),
         models=sum(len(m.folders) for m in made.members),
         value=made.cross_validated,
         holdout_value=model.metrics.get(work.context.job.metric),
@@ -91,6 +117,8 @@ def _speed(work: Work, shipped: Shipped, made: Made) -> Speed:
 def variant_bytes(made: Made) -> int:
     """Size of the files that only predicting with this variant needs."""
     folders = {f for m in made.members for f in m.folders}
+    if made.second is not None:
+        folders.add(made.second.folder)
     return sum(p.stat().st_size for f in folders for p in f.rglob("*") if p.is_file())
 
 

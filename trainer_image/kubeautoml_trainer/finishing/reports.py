@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kubeautoml_trainer.finishing.bundle import Shipped
     from kubeautoml_trainer.finishing.facts import Facts
     from kubeautoml_trainer.report.importance import Importance
+    from kubeautoml_trainer.variants.base import Made
 
 log = logging.getLogger("kubeautoml.finalize")
 
@@ -54,14 +55,14 @@ def write_reports(work: Work, built: Built, shipped: Shipped, facts: Facts, impo
     from kubeautoml_trainer.report.leaderboard import leaderboard_csv
 
     paths = work.context.job.paths
-    work.store.write(paths.leaderboard, leaderboard_csv(facts.leaderboard, facts.variants).encode())
+    work.store.write(paths.leaderboard, leaderboard_csv(facts.leaderboard, facts.variants, facts.second).encode())
     work.store.write(
         paths.metrics, json.dumps(metrics_body(work, built, shipped, facts), indent=1, allow_nan=False).encode()
     )
     best = next(r for r in facts.leaderboard if r.trial in built.candidates)
     work.store.write(
         paths.pipeline,
-        export_pipeline(work.context.job, best, seed_of_trial(work, best.trial), len(work.scored)).encode(),
+        export_pipeline(work.context.job, best, seed_of_trial(work, int(best.trial or 0)), len(work.scored)).encode(),
     )
     work.store.write(paths.report, report_html(work, built, shipped, facts, importance).encode())
 
@@ -81,9 +82,18 @@ def metrics_body(work: Work, built: Built, shipped: Shipped, facts: Facts) -> di
             "sizeBytes": shipped.size_bytes,
             "predictLatencyP99Ms": facts.variants[0].p99_ms,
             "members": [{"trial": m.trial, "weight": m.weight} for m in shipped.made[0].members],
+            "secondLevel": second_body(shipped.made[0]),
         },
         "variants": [v.to_json() for v in facts.variants],
     }
+
+
+def second_body(made: Made) -> dict[str, Any] | None:
+    """A variant's second level, as in `metrics.json`; None where it has none."""
+    second = made.second
+    if second is None:
+        return None
+    return {"weight": second.weight, "trials": list(second.inputs), "crossValidated": second.cross_validated}
 
 
 def report_html(work: Work, built: Built, shipped: Shipped, facts: Facts, importance: list[Importance]) -> str:
@@ -108,6 +118,7 @@ def report_html(work: Work, built: Built, shipped: Shipped, facts: Facts, import
             size_bytes=shipped.size_bytes,
             sha256=shipped.sha256,
             variants=facts.variants,
+            second=facts.second,
         ),
         with_plots=work.remaining_seconds() > 0,
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from kubeautoml_trainer.finishing.bundle import Shipped
     from kubeautoml_trainer.finishing.facts import Facts
+    from kubeautoml_trainer.variants.base import Made
 
 log = logging.getLogger("kubeautoml.finalize")
 
@@ -30,7 +31,7 @@ def tell_result(work: Work, shipped: Shipped, facts: Facts) -> JobResult:
         sha256=shipped.sha256,
         size_bytes=shipped.size_bytes,
         metrics=facts.holdout,
-        members=tuple(f"{m.family} {m.weight:.3f} (trial {m.trial})" for m in shipped.made[0].members)[:30],
+        members=told_members(shipped.made[0])[:30],
         trials=len(work.scored),
         data_sha256=work.data.profile.sha256,
         finished_at=time.time(),
@@ -39,6 +40,15 @@ def tell_result(work: Work, shipped: Shipped, facts: Facts) -> JobResult:
     )
     set_study_attr(work.study, StudyAttr.RESULT, result)
     return result
+
+
+def told_members(made: Made) -> tuple[str, ...]:
+    """Who weighs what in a variant, in words; a second level with the trials it asks comes first."""
+    members = tuple(f"{m.family} {m.weight:.3f} (trial {m.trial})" for m in made.members)
+    if made.second is None:
+        return members
+    asked = ", ".join(map(str, made.second.inputs))
+    return (f"SecondLevel {made.second.weight:.3f} (of trials {asked})", *members)
 
 
 def clean_trials(context: PodContext, study: optuna.Study) -> None:

@@ -28,11 +28,16 @@ COLUMNS = (
 """Of a variant: `predict_ms` for one row, `rows_per_second` in a batch. Of a trial: `predict_seconds` for the hold-out, all folds."""
 
 
+SECOND_LEVEL = "SecondLevel"
+"""In place of a family: what `ensemble.stacking` made of several trials."""
+
+
 @dataclass(frozen=True)
 class Ranked:
-    """One completed trial. What is not known of it, because its artifacts are gone or were not read, is None."""
+    """One completed trial, or the second level. What is not known of it, because its artifacts are gone or were not read, is None."""
 
-    trial: int
+    trial: int | None
+    """None for the second level."""
     family: str
     value: float
     holdout_value: float | None = None
@@ -81,16 +86,21 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def leaderboard_csv(ranked: Sequence[Ranked], variants: Sequence[RankedVariant] = ()) -> str:
-    """Comma-separated, one header line, parameters as JSON; `ranked` is best first. The variants come behind the trials."""
+def leaderboard_csv(
+    ranked: Sequence[Ranked], variants: Sequence[RankedVariant] = (), second: Ranked | None = None
+) -> str:
+    """Comma-separated, one header line, parameters as JSON; `ranked` is best first. The second level, which has no rank, and the
+    variants come behind the trials.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for rank, t in enumerate(ranked, 1):
+    rows: list[tuple[int | str, Ranked]] = list(enumerate(ranked, 1))
+    for rank, t in [*rows, *([] if second is None else [("", second)])]:
         writer.writerow(
             [
                 rank,
-                t.trial,
+                "" if t.trial is None else t.trial,
                 t.family,
                 _number(t.value),
                 _number(t.holdout_value),

@@ -56,6 +56,8 @@ class ReportFacts:
     size_bytes: int
     sha256: str
     variants: Sequence[RankedVariant] = ()
+    second: Ranked | None = None
+    """The second level, where one is in the ensemble."""
 
 
 def report_page(facts: ReportFacts, *, with_plots: bool = True) -> str:
@@ -112,6 +114,13 @@ def _summary(facts: ReportFacts) -> str:
         if len(members) == 1
         else f"a weighted mean of {len(members)} models ({escape(', '.join(families))})"
     )
+    if facts.second is not None:
+        # members that weigh nothing themselves are asked by it
+        asked = str(facts.second.parameters["trials"]).split()
+        made = (
+            f"a second level over {len(asked)} models (trials {escape(', '.join(asked))}), weighing {facts.second.weight:.2f}"
+            + (f", and {made}" if members else "")
+        )
     profile = facts.profile
     is_ensemble = not facts.variants or facts.variants[0].name == "Quality"
     words = (
@@ -121,7 +130,7 @@ def _summary(facts: ReportFacts) -> str:
     )
     ensemble = facts.validated.get(metric)
     gain = ""
-    if len(members) > 1 and ensemble is not None:
+    if (len(members) > 1 or facts.second is not None) and ensemble is not None:
         gain = (
             f" In cross-validation the ensemble reaches {metric} {_n(ensemble)}, "
             f"the best single model {_n(facts.best_single)}."
@@ -248,18 +257,19 @@ def _leaderboard(facts: ReportFacts) -> str:
         f'<th class="n">{escape(facts.job.metric)}</th><th class="n">hold-out</th><th class="n">weight</th>'
         '<th class="n">fit</th><th class="n">size</th><th>parameters</th></tr>'
     )
-    rows = "".join(_leaderboard_row(rank, r) for rank, r in enumerate(facts.leaderboard[:_SHOWN], 1))
+    rows = "" if facts.second is None else _leaderboard_row("", facts.second)
+    rows += "".join(_leaderboard_row(rank, r) for rank, r in enumerate(facts.leaderboard[:_SHOWN], 1))
     more = len(facts.leaderboard) - _SHOWN
     rest = f'<p class="soft">{more:,} more trials are in leaderboard.csv.</p>' if more > 0 else ""
     return f'<div class="scroll"><table>{head}{rows}</table></div>{rest}'
 
 
-def _leaderboard_row(rank: int, r: Ranked) -> str:
+def _leaderboard_row(rank: int | str, r: Ranked) -> str:
     fit = "" if r.fit_seconds is None else f"{r.fit_seconds:.1f} s"
     size = "" if r.size_bytes is None else _bytes(r.size_bytes)
-    weight = f"{r.weight:.2f}" if r.weight > 0 else ""
+    weight, trial = f"{r.weight:.2f}" if r.weight > 0 else "", "" if r.trial is None else r.trial
     return (
-        f'<tr{" class=in" if r.weight > 0 else ""}><td class="n">{rank}</td><td class="n">{r.trial}</td><td>{escape(r.family)}</td>'
+        f'<tr{" class=in" if r.weight > 0 else ""}><td class="n">{rank}</td><td class="n">{trial}</td><td>{escape(r.family)}</td>'
         f'<td class="n">{_n(r.value)}</td><td class="n">{_n(r.holdout_value)}</td><td class="n">{weight}</td>'
         f'<td class="n">{fit}</td><td class="n">{size}</td><td class="p"><code>{escape(parameters_text(r.parameters))}</code></td></tr>'
     )

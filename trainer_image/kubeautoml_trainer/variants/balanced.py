@@ -9,8 +9,8 @@ import numpy as np
 
 from kubeautoml.api.metrics import METRICS, Direction
 from kubeautoml.api.objective import ModelVariant
-from kubeautoml_trainer.ensemble.base import Cost
-from kubeautoml_trainer.ensemble.build import Workshop, weighted_mean
+from kubeautoml_trainer.ensemble.base import UNLIMITED, Cost, Second, combined, combined_oof, weighted_mean
+from kubeautoml_trainer.ensemble.build import Built, Workshop
 from kubeautoml_trainer.ensemble.stored import StoredTrial
 from kubeautoml_trainer.variants.base import Bench, Made, post_of
 from kubeautoml_trainer.variants.refit import Refits, Single, member
@@ -23,21 +23,45 @@ _SECONDS = 10.0
 
 def balanced(bench: Bench, refits: Refits, *, fit: bool) -> Made:
     """fit: make refits, as far as time allows; else the best folds' models stand in."""
-    built = bench.built
-    weights = lean_weights(bench.shop, built.members, built.selection.weights, bench.limit)
+    built, shop = bench.built, bench.shop
+    weights, second = lean(shop, built, bench.limit)
     # the heaviest first: it is the one that must not be missing when time ends
     singles = {n: refits.refit(n) if fit else refits.best_fold(n) for n in sorted(weights, key=lambda n: -weights[n])}
-    oof = weighted_mean({n: built.members[n].oof for n in weights}, weights)
+    oof = combined_oof({n: built.candidates[n].oof for n in weights}, weights, second)
     return Made(
         ModelVariant.BALANCED,
-        tuple(member(built.members[n].record, w, singles[n]) for n, w in weights.items()),
-        weighted_mean({n: s.holdout for n, s in singles.items()}, weights),
+        tuple(member(built.candidates[n].record, w, singles[n]) for n, w in weights.items()),
+        combined({n: s.holdout for n, s in singles.items()}, weights, second, shop.data.holdout.frame),
         oof,
-        score(bench.shop, oof),
-        post_of(bench.shop, oof),
+        score(shop, oof),
+        post_of(shop, oof),
         sum(s.seconds for s in singles.values()),
         _notes(singles),
+        None if second is None else built.second,
     )
+
+
+def lean(shop: Workshop, built: Built, limit: Cost) -> tuple[dict[int, float], Second | None]:
+    """The members worth their cost, and the second level where the first alone would lose what `LOSS` allows.
+
+    A second level needs all the models it was fitted to, so it is the dear way; a limit on costs rules it out.
+    """
+    selection, second = built.selection, built.selection.second
+    weights = lean_weights(shop, built.candidates, selection.first_weights, limit)
+    if second is None or limit != UNLIMITED:
+        return weights, None
+    sign = 1.0 if METRICS[shop.job.metric].direction is Direction.MAXIMIZE else -1.0
+    oof = {n: t.oof for n, t in built.candidates.items()}
+    rows = np.isfinite(second.oof).all(axis=1)
+    some = shop.data.train.take(rows)
+
+    def value(p: np.ndarray) -> float:
+        return sign * shop.task.score(shop.job.metric, some.y, p[rows], some.weight)
+
+    whole = value(combined_oof(oof, selection.weights, second))
+    if value(weighted_mean({n: oof[n] for n in weights}, weights)) >= whole - LOSS * abs(whole):
+        return weights, None
+    return selection.weights, second
 
 
 def _notes(singles: Mapping[int, Single]) -> tuple[str, ...]:

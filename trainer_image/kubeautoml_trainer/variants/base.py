@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kubeautoml.api.objective import ModelVariant
-from kubeautoml_trainer.bundle import MemberFiles
+from kubeautoml_trainer.bundle import MemberFiles, SecondFiles
 from kubeautoml_trainer.ensemble.base import Cost
 from kubeautoml_trainer.ensemble.build import Built, Workshop
 from kubeautoml_trainer.ensemble.post import fit_post
@@ -31,6 +31,7 @@ class Made:
     post: Post = field(repr=False)
     fit_seconds: float
     notes: tuple[str, ...]
+    second: SecondFiles | None = None
 
 
 def post_of(shop: Workshop, oof: np.ndarray) -> Post:

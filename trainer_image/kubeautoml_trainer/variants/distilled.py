@@ -18,7 +18,8 @@ from kubeautoml.api.metrics import is_better
 from kubeautoml.api.objective import ModelVariant
 from kubeautoml_trainer.bundle import MemberFiles
 from kubeautoml_trainer.data.base import Rows
-from kubeautoml_trainer.ensemble.build import fold_folders, weighted_mean
+from kubeautoml_trainer.ensemble.base import weighted_mean
+from kubeautoml_trainer.ensemble.build import fold_folders
 from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline
@@ -65,7 +66,9 @@ def distilled(bench: Bench, rival: Made) -> Made:
     shop, built = bench.shop, bench.built
     folds = shop.data.fold
     fold = int(folds.max()) if (folds < 0).any() else int(folds[folds >= 0].min())
-    oof = weighted_mean({n: t.oof for n, t in built.members.items()}, built.selection.weights)
+    # the teacher is the first level: a second one has learned from the very fold that a student is compared on
+    weights = built.selection.first_weights
+    oof = weighted_mean({n: built.candidates[n].oof for n in weights}, weights)
     known = np.isfinite(oof).all(axis=1)
     unseen = (folds == fold) & known
     seen = known & (folds < fold if (folds < 0).any() else folds != fold)
@@ -114,7 +117,7 @@ def _made(bench: Bench, student: FittedPipeline, post: Post, seconds: float, com
     folder = bench.shop.scratch / "refits" / f"student-{time.monotonic_ns()}"
     student.save(folder)
     # no trial made it; the first of its teachers stands for them
-    teacher = next(iter(bench.built.selection.weights))
+    teacher = next(iter(bench.built.selection.first_weights))
     files = MemberFiles(teacher, student.family, student.parameters, 1.0, (folder,))
     holdout = student.predict(bench.shop.data.holdout.frame)
     note = f"taught by the ensemble; on rows that neither learned from: {compared}"
@@ -123,7 +126,7 @@ def _made(bench: Bench, student: FittedPipeline, post: Post, seconds: float, com
 
 def _teacher(bench: Bench, fold: int | None) -> Teach:
     """The ensemble; with `fold`, only its models that did not learn from that fold's rows."""
-    weights = bench.built.selection.weights
+    weights = bench.built.selection.first_weights
     pipelines = {}
     for n in weights:
         folders = fold_folders(bench.shop, n)

@@ -1,0 +1,392 @@
+"""An optional second level on top of the greedy ensemble: it is taken only where it wins on rows that it has not seen.
+
+Nested all the way: for each fold k, on the out-of-fold predictions of the other folds alone (of earlier ones where time splits them),
+the greedy ensemble is chosen, the second level is fitted to put it right, and both predict fold k. How complex it may be (penalty,
+rounds) is told for fold k by the other folds. It wins when it beats the greedy ensemble by more than noise: a paired t-test over the
+folds, one-sided at 5 %. Folds rather than rows are compared because rows of a fold share their models (and a group its fold), and
+because a mean over folds exists for every metric, rankings included; paired because folds differ much more than ensembles do.
+
+Called by `ensemble.build`. Sources: Wolpert 1992 (stacked generalization); Erickson et al. 2020, arXiv:2003.06505 (columns beside
+predictions); the guard is AutoGluon's idea (DyStack).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from kubeautoml.api.dataset import ColumnType
+from kubeautoml.api.metrics import METRICS, Direction
+from kubeautoml_trainer.data.base import Rows, Schema
+from kubeautoml_trainer.ensemble.base import Candidate, Second, Selection
+from kubeautoml_trainer.ensemble.greedy import select
+from kubeautoml_trainer.ensemble.second_trees import Trees
+from kubeautoml_trainer.models.second_level import Scale, SecondLevel, added_columns, margins, mean_margin, predictions
+from kubeautoml_trainer.tasks.base import Task
+from kubeautoml_trainer.tasks.metrics import weights_or_ones
+
+log = logging.getLogger("kubeautoml.finalize")
+
+SECOND = -1
+"""The number that stands for the second level among trials."""
+LEAST_ROWS = 750
+"""Rows (groups where there are some) below which a second level learns noise (ENGINE.md 1.5, after AutoGluon)."""
+MOST_ROWS = 100_000
+"""More do not move so few numbers; a guess."""
+LEAST_FOLDS = 3
+MOST_OUTPUTS = 20
+"""Classes beyond which a number a class and model is too many; a guess."""
+SURE = 0.05
+"""Chance of taking a second level that is no better."""
+EXTRAS = 3
+"""Best trials of families that the greedy ensemble did without."""
+_TELLING = 2  # folds without a gain after which the others are not tried; a guess that saves time
+_UNLIKE = 0.995  # correlation of errors above which a model says nothing new; a guess
+_PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4)  # a row, in units of columns of spread 1; from nearly nothing to nearly free
+_SQUARED = ("Rmse", "Mse", "R2", "Rmsle")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions to learn from and to predict. base: the greedy weights of the models, chosen on `learned`."""
+
+    learned: np.ndarray = field(repr=False)
+    left_out: np.ndarray = field(repr=False)
+    base: np.ndarray
+
+
+@dataclass(frozen=True)
+class FirstLevel:
+    """What the first level says of rows it was not fitted on. first: float64 (models, n, outputs), finite."""
+
+    rows: Rows = field(repr=False)
+    first: np.ndarray = field(repr=False)
+    scale: Scale
+    schema: Schema
+    task: Task
+    metric: str
+    seed: int
+    threads: int
+    deadline: float
+
+    @property
+    def weight(self) -> np.ndarray:
+        return weights_or_ones(self.rows.weight, len(self.rows))
+
+    def loss(self, margin: np.ndarray, at: np.ndarray) -> float:
+        """What learners lower: log loss, or the squared (or absolute) error on the scale of margins."""
+        w = self.weight[at]
+        if self.scale == "probabilities":
+            return self.task.score("LogLoss", self.rows.y[at], predictions(margin, self.scale), w)
+        away = margins(self.rows.y[at][:, None], self.scale) - margin
+        each = away**2 if self.metric in _SQUARED else np.abs(away)
+        return float(w @ each[:, 0] / w.sum())
+
+
+class Learner(Protocol):
+    """A way to put the greedy mean right, at several degrees of complexity."""
+
+    name: str
+
+    def path(self, data: FirstLevel, split: Split) -> list[SecondLevel]:
+        """From simple to complex, as many for each split.
+
+        Raises:
+            TimeoutError: the deadline came first.
+        """
+        ...
+
+
+def second_level(
+    candidates: Sequence[Candidate],
+    greedy: Selection,
+    task: Task,
+    metric: str,
+    rows: Rows,
+    fold: np.ndarray,
+    schema: Schema,
+    *,
+    groups: np.ndarray | None = None,
+    seed: int,
+    threads: int,
+    deadline: float,
+) -> Selection | None:
+    """The greedy ensemble with a second level as one more candidate; None where that does not win.
+
+    Args:
+        candidates: those that `greedy` was chosen from.
+        fold: int (n,), as `PreparedData.fold`. groups: object (n,) or None.
+        deadline: `time.monotonic()`.
+    """
+    began = time.monotonic()
+    inputs = choose_inputs(candidates, greedy)
+    scale = _scale(task, metric, rows)
+    if scale is None or task.quantiles or task.outputs > MOST_OUTPUTS or began >= deadline:
+        return None
+    known = (fold >= 0) & np.all([np.isfinite(c.oof).all(axis=1) for c in inputs], axis=0)
+    if rows.weight is not None:
+        known &= rows.weight > 0
+    at = _some(np.flatnonzero(known), seed)
+    effective = len(at) if groups is None else len(set(groups[at].tolist()))
+    if effective < LEAST_ROWS or len(np.unique(fold[at])) < LEAST_FOLDS:
+        return None
+    data = FirstLevel(
+        rows.take(at),
+        np.stack([c.oof[at] for c in inputs]).astype(np.float64),
+        scale,
+        _without_texts(schema),
+        task,
+        metric,
+        seed,
+        threads,
+        deadline,
+    )
+    here = [replace(c, oof=c.oof[at]) for c in inputs]
+    splits = _splits(here, data, fold[at], has_time=bool((fold < 0).any()))
+    if len(splits) < LEAST_FOLDS:
+        return None
+    won = _winner(data, splits)
+    if won is None:
+        return None
+    learner, nested, degree, note = won
+    base = np.array([greedy.first_weights.get(c.trial, 0.0) for c in inputs])
+    everything = np.arange(len(at))
+    try:
+        path = learner.path(data, Split(everything, everything[:0], base))
+    except TimeoutError:
+        return None
+    oof = np.full((len(fold), task.outputs), np.nan, dtype=np.float32)
+    for split, p in zip(splits, nested, strict=True):
+        oof[at[split.left_out]] = p
+    second = Second(
+        weight=1.0,
+        inputs=tuple(c.trial for c in inputs),
+        level=path[degree - 1],
+        oof=oof,
+        value=math.nan,
+        first_weights=greedy.first_weights,
+        note=note,
+        seconds=time.monotonic() - began,
+    )
+    return _joined(candidates, greedy, second, data, rows)
+
+
+def choose_inputs(candidates: Sequence[Candidate], greedy: Selection) -> list[Candidate]:
+    """The greedy ensemble's members, and the best of other families where their errors are unlike the members'."""
+    by_trial = {c.trial: c for c in candidates}
+    chosen = [by_trial[n] for n in greedy.first_weights]
+    families = {c.family for c in chosen} | {"Dummy"}
+    extras = 0
+    for c in candidates:
+        if extras < EXTRAS and c.family not in families and all(_are_unlike(c, other) for other in chosen):
+            chosen.append(c)
+            families.add(c.family)
+            extras += 1
+    return chosen
+
+
+def _are_unlike(one: Candidate, other: Candidate) -> bool:
+    both = np.isfinite(one.oof).all(axis=1) & np.isfinite(other.oof).all(axis=1)
+    a, b = one.oof[both][:, -1].astype(np.float64), other.oof[both][:, -1].astype(np.float64)
+    if len(a) < 2 or not a.std() or not b.std():
+        return False
+    return bool(np.corrcoef(a, b)[0, 1] < _UNLIKE)
+
+
+def _scale(task: Task, metric: str, rows: Rows) -> Scale | None:
+    if "LogLoss" in task.metrics:
+        return "probabilities"
+    if metric == "Rmsle":
+        return "logarithms" if bool(np.all(rows.y > -1)) else None
+    return "numbers"
+
+
+def _without_texts(schema: Schema) -> Schema:
+    """Words were the first level's work; a few small trees make nothing of them."""
+    return replace(schema, columns=tuple(c for c in schema.columns if c.type is not ColumnType.TEXT))
+
+
+def _some(at: np.ndarray, seed: int) -> np.ndarray:
+    if len(at) <= MOST_ROWS:
+        return at
+    return np.sort(np.random.default_rng(seed).choice(at, MOST_ROWS, replace=False))
+
+
+def _splits(inputs: Sequence[Candidate], data: FirstLevel, fold: np.ndarray, *, has_time: bool) -> list[Split]:
+    """One a fold, with the greedy ensemble of the rows learned from; without folds that nothing precedes."""
+    splits = []
+    for k in np.unique(fold):
+        left_out = fold == k
+        learned = np.flatnonzero(fold < k if has_time else ~left_out)
+        if not len(learned):
+            continue
+        some = data.rows.take(learned)
+        there = [replace(c, oof=c.oof[learned]) for c in inputs]
+        found = select(there, data.task, data.metric, some.y, some.weight, seed=data.seed, deadline=data.deadline)
+        if found is not None and (not data.schema.classes or len(np.unique(some.y)) == data.task.outputs):
+            base = np.array([found.weights.get(c.trial, 0.0) for c in inputs])
+            splits.append(Split(learned, np.flatnonzero(left_out), base))
+    return splits
+
+
+def _winner(data: FirstLevel, splits: Sequence[Split]) -> tuple[Learner, list[np.ndarray], int, str] | None:
+    """The learner that beats the greedy ensemble by most, of those that do beyond doubt: with its nested predictions, its degree
+    (1 is the simplest), and words.
+    """
+    learners: list[Learner] = [Trees()]
+    if data.scale == "probabilities" or data.metric in _SQUARED:
+        learners.insert(0, Linear())
+    sign = 1.0 if METRICS[data.metric].direction is Direction.MAXIMIZE else -1.0
+    greedy = [predictions(mean_margin(data.first[:, s.left_out], s.base, data.scale), data.scale) for s in splits]
+    best: tuple[float, Learner, list[np.ndarray], int, str] | None = None
+    for learner in learners:
+        try:
+            found = _nested(data, splits, learner)
+        except TimeoutError:
+            log.info("no time for a second level", extra={"learner": learner.name})
+            continue
+        if found is None:
+            continue
+        nested, degree = found
+        gains = np.array(
+            [sign * (_value(data, s, p) - _value(data, s, q)) for s, p, q in zip(splits, nested, greedy, strict=True)]
+        )
+        is_won, words = beyond_noise(gains)
+        log.info("second level tried", extra={"learner": learner.name, "won": is_won, "gain": words})
+        if is_won and (best is None or np.nanmean(gains) > best[0]):
+            note = f"second level ({learner.name}): {data.metric} better by {words} of {len(splits)} nested folds"
+            best = float(np.nanmean(gains)), learner, nested, degree, note
+    return None if best is None else best[1:]
+
+
+def _value(data: FirstLevel, split: Split, p: np.ndarray) -> float:
+    rows = data.rows.take(split.left_out)
+    return data.task.score(data.metric, rows.y, p.astype(np.float32), rows.weight)
+
+
+def beyond_noise(gains: np.ndarray) -> tuple[bool, str]:
+    """Whether the mean of the folds' gains is above 0 by a one-sided paired t-test at `SURE`, and the mean in words.
+
+    >>> beyond_noise(np.array([0.3, 0.2, 0.25]))
+    (True, '0.25 +- 0.029 in the mean')
+    >>> beyond_noise(np.array([0.3, -0.2, 0.25]))[0]
+    False
+    """
+    from scipy.special import stdtrit
+
+    known = gains[np.isfinite(gains)]
+    if len(known) < LEAST_FOLDS:
+        return False, "nothing that could be measured"
+    error = float(known.std(ddof=1) / math.sqrt(len(known)))
+    mean = float(known.mean())
+    is_won = mean > 0 and mean > float(stdtrit(len(known) - 1, 1 - SURE)) * error
+    return is_won, f"{mean:.3g} +- {error:.2g} in the mean"
+
+
+def _nested(data: FirstLevel, splits: Sequence[Split], learner: Learner) -> tuple[list[np.ndarray], int] | None:
+    """Each fold's predictions, at the degree that is best for the other folds, and the degree that is best for all; None when that
+    is to learn nothing.
+    """
+    margins_of: list[list[np.ndarray]] = []
+    losses: list[np.ndarray] = []  # a fold: of each degree, times the rows' weight
+    for s in splits:
+        first, frame = data.first[:, s.left_out], data.rows.frame.iloc[s.left_out]
+        levels = learner.path(data, s)
+        said = [margins(level.predict(first, frame), data.scale) for level in levels]
+        margins_of.append([mean_margin(first, s.base, data.scale), *said])
+        mass = float(data.weight[s.left_out].sum())
+        losses.append(mass * np.array([data.loss(m, s.left_out) for m in margins_of[-1]]))
+        if len(losses) == _TELLING and not np.argmin(sum(losses)):
+            return None
+    total = np.sum(losses, axis=0)
+    chosen = int(np.argmin(total))
+    if chosen == 0:
+        return None
+    degrees = [int(np.argmin(total - own)) for own in losses]
+    return [predictions(m[d], data.scale).astype(np.float32) for m, d in zip(margins_of, degrees, strict=True)], chosen
+
+
+def _joined(
+    candidates: Sequence[Candidate], greedy: Selection, second: Second, data: FirstLevel, rows: Rows
+) -> Selection | None:
+    """Greedy selection once more, with the second level as one more candidate, on the rows that it predicts."""
+    seen = np.flatnonzero(np.isfinite(second.oof).all(axis=1))
+    some = rows.take(seen)
+    value = data.task.score(data.metric, some.y, second.oof[seen], some.weight)
+    pool = [replace(c, oof=c.oof[seen]) for c in candidates]
+    mine = Candidate(SECOND, "SecondLevel", value, second.oof[seen])
+    found = select([mine, *pool], data.task, data.metric, some.y, some.weight, seed=data.seed, deadline=data.deadline)
+    if found is None or SECOND not in found.weights:
+        return None
+    weights = {n: w for n, w in found.weights.items() if n != SECOND}
+    weights |= {n: 0.0 for n in second.inputs if n not in weights}
+    share = found.weights[SECOND]
+    return replace(
+        found, weights=weights, best_single=greedy.best_single, second=replace(second, weight=share, value=value)
+    )
+
+
+class Linear:
+    """Ridge, or logistic regression, of what is missing on how far the models are from their mean."""
+
+    name = "Linear"
+
+    def path(self, data: FirstLevel, split: Split) -> list[SecondLevel]:
+        first = data.first[:, split.learned]
+        mean = mean_margin(first, split.base, data.scale)
+        columns = added_columns(first, mean, data.scale)
+        w = data.weight[split.learned]
+        # the mean itself is a column about its own middle, so that a slope does not move everything
+        middle = np.average(mean, axis=0, weights=w)
+        columns[-2] -= middle
+        spread = np.sqrt(np.average(columns**2, axis=1, weights=w))
+        usable = spread > 1e-9 * np.maximum(1.0, np.abs(middle))
+        columns /= np.where(usable, spread, np.inf)[:, None, :]
+        y = data.rows.y[split.learned]
+        made = []
+        for penalty in _PENALTIES:
+            if time.monotonic() > data.deadline:
+                raise TimeoutError
+            if data.scale == "probabilities":
+                found = _logistic(mean, columns, y, w, penalty, data.task.outputs)
+            else:
+                found = _ridge(margins(y[:, None], data.scale) - mean, columns, w, penalty)
+            coefficients = np.where(usable, found / np.where(usable, spread, 1.0), 0.0)
+            coefficients[-1] -= coefficients[-2] * middle
+            made.append(SecondLevel(split.base, data.scale, coefficients))
+        return made
+
+
+def _ridge(missing: np.ndarray, columns: np.ndarray, w: np.ndarray, penalty: float) -> np.ndarray:
+    """float64 (k, 1), minimising the weighted mean of squared errors + penalty * |b|^2."""
+    x = columns[:, :, 0]
+    left = (x * w) @ x.T / w.sum() + penalty * np.eye(len(x))
+    return np.asarray(np.linalg.solve(left, (x * w) @ missing / w.sum()))
+
+
+def _logistic(
+    mean: np.ndarray, columns: np.ndarray, y: np.ndarray, w: np.ndarray, penalty: float, outputs: int
+) -> np.ndarray:
+    """float64 (k, margins), minimising the weighted mean log loss + penalty / 2 * |b|^2."""
+    from scipy.optimize import minimize
+
+    k, n, c = columns.shape
+    truth = (y[:, None] == 1).astype(np.float64) if c == 1 else np.eye(outputs)[y]
+    share, rows = w / w.sum(), np.arange(n)
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        b = flat.reshape(k, c)
+        z = mean + np.einsum("knc,kc->nc", columns, b)
+        p = predictions(z, "probabilities")
+        value = -float(share @ np.log(np.maximum(p[rows, y], 1e-300))) + penalty / 2 * float(np.sum(b**2))
+        slope = (p[:, 1:] if c == 1 else p) - truth
+        return value, (np.einsum("knc,nc->kc", columns, slope * share[:, None]) + penalty * b).ravel()
+
+    found = minimize(loss, np.zeros(k * c), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    return np.asarray(found.x.reshape(k, c))
