@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import subprocess
-import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from figures import record
 from mlxtend.data import boston_housing_data
 from sklearn.compose import make_column_transformer
@@ -29,6 +24,7 @@ from sklearn.metrics import mean_squared_error, roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
+from whole_job import run_job
 
 BOSTON_COLUMNS = ["CRIM", "ZN", "INDUS", "CHAS", "NOX", "RM", "AGE", "DIS", "RAD", "TAX", "PTRATIO", "B", "LSTAT"]
 
@@ -54,46 +50,6 @@ def boston() -> pd.DataFrame:
     return pd.DataFrame(x, columns=BOSTON_COLUMNS).assign(MEDV=y)
 
 
-def run_job(
-    train: pd.DataFrame, test: pd.DataFrame, task: dict[str, Any], metric: str, budget: int, seed: int
-) -> dict[str, Any]:
-    """The finished object of one whole job, with `wall_seconds` added."""
-    with tempfile.TemporaryDirectory() as folder:
-        train.to_csv(f"{folder}/train.csv", index=False)
-        test.to_csv(f"{folder}/test.csv", index=False)
-        spec = {
-            "task": task,
-            "dataset": {"train": {"uri": f"file://{folder}/train.csv"}, "test": {"uri": f"file://{folder}/test.csv"}},
-            "objective": {"metric": metric},
-            "search": {"seed": seed},
-            "budget": {"maxDurationSeconds": budget, "maxTrials": 10_000},
-            "workers": {"parallelism": 2},
-            "output": {"uri": f"file://{folder}/out"},
-        }
-        job = {
-            "apiVersion": "kubeautoml.dev/v1alpha1",
-            "kind": "AutoMLJob",
-            "metadata": {"name": "quality"},
-            "spec": spec,
-        }
-        Path(f"{folder}/job.yaml").write_text(yaml.safe_dump(job))
-        command = [
-            sys.executable,
-            "-m",
-            "kubeautoml.cli.main",
-            "run",
-            "-f",
-            f"{folder}/job.yaml",
-            "--workdir",
-            f"{folder}/run",
-            "-o",
-            "json",
-        ]
-        started = time.monotonic()
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-        return {**json.loads(done.stdout), "wall_seconds": time.monotonic() - started}
-
-
 def outcome(job: dict[str, Any], metric: str, seed: int, baseline: float) -> Outcome:
     status = job["status"]
     return Outcome(
@@ -104,14 +60,9 @@ def outcome(job: dict[str, Any], metric: str, seed: int, baseline: float) -> Out
 def titanic_outcome(seed: int, budget: int) -> Outcome:
     data = titanic()
     train, test = train_test_split(data, test_size=0.25, random_state=seed, stratify=data["survived"])
-    job = run_job(
-        train,
-        test,
-        {"type": "TabularClassification", "target": "survived"},
-        "RocAuc",
-        budget,
-        seed,
-    )
+    task = {"type": "TabularClassification", "target": "survived"}
+    with tempfile.TemporaryDirectory() as folder:
+        job = run_job(Path(folder), train, task, "RocAuc", budget, seed, test=test)
     words = [c for c in data.columns if c != "survived" and not pd.api.types.is_numeric_dtype(data[c])]
     encode = make_column_transformer(
         (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan), words), remainder="passthrough"
@@ -127,7 +78,9 @@ def titanic_outcome(seed: int, budget: int) -> Outcome:
 def boston_outcome(seed: int, budget: int) -> Outcome:
     data = boston()
     train, test = train_test_split(data, random_state=seed)
-    job = run_job(train, test, {"type": "TabularRegression", "target": "MEDV"}, "Mse", budget, seed)
+    task = {"type": "TabularRegression", "target": "MEDV"}
+    with tempfile.TemporaryDirectory() as folder:
+        job = run_job(Path(folder), train, task, "Mse", budget, seed, test=test)
     peer = HistGradientBoostingRegressor(random_state=seed).fit(train.drop(columns="MEDV"), train["MEDV"])
     score = mean_squared_error(test["MEDV"], peer.predict(test.drop(columns="MEDV")))
     return outcome(job, "Mse", seed, float(score))

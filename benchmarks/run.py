@@ -26,6 +26,7 @@ ALL = (
     "memory",
     "variants",
     "quality",
+    "tabular_shootout",
 )
 
 
