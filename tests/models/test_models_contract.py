@@ -30,6 +30,7 @@ QUICK = {
     "RandomForest": {"trees": 40, "min_samples_leaf": 3},
     "GradientBoosting": {"iterations": 60},
     "NeuralNetwork": {"epochs": 30, "width": 32},
+    "TabM": {"epochs": 30, "width": 32, "layers": 2, "members": 4, "bins": 8, "embedding": 4, "learning_rate": 0.01},
 }
 
 
@@ -323,6 +324,7 @@ ENDLESS = {
     "RandomForest": {"trees": 10**6},
     "GradientBoosting": {"iterations": 10**7, "learning_rate": 1e-5},
     "NeuralNetwork": {"epochs": 10**6},
+    "TabM": {"epochs": 10**6},
 }
 
 

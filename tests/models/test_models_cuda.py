@@ -14,9 +14,8 @@ import torch
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Column, Rows, Schema
-from kubeautoml_trainer.models import family_named, torch_net
-from kubeautoml_trainer.models.base import FitContext
-from kubeautoml_trainer.models.neural_network import forward
+from kubeautoml_trainer.models import family_named, neural_network, tabm, torch_net, torch_tabm
+from kubeautoml_trainer.models.base import DataShape, FitContext
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.tasks import task_for
 
@@ -25,8 +24,11 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: torch.cuda.is_available() is false"),
 ]
 CLS, REG = TaskType.TABULAR_CLASSIFICATION, TaskType.TABULAR_REGRESSION
-QUICK = {"NeuralNetwork": {"epochs": 24, "width": 128, "batch_size": 128}}
-ENDLESS = {"NeuralNetwork": {"epochs": 10**6}}
+QUICK = {
+    "NeuralNetwork": {"epochs": 24, "width": 128, "batch_size": 128},
+    "TabM": {"members": 8, "layers": 2, "width": 64, "bins": 16, "embedding": 8, "epochs": 24, "learning_rate": 0.004},
+}
+ENDLESS = {"NeuralNetwork": {"epochs": 10**6}, "TabM": {"epochs": 10**6}}
 EVERY_NETWORK = pytest.mark.parametrize("name", sorted(QUICK))
 EVERY_TASK = pytest.mark.parametrize("classes", [0, 2, 3], ids=["numbers", "two classes", "three classes"])
 
@@ -74,12 +76,12 @@ def test_a_fit_on_the_device_is_as_good_as_one_on_the_cpu(name, classes, monkeyp
     """The objective on fresh rows differs by a tenth at most; and the device was used."""
     fresh, metric = make_rows(classes, 2000, 2), "LogLoss" if classes else "Rmse"
     torch.cuda.reset_peak_memory_stats()
-    on_device, task = fit(name, classes)
+    fast, task = fit(name, classes)
     used = torch.cuda.max_memory_allocated()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     on_cpu, _ = fit(name, classes)
 
-    device, cpu = (task.score(metric, fresh.y, p.predict(fresh.frame), None) for p in (on_device, on_cpu))
+    device, cpu = (task.score(metric, fresh.y, p.predict(fresh.frame), None) for p in (fast, on_cpu))
 
     assert used > 0
     assert device < 1.1 * cpu
@@ -98,22 +100,28 @@ def test_a_saved_model_predicts_with_numpy_what_the_device_computes(name, classe
 
     by_numpy = load_pipeline(tmp_path).predict(fresh.frame)
 
-    by_device = DEVICE_PREDICTIONS[name](fitted, fitted.features.transform(fresh.frame))
+    by_device = DEVICE_PREDICTIONS[name](fitted.model, fitted.features.transform(fresh.frame))
     assert np.abs(by_numpy - by_device).max() < 1e-4 * max(1.0, float(np.abs(by_numpy).max()))
 
 
-def network_on_device(fitted, x) -> np.ndarray:
-    from kubeautoml_trainer.models.neural_network import prediction
-
-    model = fitted.model
-    weights = {name: torch.as_tensor(a, device="cuda") for name, a in model.weights.items()}
+def on_device(weights, x) -> tuple:
+    """Weights, numbers and codes as tensors on the device."""
     numbers = torch.as_tensor(x.numbers, dtype=torch.float32, device="cuda")
     codes = torch.as_tensor(x.codes, dtype=torch.int64, device="cuda")
-    out = forward(torch_net.TORCH, model.net, weights, numbers, codes)
-    return prediction(out.cpu().numpy(), model.target)
+    return {name: torch.as_tensor(a, device="cuda") for name, a in weights.items()}, numbers, codes
 
 
-DEVICE_PREDICTIONS = {"NeuralNetwork": network_on_device}
+def network_predictions(model, x) -> np.ndarray:
+    out = neural_network.forward(torch_net.TORCH, model.net, *on_device(model.weights, x))
+    return neural_network.prediction(out.cpu().numpy(), model.target)
+
+
+def tabm_predictions(model, x) -> np.ndarray:
+    out = tabm.forward(torch_tabm.TORCH, model.net, *on_device(model.weights, x))
+    return tabm.decoded(tabm.members_mean(out.cpu().numpy(), model.target is None), model.target)
+
+
+DEVICE_PREDICTIONS = {"NeuralNetwork": network_predictions, "TabM": tabm_predictions}
 
 
 @EVERY_NETWORK
@@ -151,3 +159,16 @@ def test_quantiles_are_learned_on_the_device(name):
 
     assert np.all(np.diff(got, axis=1) >= 0)
     assert 0.7 < np.mean((fresh.y >= got[:, 0]) & (fresh.y <= got[:, 2])) < 0.9
+
+
+@pytest.mark.parametrize("classes", [0, 3], ids=["numbers", "three classes"])
+def test_the_whole_tabm_runs_on_the_device(classes):
+    """The portfolio's first entry for accelerators, 32 members of 512 units: better than the small one, or as good."""
+    fresh, metric = make_rows(classes, 2000, 2), "LogLoss" if classes else "Rmse"
+    shape = DataShape(CLS if classes else REG, 3000, 9, 2, 0, max(1, classes), accelerated=True)
+    first = family_named("TabM").portfolio(shape)[0][1]
+
+    (whole, task), (small, _) = fit("TabM", classes, dict(first)), fit("TabM", classes)
+
+    large, little = (task.score(metric, fresh.y, p.predict(fresh.frame), None) for p in (whole, small))
+    assert large < 1.05 * little

@@ -40,6 +40,7 @@ QUICK: Mapping[str, Parameters] = {
     "RandomForest": {"trees": 5},
     "GradientBoosting": {"iterations": 5},
     "NeuralNetwork": {"epochs": 2, "width": 16, "layers": 1},
+    "TabM": {"epochs": 2, "width": 16, "layers": 1, "members": 2, "bins": 4, "embedding": 4},
 }
 """Work so small that a whole job takes a second or two; other families take the first entry of their portfolio."""
 

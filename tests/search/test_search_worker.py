@@ -20,6 +20,7 @@ from kubeautoml.storage import open_store
 from kubeautoml.study import load_summary, open_study_storage, set_study_attr, study_attr
 from kubeautoml_trainer.artifacts import load_pipelines
 from kubeautoml_trainer.search.warm_start import warm_entries
+from kubeautoml_trainer.worker import has_accelerator
 from search.fakes import FakeFamily, make_context, make_frame, make_limits, make_loop, open_job_study
 
 
@@ -227,3 +228,15 @@ def test_a_second_worker_takes_over_where_the_first_one_stopped(tmp_path):
 
     summary = load_summary(open_study_storage(context.study_url), context.job.study_name)
     assert (summary.completed, summary.failed) == (2, 0)
+
+
+def test_an_accelerator_is_one_that_torch_can_use(tmp_path, monkeypatch):
+    """No device file: torch is not even asked; a file and a driver: yes; a file without a driver: no."""
+    import torch
+
+    assert not has_accelerator(tmp_path)
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert has_accelerator(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not has_accelerator(tmp_path)

@@ -30,6 +30,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "CatBoost": {"iterations": 30, "learning_rate": 0.2},
     "ExtraTrees": {"trees": 20},
     "NeuralNetwork": {"epochs": 10, "width": 32},
+    "TabM": {"epochs": 5, "width": 16, "members": 2, "layers": 1, "bins": 4},
 }
 
 

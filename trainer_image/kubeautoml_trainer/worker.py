@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kubeautoml.api.conditions import Reason
@@ -80,7 +81,8 @@ def _work(context: PodContext, guard: TerminationGuard) -> int:
     try:
         data = _prepare(context)
         read_seconds = time.monotonic() - began
-        plan = search_plan(context.job, data_shape(data, context.job), _warm_entries(context, study, data))
+        shape = data_shape(data, context.job, has_accelerator())
+        plan = search_plan(context.job, shape, _warm_entries(context, study, data))
     except (StudyError, StorageUnavailable):
         raise
     except KubeAutoMLError as error:
@@ -94,6 +96,15 @@ def _work(context: PodContext, guard: TerminationGuard) -> int:
     left = SearchLoop(context, data, plan, study, store, guard, ends_overrun_fits=True).run()
     log.info("worker is done", extra={"why": str(left or "search space exhausted")})
     return 0
+
+
+def has_accelerator(devices: Path = Path("/dev")) -> bool:
+    """Whether networks are trained on a CUDA device; torch, which is slow to import, is asked only where there may be one."""
+    if not any(devices.glob("nvidia[0-9]*")):
+        return False
+    from kubeautoml_trainer.models.torch_training import device_for_training
+
+    return device_for_training().type == "cuda"
 
 
 def _prepare(context: PodContext) -> PreparedData:

@@ -13,6 +13,7 @@ from kubeautoml_trainer.models.nearest_neighbors import NearestNeighbors
 from kubeautoml_trainer.models.neural_network import NeuralNetwork
 from kubeautoml_trainer.models.random_forest import RandomForest
 from kubeautoml_trainer.models.support_vectors import SupportVectors
+from kubeautoml_trainer.models.tabm import TabM
 from kubeautoml_trainer.models.xgboost import XGBoost
 
 FAMILIES: tuple[Family, ...] = (
@@ -27,10 +28,11 @@ FAMILIES: tuple[Family, ...] = (
     SupportVectors(),
     GaussianProcess(),
     NeuralNetwork(),
+    TabM(),
     NearestNeighbors(),
 )
 
-QUANTILE_FAMILIES = ("Dummy", "LightGBM", "CatBoost", "XGBoost", "ExtraTrees", "RandomForest", "NeuralNetwork")
+QUANTILE_FAMILIES = ("Dummy", "LightGBM", "CatBoost", "XGBoost", "ExtraTrees", "RandomForest", "NeuralNetwork", "TabM")
 """Families that can predict quantiles of a number; no other is tried when a job asks for them."""
 
 

@@ -41,6 +41,8 @@ class DataShape:
     outputs: int
     quantiles: int = 0
     """How many quantiles of a number are predicted; 0 for its mean and for classes."""
+    accelerated: bool = False
+    """Whether networks are trained on an accelerator."""
 
     @property
     def width(self) -> int:

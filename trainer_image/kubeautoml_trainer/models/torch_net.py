@@ -13,15 +13,23 @@ from torch.nn import functional
 
 from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.features import Encoded
-from kubeautoml_trainer.features.base import MISSING, OTHER
 from kubeautoml_trainer.models.base import FitContext, FitTimeout
 from kubeautoml_trainer.models.early_stopping import steering_loss
 from kubeautoml_trainer.models.neural_network import Architecture, Operations, forward, prediction
 from kubeautoml_trainer.models.target import NumberTarget
-from kubeautoml_trainer.models.torch_training import Pace, device_for_training, fit_loss, limited_threads, truth_tensor
+from kubeautoml_trainer.models.torch_training import (
+    Pace,
+    Weights,
+    copied,
+    device_for_training,
+    fit_loss,
+    input_tensors,
+    limited_threads,
+    settle_unseen,
+    time_is_up,
+    truth_tensor,
+)
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
-
-Weights = dict[str, Tensor]
 
 TORCH = Operations(torch.cos, torch.einsum, torch.concatenate, functional.selu, functional.mish)
 _MAX_STEPS = 20_000  # of gradient descent; a guess that bounds the time on many rows
@@ -50,22 +58,22 @@ def train(
     device = device_for_training()
     generator = torch.Generator(device).manual_seed(context.seed)
     with limited_threads(context.threads):
-        numbers, codes = _inputs(x, device)
+        numbers, codes = input_tensors(x, device)
         truth = truth_tensor(rows, target, device)
         weight = torch.as_tensor(weights_or_ones(rows.weight, len(rows)), dtype=torch.float32, device=device)
-        held_out = None if seen is None else _inputs(seen, device)
+        held_out = None if seen is None else input_tensors(seen, device)
         w = initial_weights(net, float(settings["plr_sigma"]), generator, device)
         optimiser = _optimiser(net, w, settings)
         loss = fit_loss(target, context, smoothing=SMOOTHING)
         batch = min(_batch(settings, len(rows)), len(rows))
         batches = max(1, len(rows) // batch)
         epochs = max(1, min(int(settings["epochs"]), _MAX_STEPS // batches))
-        best, best_loss, best_epoch = _copy(w), math.inf, 0
+        best, best_loss, best_epoch = copied(w), math.inf, 0
         pace = Pace(epochs * batches, context.deadline)
         for epoch in range(1, epochs + 1):
             order = torch.randperm(len(rows), generator=generator, device=device)
             for here in torch.chunk(order[: batches * batch], batches):
-                if pace.time_is_up():
+                if time_is_up(context.deadline):
                     break
                 progress = pace.step()
                 _schedule(optimiser, settings, progress)
@@ -78,12 +86,12 @@ def train(
                 p = prediction(_predict(net, w, *held_out), target)
                 value = steering_loss(context.task, context.metric, valid.y, p, valid.weight)
             if value < best_loss:
-                best, best_loss, best_epoch = _copy(w), value, epoch
-            if pace.time_is_up():
+                best, best_loss, best_epoch = copied(w), value, epoch
+            if time_is_up(context.deadline):
                 break
         if not pace.done:
             raise FitTimeout("NeuralNetwork: no time for one step; give spec.budget.maxDurationSeconds more")
-    _settle_unseen(net, best, x)
+    settle_unseen(net.embedded, best, x.codes)
     return {name: np.ascontiguousarray(t.cpu().numpy()) for name, t in best.items()}, best_epoch
 
 
@@ -166,12 +174,6 @@ def _dropout(settings: dict[str, Any], progress: float, generator: torch.Generat
     return drop if rate > 0 else lambda h: h
 
 
-def _inputs(x: Encoded, device: torch.device) -> tuple[Tensor, Tensor]:
-    """numbers float32 (n, k), codes int64 (n, c), on the device."""
-    numbers = torch.as_tensor(x.numbers, dtype=torch.float32, device=device)
-    return numbers, torch.as_tensor(x.codes, dtype=torch.int64, device=device)
-
-
 @torch.no_grad()
 def _predict(net: Architecture, w: Weights, numbers: Tensor, codes: Tensor) -> np.ndarray:
     parts = [
@@ -183,17 +185,3 @@ def _predict(net: Architecture, w: Weights, numbers: Tensor, codes: Tensor) -> n
 def _batch(settings: dict[str, Any], rows: int) -> int:
     """Greater batches where there are rows to fill them."""
     return int(settings["batch_size"]) * (1 if rows < 50_000 else 4)
-
-
-def _copy(w: Weights) -> Weights:
-    return {name: tensor.detach().clone() for name, tensor in w.items()}
-
-
-def _settle_unseen(net: Architecture, w: Weights, x: Encoded) -> None:
-    """Codes that training never had: an embedding becomes the mean of the learned ones, a one-hot row zeros."""
-    for c, embedded in enumerate(net.embedded):
-        present = np.bincount(x.codes[:, c], minlength=net.sizes[c]) > 0
-        for code in (MISSING, OTHER):
-            if not present[code]:
-                table = w[f"table{c}"]
-                table[code] = table[torch.as_tensor(present, device=table.device)].mean(0) if embedded else 0.0

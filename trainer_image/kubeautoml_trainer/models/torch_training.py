@@ -7,18 +7,23 @@ every random number comes from generators made with that seed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from kubeautoml_trainer.data.base import Rows
+from kubeautoml_trainer.features import Encoded
+from kubeautoml_trainer.features.base import MISSING, OTHER
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.target import NumberTarget
 
+Weights = dict[str, Tensor]
+"""By name."""
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(output float32 (..., outputs), truth (...), weight (...)) -> the weighted mean, a number."""
 
@@ -30,6 +35,11 @@ _ABSOLUTE = ("Mae", "MedianAbsoluteError", "Mape")
 def device_for_training() -> torch.device:
     """The first CUDA device, or the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def time_is_up(deadline: float) -> bool:
+    """Whether `time.monotonic()` is past the deadline."""
+    return time.monotonic() > deadline
 
 
 @dataclass
@@ -46,9 +56,6 @@ class Pace:
     is_short: bool = False
     started: float = field(default_factory=time.monotonic)
 
-    def time_is_up(self) -> bool:
-        return time.monotonic() > self.deadline
-
     def step(self) -> float:
         """Begin a step; returns the progress at its middle."""
         elapsed = time.monotonic() - self.started
@@ -58,6 +65,12 @@ class Pace:
         self.progress = max(self.progress, (self.done + 0.5) / self.steps, by_time)
         self.done += 1
         return self.progress
+
+
+def input_tensors(x: Encoded, device: torch.device) -> tuple[Tensor, Tensor]:
+    """numbers float32 (n, k), codes int64 (n, c), on the device."""
+    numbers = torch.as_tensor(x.numbers, dtype=torch.float32, device=device)
+    return numbers, torch.as_tensor(x.codes, dtype=torch.int64, device=device)
 
 
 def truth_tensor(rows: Rows, target: NumberTarget | None, device: torch.device) -> Tensor:
@@ -112,6 +125,26 @@ def pinball(out: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
     """
     gap = truth[..., None] - out
     return torch.maximum(levels * gap, (levels - 1) * gap).mean(-1)
+
+
+def copied(w: Weights) -> Weights:
+    """As they are now, without gradients."""
+    return {name: tensor.detach().clone() for name, tensor in w.items()}
+
+
+def settle_unseen(embedded: Sequence[bool], w: Weights, codes: np.ndarray) -> None:
+    """Codes that training never had: an embedding becomes the mean of the learned ones, a one-hot row zeros.
+
+    Args:
+        embedded: whether `table<column>` in `w` is a learned embedding or one-hot.
+        codes: int (n, columns), of the training rows.
+    """
+    for c, is_learned in enumerate(embedded):
+        table = w[f"table{c}"]
+        present = np.bincount(codes[:, c], minlength=len(table)) > 0
+        for code in (MISSING, OTHER):
+            if not present[code]:
+                table[code] = table[torch.as_tensor(present, device=table.device)].mean(0) if is_learned else 0.0
 
 
 @contextmanager

@@ -37,6 +37,7 @@ POWERS: Mapping[str, float] = {
     "epochs": 1.0,
     "layers": 0.7,
     "width": 0.5,
+    "members": 0.6,
     "interactions": 0.5,
 }
 """Parameter -> the power of it that a fit's time grows with. Guesses to begin with; six trials of a family outweigh them."""

@@ -70,8 +70,8 @@ class SearchPlan:
         return tuple(name for name, space in self.spaces.items() if space)
 
 
-def data_shape(data: PreparedData, job: PodJob) -> DataShape:
-    """The facts of the data on which spaces and portfolios depend."""
+def data_shape(data: PreparedData, job: PodJob, accelerated: bool = False) -> DataShape:
+    """The facts of the data on which spaces and portfolios depend. accelerated: whether networks train on an accelerator."""
     features = data.schema.features
     kinds = [c.type for c in features]
     folds = max(2, data.profile.folds)
@@ -83,6 +83,7 @@ def data_shape(data: PreparedData, job: PodJob) -> DataShape:
         texts=kinds.count(ColumnType.TEXT),
         outputs=task_of(job, data.schema).outputs,
         quantiles=len(data.schema.quantiles),
+        accelerated=accelerated,
     )
 
 
