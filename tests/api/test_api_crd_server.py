@@ -50,7 +50,7 @@ def test_a_minimal_job_is_filled_in(control_plane: ControlPlane, namespace: str)
 
     assert made["spec"]["serving"] == {"protocol": "OpenInferenceV2", "replicas": 1}
     assert made["spec"]["budget"] == {"maxTrials": 100, "maxFailedTrials": 10}
-    assert made["spec"]["objective"] == {"classWeight": "None", "minPrecision": "0.9"}
+    assert made["spec"]["objective"] == {"classWeight": "Auto", "minPrecision": "0.9"}
 
 
 def test_a_wrong_type_is_refused_at_once(control_plane: ControlPlane, namespace: str) -> None:

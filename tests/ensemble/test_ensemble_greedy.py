@@ -11,6 +11,7 @@ from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.metrics import TaskType, is_better
 from kubeautoml_trainer.data.base import Column, Schema
 from kubeautoml_trainer.ensemble import Candidate, Cost, choose_candidates, select
+from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
 from kubeautoml_trainer.ensemble.scoring import AnyMetric, scorer_for
 from kubeautoml_trainer.tasks import task_for
 
@@ -51,7 +52,7 @@ def make_candidates(task, metric, y, oofs, costs=None, weight=None):
 
 def score_of(task, metric, y, candidates, weights, weight=None):
     mean = sum(w * candidates[t].oof.astype(np.float64) for t, w in weights.items())
-    return task.score(metric, y, mean, weight)
+    return out_of_fold_score(task, metric, y, mean, weight)
 
 
 ALL = [(task, metric) for task in (BINARY, THREE, NUMBER) for metric in task.metrics]
@@ -60,7 +61,7 @@ ALL = [(task, metric) for task in (BINARY, THREE, NUMBER) for metric in task.met
 @pytest.mark.parametrize(("task", "metric"), ALL, ids=lambda v: v if isinstance(v, str) else f"{v.outputs}-outputs")
 @pytest.mark.parametrize("weighted", [False, True])
 def test_an_ensemble_is_never_worse_out_of_fold_than_its_best_single_candidate(task, metric, weighted):
-    """For every metric, and the reported value is the task's own score of the weighted mean."""
+    """For every metric, and the reported value is the task's own score of the weighted mean, decided as is best for it."""
     y, oofs = make_problem(task)
     weight = np.random.default_rng(1).uniform(0.2, 3, len(y)) if weighted else None
     candidates = make_candidates(task, metric, y, oofs, weight=weight)

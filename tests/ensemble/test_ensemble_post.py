@@ -19,8 +19,8 @@ from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.objective import DecisionCost, Intervals, Objective
 from kubeautoml_trainer.data.base import Column, Schema
 from kubeautoml_trainer.ensemble.calibration import fit_curve, isotonic
-from kubeautoml_trainer.ensemble.decisions import threshold
-from kubeautoml_trainer.ensemble.post import decision_value, fit_post
+from kubeautoml_trainer.ensemble.decisions import decision_value, threshold
+from kubeautoml_trainer.ensemble.post import fit_post
 from kubeautoml_trainer.tasks import metrics as m
 from kubeautoml_trainer.tasks import task_for
 from kubeautoml_trainer.tasks.base import Task

@@ -304,7 +304,7 @@ def _check_objective(job: AutoMLJob) -> Iterator[Problem]:
         yield said("spec.objective.intervals.coverage", rule, objective.intervals.coverage)
     if task.type is not TaskType.TABULAR_CLASSIFICATION:
         rule = f"must be left out for {task.type}, which has no classes"
-        if objective.class_weight is not ClassWeight.NONE:
+        if objective.class_weight is ClassWeight.BALANCED:
             yield said("spec.objective.classWeight", rule, objective.class_weight.value)
         if objective.costs:
             yield said("spec.objective.costs", rule, len(objective.costs))

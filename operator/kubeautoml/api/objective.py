@@ -25,6 +25,7 @@ class ModelVariant(StrEnum):
 class ClassWeight(StrEnum):
     """How much the rows of a class count while models are fitted."""
 
+    AUTO = "Auto"
     NONE = "None"
     BALANCED = "Balanced"
 
@@ -52,8 +53,9 @@ class Objective(ApiModel):
 
     metric: CamelName | None = None
     """Metric to optimise; its direction follows from it. Default: RocAuc for classes, Rmse for numbers, PinballLoss for quantiles."""
-    class_weight: ClassWeight = ClassWeight.NONE
-    """None (rows count alike) or Balanced (classes count alike while models are fitted; scores still count rows)."""
+    class_weight: ClassWeight = ClassWeight.AUTO
+    """None (rows count alike), Balanced (classes count alike while models are fitted; scores still count rows) or Auto: each trial
+    chooses, where the metric is about decisions or RecallAtPrecision and one class is rare; else None."""
     costs: list[DecisionCost] = Field(default_factory=list, max_length=256)
     """What wrong decisions cost; needed by the metric ExpectedCost, and decisions are then made so that they cost least."""
     decision_metric: CamelName | None = None

@@ -13,6 +13,7 @@ import numpy as np
 
 from kubeautoml.api.metrics import DEFAULT_METRIC, METRICS, Direction, is_better
 from kubeautoml_trainer.ensemble.base import UNLIMITED, Candidate, Cost, Selection
+from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
 from kubeautoml_trainer.ensemble.scoring import Scorer, scorer_for
 from kubeautoml_trainer.tasks.base import Task
 
@@ -131,7 +132,7 @@ def _exact(
 
     def value_of(positions: list[int]) -> float:
         mean = sum(usable[k].oof[rows].astype(np.float64) for k in positions) / len(positions)
-        return task.score(metric, y[rows], np.asarray(mean), w)
+        return out_of_fold_score(task, metric, y[rows], np.asarray(mean), w)
 
     singles = [value_of([k]) for k in range(len(usable))]
     signed = [s if METRICS[metric].direction is Direction.MAXIMIZE else -s for s in singles]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from kubeautoml.api.metrics import METRICS, Direction, TaskType
+from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.objective import Objective
 from kubeautoml_trainer.ensemble.calibration import LEAST_ROWS, fit_calibration, nested_parts
 from kubeautoml_trainer.ensemble.conformal import class_sets, number_intervals
-from kubeautoml_trainer.ensemble.decisions import Value, costs_as_tuples, fit_decision
+from kubeautoml_trainer.ensemble.decisions import costs_as_tuples, decision_value, fit_decision
 from kubeautoml_trainer.tasks import metrics as m
 from kubeautoml_trainer.tasks.base import Task
 from kubeautoml_trainer.tasks.post import IDENTITY, Calibration, Decision, Post
@@ -53,18 +53,6 @@ def fit_post(
         decision = fit_decision(final, truth, w, parts, value, costs)
     sets = None if coverage is None else class_sets(final, truth, w, coverage)
     return Post(calibration, decision, sets)
-
-
-TUNABLE = ("Accuracy", "BalancedAccuracy", "F1", "F1Macro", "MatthewsCorrelation", "ExpectedCost")
-"""Metrics that decisions are tuned for. Precision and Recall alone are best where one class is never, or always, decided."""
-
-
-def decision_value(task: Task, metric: str | None) -> Value | None:
-    """The metric as a function of the confusion matrix, larger is better; None when it is not about decisions."""
-    if metric is None or metric not in TUNABLE or metric not in task.of_table:
-        return None
-    one, sign = task.of_table[metric], 1.0 if METRICS[metric].direction is Direction.MAXIMIZE else -1.0
-    return lambda table: sign * one(table)
 
 
 def _calibration(task: Task, p: np.ndarray, y: np.ndarray, w: np.ndarray, parts: np.ndarray) -> Calibration | None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
 from kubeautoml_trainer.tasks.base import Task
 
 _FLOOR = float(np.finfo(np.float32).eps)
@@ -37,7 +38,7 @@ def scorer_for(task: Task, metric: str, stack: np.ndarray, y: np.ndarray, weight
 
 
 class AnyMetric:
-    """Through the task's own metric; keeps the running sum of the picks."""
+    """Through the task's own metric (of decisions: at their best); keeps the running sum of the picks."""
 
     def __init__(self, task: Task, metric: str, stack: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
         self._task, self._metric, self._y, self._weight = task, metric, y, weight
@@ -45,7 +46,7 @@ class AnyMetric:
 
     def scores(self, picks: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         means = self._sum.means(picks, candidates)
-        return np.array([self._task.score(self._metric, self._y, p, self._weight) for p in means])
+        return np.array([out_of_fold_score(self._task, self._metric, self._y, p, self._weight) for p in means])
 
 
 class SquaredError:

@@ -25,6 +25,7 @@ from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.metrics import METRICS, Direction
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.ensemble.base import Candidate, Second, Selection
+from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
 from kubeautoml_trainer.ensemble.greedy import select
 from kubeautoml_trainer.ensemble.second_trees import Trees
 from kubeautoml_trainer.models.second_level import Scale, SecondLevel, added_columns, margins, mean_margin, predictions
@@ -267,7 +268,7 @@ def _winner(data: FirstLevel, splits: Sequence[Split]) -> tuple[Learner, list[np
 
 def _value(data: FirstLevel, split: Split, p: np.ndarray) -> float:
     rows = data.rows.take(split.left_out)
-    return data.task.score(data.metric, rows.y, p.astype(np.float32), rows.weight)
+    return out_of_fold_score(data.task, data.metric, rows.y, p.astype(np.float32), rows.weight)
 
 
 def beyond_noise(gains: np.ndarray) -> tuple[bool, str]:
@@ -318,7 +319,7 @@ def _joined(
     """Greedy selection once more, with the second level as one more candidate, on the rows that it predicts."""
     seen = np.flatnonzero(np.isfinite(second.oof).all(axis=1))
     some = rows.take(seen)
-    value = data.task.score(data.metric, some.y, second.oof[seen], some.weight)
+    value = out_of_fold_score(data.task, data.metric, some.y, second.oof[seen], some.weight)
     pool = [replace(c, oof=c.oof[seen]) for c in candidates]
     mine = Candidate(SECOND, "SecondLevel", value, second.oof[seen])
     found = select([mine, *pool], data.task, data.metric, some.y, some.weight, seed=data.seed, deadline=data.deadline)

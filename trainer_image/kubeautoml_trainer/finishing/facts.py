@@ -9,6 +9,7 @@ import numpy as np
 from kubeautoml.api.trials import VariantFacts
 from kubeautoml_trainer.ensemble.build import Built
 from kubeautoml_trainer.ensemble.candidates import best_first
+from kubeautoml_trainer.ensemble.decisions import out_of_fold_score, quick_decision
 from kubeautoml_trainer.ensemble.measure import raw_rows
 from kubeautoml_trainer.ensemble.stored import read_records
 from kubeautoml_trainer.finishing.bundle import Shipped
@@ -64,7 +65,7 @@ def _second(work: Work, built: Built) -> Ranked | None:
     if len(rows):
         first = np.stack([by_trial[n].predict(rows.frame) for n in second.inputs])
         said = second.level.predict(first, rows.frame).astype(np.float32)
-        value = work.task.score(work.context.job.metric, rows.y, said, rows.weight)
+        value = _on_holdout(work, second.oof, said)
     return Ranked(
         trial=None,
         family=SECOND_LEVEL,
@@ -78,10 +79,14 @@ def _second(work: Work, built: Built) -> Ranked | None:
 
 
 def _validated(work: Work, oof: np.ndarray) -> dict[str, float]:
-    """Of the predictions as the models give them: calibration and decision were learned on these very rows."""
+    """Of the predictions as the models give them: calibration and decision were learned on these very rows. The job's own metric, if
+    it is about decisions, is at the best one, like the trials' values.
+    """
     seen = np.isfinite(oof).all(axis=1)
     rows = work.data.train.take(seen)
     values = {m: work.task.score(m, rows.y, oof[seen], rows.weight) for m in work.task.metrics}
+    metric = work.context.job.metric
+    values[metric] = out_of_fold_score(work.task, metric, rows.y, oof[seen], rows.weight)
     return {m: v for m, v in values.items() if abs(v) < float("inf")}
 
 
@@ -128,12 +133,11 @@ def leaderboard(work: Work, built: Built) -> list[Ranked]:
     ranked = best_first(work.scored, job.metric)
     records = read_records(work.store, job.paths, [t.trial for t in ranked[:RECORDS_READ]])
     attrs = {t.number: t for t in work.study.get_trials(deepcopy=False)}
-    rows = work.data.holdout
     out = []
     for t in ranked:
         record, trial = records.get(t.trial), attrs[t.trial]
         stored = built.candidates.get(t.trial)
-        value = work.task.score(job.metric, rows.y, stored.holdout, rows.weight) if stored is not None else None
+        value = _on_holdout(work, stored.oof, stored.holdout) if stored is not None else None
         out.append(
             Ranked(
                 trial=t.trial,
@@ -148,3 +152,12 @@ def leaderboard(work: Work, built: Built) -> list[Ranked]:
             )
         )
     return out
+
+
+def _on_holdout(work: Work, oof: np.ndarray, holdout: np.ndarray) -> float:
+    """The job's metric of predictions of the hold-out; decided, if that is what it is about, as is best for `oof`."""
+    metric, rows = work.context.job.metric, work.data.holdout
+    seen = np.isfinite(oof).all(axis=1)
+    known = work.data.train.take(seen)
+    rule = quick_decision(work.task, metric, known.y, oof[seen], known.weight)
+    return work.task.score(metric, rows.y, holdout, rows.weight, None if rule is None else rule(holdout))

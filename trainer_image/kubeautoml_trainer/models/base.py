@@ -43,6 +43,8 @@ class DataShape:
     """How many quantiles of a number are predicted; 0 for its mean and for classes."""
     accelerated: bool = False
     """Whether networks are trained on an accelerator."""
+    balance: float = 1.0
+    """The rarest class's share of the rows by an even share; 1 where classes are alike in number, and for numbers."""
 
     @property
     def width(self) -> int:

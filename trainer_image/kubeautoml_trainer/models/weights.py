@@ -11,10 +11,27 @@ import numpy as np
 
 from kubeautoml.api.objective import ClassWeight
 from kubeautoml_trainer.data.base import Rows
+from kubeautoml_trainer.models.space import Parameters
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 MOST = 1_000.0
 """Largest ratio of the weights of two classes: beyond it single rows decide all."""
+
+
+CLASS_WEIGHT = "class_weight"
+"""The parameter of a trial that chooses for itself: "none" or "balanced". Families never see it."""
+
+
+def without_class_weight(parameters: Parameters, wanted: ClassWeight) -> tuple[Parameters, ClassWeight]:
+    """A family's own parameters, and what the rows of a class count: what the job says, or for Auto what the trial chose.
+
+    >>> without_class_weight({"C": 1.0, "class_weight": "balanced"}, ClassWeight.AUTO)
+    ({'C': 1.0}, <ClassWeight.BALANCED: 'Balanced'>)
+    """
+    own = {k: v for k, v in parameters.items() if k != CLASS_WEIGHT}
+    if wanted is not ClassWeight.AUTO:
+        return own, wanted
+    return own, ClassWeight.BALANCED if parameters.get(CLASS_WEIGHT) == "balanced" else ClassWeight.NONE
 
 
 def class_factors(rows: Rows, classes: int, class_weight: ClassWeight) -> np.ndarray | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kubeautoml import __version__
 from kubeautoml.api.pod import PodJob
+from kubeautoml_trainer.models.weights import without_class_weight
 from kubeautoml_trainer.report.leaderboard import Ranked
 
 # What retraining depends on; the rest of the job (output, budgets, secrets' names) stays at home.
@@ -33,17 +34,21 @@ from pathlib import Path
 import numpy as np
 
 from kubeautoml.api.dataset import DataSource
+from kubeautoml.api.objective import ClassWeight
 from kubeautoml.api.pod import PodJob
 from kubeautoml_trainer.data.prepare import prepare_frames
 from kubeautoml_trainer.data.read import read_table
 from kubeautoml_trainer.data.schema import coerce
+from kubeautoml_trainer.ensemble.decisions import quick_decision
 from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.base import FitContext
+from kubeautoml_trainer.models.weights import class_factors, weighed
 from kubeautoml_trainer.tasks import task_of
 
 # Trial $trial of $trials: $metric $value in cross-validation$holdout_words.
 FAMILY = $family
 PARAMETERS = $parameters
+CLASS_WEIGHT = $class_weight  # what the rows of a class count while models are fitted
 SEED = $seed  # fold k uses SEED + k
 
 # What is learned, and how rows and columns are treated.
@@ -59,13 +64,21 @@ def main() -> None:
     task = task_of(job, data.schema)
 
     # One pipeline a fold, each stopped early on the rows it does not learn from; together they predict their mean.
-    pipelines = []
+    pipelines, oof = [], np.full((len(data.train), task.outputs), np.nan, dtype=np.float32)
     for fold in range(data.profile.folds):
         valid = data.fold == fold
         learned = data.fold < fold if (data.fold < 0).any() else ~valid  # a time split learns from earlier rows only
         context = FitContext(task, job.metric, SEED + fold, args.threads, math.inf)
         train, watched = data.train.take(learned), data.train.take(valid)
+        factors = class_factors(train, len(data.schema.classes), ClassWeight(CLASS_WEIGHT))
+        train, watched = weighed(train, factors), weighed(watched, factors)
         pipelines.append(family_named(FAMILY).fit(train, watched, data.schema, PARAMETERS, context))
+        oof[valid] = pipelines[-1].predict(watched.frame)
+
+    # What to decide, where the metric is about decisions: as is best for rows left out. Else, the most probable class.
+    seen = np.isfinite(oof).all(axis=1)
+    known = data.train.take(seen)
+    decide = quick_decision(task, job.metric, known.y, oof[seen], known.weight)
 
     def predict(frame):
         return np.mean([p.predict(frame) for p in pipelines], axis=0)
@@ -73,11 +86,16 @@ def main() -> None:
     prediction = predict(data.holdout.frame)
     print(f"{len(data.train)} training rows, {data.profile.folds} folds; on {len(data.holdout)} hold-out rows:")
     for metric in task.metrics:
-        print(f"{metric} {task.score(metric, data.holdout.y, prediction, data.holdout.weight):.6f}")
+        decided = decide(prediction) if decide is not None and metric == job.metric else None
+        print(f"{metric} {task.score(metric, data.holdout.y, prediction, data.holdout.weight, decided):.6f}")
 
     if args.predict:
         rows = coerce(read_table(source(args.predict)), data.schema)
-        task.output_frame(predict(rows)).to_csv(args.output, index=False)
+        found = predict(rows)
+        table = task.output_frame(found)
+        if decide is not None:
+            table[data.schema.target] = np.asarray(data.schema.classes, dtype=object)[decide(found)]
+        table.to_csv(args.output, index=False)
         print(f"{len(rows)} predictions written to {args.output}")
 
 
@@ -108,6 +126,7 @@ def export_pipeline(job: PodJob, best: Ranked, seed: int, trials: int) -> str:
     All text from the job and the data stands in Python literals, so nothing in it can become code.
     """
     has_test = job.dataset.test is not None
+    parameters, class_weight = without_class_weight(best.parameters, job.objective.class_weight)
     holdout = "" if best.holdout_value is None else f", {best.holdout_value:.6g} on the hold-out"
     return _SCRIPT.substitute(
         version=__version__,
@@ -117,7 +136,8 @@ def export_pipeline(job: PodJob, best: Ranked, seed: int, trials: int) -> str:
         value=f"{best.value:.6g}",
         holdout_words=holdout,
         family=repr(best.family),
-        parameters=_literal(best.parameters),
+        parameters=_literal(parameters),
+        class_weight=repr(class_weight.value),
         seed=seed,
         job=_literal(_portable(job)),
         format=repr(job.dataset.train.format.value),

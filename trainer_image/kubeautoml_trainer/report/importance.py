@@ -11,6 +11,7 @@ import pandas as pd
 
 from kubeautoml.api.metrics import METRICS, Direction
 from kubeautoml_trainer.data.base import Rows
+from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
 from kubeautoml_trainer.tasks.base import Task
 
 _ROWS = 1_000  # hold-out rows used at most; a guess: the error of the mean is then small beside what matters
@@ -44,7 +45,7 @@ def permutation_importance(
     if not len(rows) or not names or time.monotonic() > deadline:
         return []
     sign = 1.0 if METRICS[metric].direction is Direction.MAXIMIZE else -1.0
-    whole = task.score(metric, rows.y, predict(rows.frame), rows.weight)
+    whole = out_of_fold_score(task, metric, rows.y, predict(rows.frame), rows.weight)
     losses: dict[str, list[float]] = {n: [] for n in names}
     a_batch = max(1, _BATCH_ROWS // len(rows))
     slowest = 0.0
@@ -76,7 +77,9 @@ def _shuffled_scores(
         frames.append(frame)
     predicted = predict(pd.concat(frames, ignore_index=True))
     n = len(rows)
-    return [task.score(metric, rows.y, predicted[i * n : (i + 1) * n], rows.weight) for i in range(len(names))]
+    return [
+        out_of_fold_score(task, metric, rows.y, predicted[i * n : (i + 1) * n], rows.weight) for i in range(len(names))
+    ]
 
 
 def _ranked(losses: dict[str, list[float]]) -> list[Importance]:

@@ -8,19 +8,24 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 from rapidfuzz import process
 
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import DataError
+from kubeautoml.api.metrics import TaskType
+from kubeautoml.api.objective import ClassWeight
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.search import Choices, Parameter, Preset, SamplerType, Search
 from kubeautoml_trainer.data.base import PreparedData
 from kubeautoml_trainer.models import FAMILIES, QUANTILE_FAMILIES
 from kubeautoml_trainer.models.base import DataShape, Family
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space, Value
+from kubeautoml_trainer.models.weights import CLASS_WEIGHT
 from kubeautoml_trainer.search.relative import relative_cost
 from kubeautoml_trainer.tasks import task_of
+from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +44,15 @@ is known, and the first must not be one that takes the whole budget. A guess: se
 FEW_TUNED = {"CatBoost": 2}
 """Sampled trials of families whose defaults are hard to beat: tuning CatBoost is worth little beside its time (TabArena, Erickson et
 al. 2025, arXiv:2506.16791), unless most columns are categories."""
+
+WEIGHED_METRICS = ("BalancedAccuracy", "F1", "F1Macro", "MatthewsCorrelation", "RecallAtPrecision", "ExpectedCost")
+"""Metrics for which it may pay to let rare classes count more while models are fitted."""
+BALANCED_ENOUGH = 0.7
+"""Balance (see `DataShape`) from which on classes are not rare: 35 % of two; a guess."""
+UNWEIGHED = ("Dummy", "TabularFoundation")
+"""Families that do not look at the weights of rows, or learn nothing from them."""
+TWIN_RANK = 4
+"""How much later than itself a family's first entry comes back with balanced classes; a guess."""
 
 GRID_STEPS = 3
 """Values of a range in a grid: both ends and the middle."""
@@ -84,7 +98,16 @@ def data_shape(data: PreparedData, job: PodJob, accelerated: bool = False) -> Da
         outputs=task_of(job, data.schema).outputs,
         quantiles=len(data.schema.quantiles),
         accelerated=accelerated,
+        balance=_balance(data),
     )
+
+
+def _balance(data: PreparedData) -> float:
+    classes = len(data.schema.classes)
+    if not classes:
+        return 1.0
+    mass = np.bincount(data.train.y, weights=weights_or_ones(data.train.weight, len(data.train)), minlength=classes)
+    return float(mass.min() * classes / mass.sum())
 
 
 def search_plan(
@@ -100,24 +123,46 @@ def search_plan(
     for name in (*search.families.include, *search.families.exclude):
         _must_know(name, known, "spec.search.families")
     chosen = _chosen(job, known, shape)
-    spaces = {name: _space(family, shape, search.parameters) for name, family in chosen.items()}
+    weighs = _weighs_classes(job, shape)
+    spaces = {name: _space(family, shape, search.parameters, weighs=weighs) for name, family in chosen.items()}
     for parameter in search.parameters:
         _must_know(parameter.when["family"], known, "spec.search.parameters.when.family")
     if search.sampler.type is SamplerType.GRID:
         return SearchPlan(chosen, spaces, _grid(spaces, search.seed), only_portfolio=True)
-    fitting = [e for e in warm if _fits(e, spaces)]
-    portfolio = _unique([*fitting, *_entries(chosen, shape, search)])
+    fitting = [_weighing(e, spaces) for e in warm if _fits(e, spaces)]
+    portfolio = _unique([*fitting, *_entries(chosen, shape, search, spaces)])
     is_categorical = 2 * shape.categories > shape.features
     few = {} if is_categorical else {f: most for f, most in FEW_TUNED.items() if f in chosen}
     return SearchPlan(chosen, spaces, tuple(portfolio), only_portfolio=not any(spaces.values()), most_trials=few)
 
 
-def _entries(chosen: Mapping[str, Family], shape: DataShape, search: Search) -> list[Entry]:
-    """The families' own entries that the preset wants, best quality a second first."""
-    ranked = sorted(
-        ((rank, name, p) for name, family in chosen.items() for rank, p in family.portfolio(shape)),
-        key=lambda item: (item[0], item[1]),
-    )
+def _weighs_classes(job: PodJob, shape: DataShape) -> bool:
+    """Whether each trial chooses what the rows of a class count."""
+    is_free = job.objective.class_weight is ClassWeight.AUTO and shape.task is TaskType.TABULAR_CLASSIFICATION
+    return is_free and job.metric in WEIGHED_METRICS and shape.balance < BALANCED_ENOUGH
+
+
+def _weighing(entry: Entry, spaces: Mapping[str, Space]) -> Entry:
+    """An entry of an earlier job, without what this one does not choose."""
+    if CLASS_WEIGHT in spaces[entry.family]:
+        return entry
+    return Entry(entry.family, {k: v for k, v in entry.parameters.items() if k != CLASS_WEIGHT})
+
+
+def _entries(
+    chosen: Mapping[str, Family], shape: DataShape, search: Search, spaces: Mapping[str, Space]
+) -> list[Entry]:
+    """The families' own entries that the preset wants, best quality a second first. Where classes may be weighed, the first of each
+    family comes back balanced.
+    """
+    entries_of = {name: family.portfolio(shape) for name, family in chosen.items()}
+    twins = [
+        (entries[0][0] + TWIN_RANK, name, {**entries[0][1], CLASS_WEIGHT: "balanced"})
+        for name, entries in entries_of.items()
+        if entries and CLASS_WEIGHT in spaces[name]
+    ]
+    own = [(rank, name, p) for name, entries in entries_of.items() for rank, p in entries]
+    ranked = sorted([*own, *twins], key=lambda item: (item[0], item[1]))
     if search.preset is Preset.BALANCED:
         ranked = _balanced(ranked)
     if shape.rows * shape.features > LARGE_CELLS:
@@ -190,9 +235,13 @@ def _chosen(job: PodJob, known: dict[str, Family], shape: DataShape) -> dict[str
     return fitting
 
 
-def _space(family: Family, shape: DataShape, parameters: list[Parameter]) -> Space:
-    """The family's space, with the user's ranges in place of its own; conditional parameters stand last."""
+def _space(family: Family, shape: DataShape, parameters: list[Parameter], *, weighs: bool) -> Space:
+    """The family's space, with the user's ranges in place of its own; conditional parameters stand last. weighs: with the weight of
+    classes, for families that look at the weights of rows.
+    """
     space = dict(family.space(shape))
+    if weighs and family.name not in UNWEIGHED:
+        space[CLASS_WEIGHT] = Choice(("none", "balanced"))
     own = tuple(space)
     given = [p for p in parameters if p.when["family"] == family.name]
     for parameter in given:

@@ -13,8 +13,9 @@ from kubeautoml.api.objective import ClassWeight
 from kubeautoml_trainer.artifacts import Predictions, TrialRecord, pack_pipelines
 from kubeautoml_trainer.data.base import PreparedData, Rows
 from kubeautoml_trainer.data.split import sampled
+from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
 from kubeautoml_trainer.models.base import Family, FitContext, FitTimeout, Pipeline
-from kubeautoml_trainer.models.weights import class_factors, weighed
+from kubeautoml_trainer.models.weights import class_factors, weighed, without_class_weight
 from kubeautoml_trainer.search.checkpoint import Checkpoint, FoldResult
 from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.tasks.base import Task
@@ -60,7 +61,7 @@ class TrialRun:
     repeats: Sequence[np.ndarray] = ()
     known: Sequence[FoldResult] = ()
     most_rows: int | None = None
-    class_weight: ClassWeight = ClassWeight.NONE
+    class_weight: ClassWeight = ClassWeight.AUTO
 
 
 def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: TrialRun) -> Outcome:
@@ -90,6 +91,7 @@ def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: Tria
     oof[~validated] = np.nan
     scored = data.train.take(validated)
     metrics = {name: run.task.score(name, scored.y, oof[validated], scored.weight) for name in run.task.metrics}
+    metrics[run.metric] = out_of_fold_score(run.task, run.metric, scored.y, oof[validated], scored.weight)
     pipelines = [r.pipeline for r in results]
     models = pack_pipelines(pipelines)
     record = TrialRecord(
@@ -131,7 +133,7 @@ def _run_fold(family: Family, entry: Entry, run: TrialRun, here: _Fold, folds: n
     began = time.perf_counter()
     holdout = pipeline.predict(run.data.holdout.frame)
     predict_seconds = time.perf_counter() - began
-    value = run.task.score(run.metric, valid.y, oof, valid.weight)
+    value = out_of_fold_score(run.task, run.metric, valid.y, oof, valid.weight)
     return FoldResult(pipeline, oof, holdout, value, fit_seconds, predict_seconds)
 
 
@@ -142,13 +144,14 @@ def _fit(family: Family, train: Rows, valid: Rows, entry: Entry, run: TrialRun, 
     learned from and on those that tell when to stop; not on those that are scored.
     """
 
-    factors = class_factors(train, len(run.data.schema.classes), run.class_weight)
+    parameters, class_weight = without_class_weight(entry.parameters, run.class_weight)
+    factors = class_factors(train, len(run.data.schema.classes), class_weight)
     train, valid = weighed(train, factors), weighed(valid, factors)
 
     def attempt(is_short: bool) -> Pipeline:
         deadline = run.fit_deadline(here.of - here.number, is_short)
         context = FitContext(run.task, run.metric, run.seed + here.number, run.threads, deadline)
-        return family.fit(train, valid, run.data.schema, entry.parameters, context)
+        return family.fit(train, valid, run.data.schema, parameters, context)
 
     try:
         return attempt(False)

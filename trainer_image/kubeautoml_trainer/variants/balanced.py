@@ -11,6 +11,7 @@ from kubeautoml.api.metrics import METRICS, Direction
 from kubeautoml.api.objective import ModelVariant
 from kubeautoml_trainer.ensemble.base import UNLIMITED, Cost, Second, combined, combined_oof, weighted_mean
 from kubeautoml_trainer.ensemble.build import Built, Workshop
+from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
 from kubeautoml_trainer.ensemble.stored import StoredTrial
 from kubeautoml_trainer.variants.base import Bench, Made, post_of
 from kubeautoml_trainer.variants.refit import Refits, Single, member
@@ -56,7 +57,7 @@ def lean(shop: Workshop, built: Built, limit: Cost) -> tuple[dict[int, float], S
     some = shop.data.train.take(rows)
 
     def value(p: np.ndarray) -> float:
-        return sign * shop.task.score(shop.job.metric, some.y, p[rows], some.weight)
+        return sign * out_of_fold_score(shop.task, shop.job.metric, some.y, p[rows], some.weight)
 
     whole = value(combined_oof(oof, selection.weights, second))
     if value(weighted_mean({n: oof[n] for n in weights}, weights)) >= whole - LOSS * abs(whole):
@@ -76,7 +77,7 @@ def score(shop: Workshop, oof: np.ndarray) -> float | None:
     """The job's metric on the rows that have out-of-fold predictions; None where it is not defined."""
     seen = np.isfinite(oof).all(axis=1)
     rows = shop.data.train.take(seen)
-    value = shop.task.score(shop.job.metric, rows.y, oof[seen], rows.weight)
+    value = out_of_fold_score(shop.task, shop.job.metric, rows.y, oof[seen], rows.weight)
     return float(value) if abs(value) < float("inf") else None
 
 
@@ -94,7 +95,7 @@ def lean_weights(
 
     def value(chosen: Mapping[int, float]) -> float:
         p = weighted_mean({n: members[n].oof[rows] for n in chosen}, _normed(chosen))
-        return sign * shop.task.score(shop.job.metric, truth.y, p, truth.weight)
+        return sign * out_of_fold_score(shop.task, shop.job.metric, truth.y, p, truth.weight)
 
     left, end = dict(weights), time.monotonic() + _SECONDS
     least = value(left)

@@ -20,6 +20,7 @@ from kubeautoml_trainer.bundle import MemberFiles
 from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.ensemble.base import weighted_mean
 from kubeautoml_trainer.ensemble.build import fold_folders
+from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
 from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline
@@ -80,10 +81,10 @@ def distilled(bench: Bench, rival: Made) -> Made:
     for name, parameters in STUDENTS:
         student = _student(bench, name, parameters, lesson, valid)
         if student is not None:
-            value = shop.task.score(shop.job.metric, valid.y, student.predict(valid.frame), valid.weight)
+            value = out_of_fold_score(shop.task, shop.job.metric, valid.y, student.predict(valid.frame), valid.weight)
             if value == value:
                 tried.append((value, name, parameters, student))
-    rival_value = shop.task.score(shop.job.metric, valid.y, rival.oof[unseen], valid.weight)
+    rival_value = out_of_fold_score(shop.task, shop.job.metric, valid.y, rival.oof[unseen], valid.weight)
     best = None
     for one in tried:
         if best is None or is_better(shop.job.metric, one[0], best[0]):

@@ -18,11 +18,12 @@ from kubeautoml_trainer.artifacts import TrialRecord
 from kubeautoml_trainer.bundle import MemberFiles
 from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.ensemble.build import fold_folders
+from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
 from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline
 from kubeautoml_trainer.models.space import Parameters
-from kubeautoml_trainer.models.weights import class_factors, weighed
+from kubeautoml_trainer.models.weights import class_factors, weighed, without_class_weight
 from kubeautoml_trainer.variants.base import Bench
 
 log = logging.getLogger("kubeautoml.finalize")
@@ -97,9 +98,9 @@ class Refits:
     def _fit(self, record: TrialRecord, deadline: float) -> FittedPipeline:
         bench, shop = self._bench, self._bench.shop
         context = FitContext(shop.task, shop.job.metric, bench.seed_of(record.number), bench.threads, deadline)
-        factors = class_factors(shop.data.train, len(shop.data.schema.classes), shop.job.objective.class_weight)
-        rows = weighed(shop.data.train, factors)
-        fitted = family_named(record.family).fit(rows, None, shop.data.schema, with_rounds(record), context)
+        parameters, class_weight = without_class_weight(with_rounds(record), shop.job.objective.class_weight)
+        rows = weighed(shop.data.train, class_factors(shop.data.train, len(shop.data.schema.classes), class_weight))
+        fitted = family_named(record.family).fit(rows, None, shop.data.schema, parameters, context)
         assert isinstance(fitted, FittedPipeline)
         return replace(fitted, parameters=dict(record.parameters))
 
@@ -114,7 +115,7 @@ class Refits:
         if len(rows) > _CHECKED_ROWS:
             rows = rows.take(np.linspace(0, len(rows) - 1, _CHECKED_ROWS).astype(np.intp))
         pipeline.set_threads(self._bench.threads)
-        value = shop.task.score(shop.job.metric, rows.y, pipeline.predict(rows.frame), rows.weight)
+        value = out_of_fold_score(shop.task, shop.job.metric, rows.y, pipeline.predict(rows.frame), rows.weight)
         pipeline.set_threads(1)
         if value != value or is_better(shop.job.metric, record.value, value):
             log.warning("a refit is worse than its folds", extra={"trial": record.number, "value": value})
