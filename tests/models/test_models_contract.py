@@ -31,6 +31,7 @@ QUICK = {
     "GradientBoosting": {"iterations": 60},
     "NeuralNetwork": {"epochs": 30, "width": 32},
     "TabM": {"epochs": 30, "width": 32, "layers": 2, "members": 4, "bins": 8, "embedding": 4, "learning_rate": 0.01},
+    "ExplainableBoosting": {"learning_rate": 0.1, "smoothing_rounds": 5, "interactions": 0.1, "max_bins": 32},
 }
 
 
@@ -325,6 +326,7 @@ ENDLESS = {
     "GradientBoosting": {"iterations": 10**7, "learning_rate": 1e-5},
     "NeuralNetwork": {"epochs": 10**6},
     "TabM": {"epochs": 10**6},
+    "ExplainableBoosting": {"learning_rate": 1e-4},
 }
 
 

@@ -108,6 +108,18 @@ def test_it_stops_when_the_validation_rows_say_so_and_keeps_the_best_epoch():
     assert fitted.best_iteration < 100
 
 
+def test_a_batch_that_weighs_nothing_teaches_nothing():
+    """Most rows weigh nothing: the others decide, and nothing becomes NaN."""
+    rows, schema = make_real("breast_cancer")
+    train, valid, test = parts_of(rows)
+    light = replace(train, weight=np.where(np.arange(len(train)) < 60, 1.0, 0.0))
+    context = make_context(schema)
+
+    fitted = family_named("TabM").fit(light, valid, schema, {**QUICK, "batch_size": 4}, context)
+
+    assert context.task.score("RocAuc", test.y, fitted.predict(test.frame), None) > 0.95
+
+
 def test_without_validation_rows_it_runs_its_epochs():
     """As a refit on all rows wants it."""
     rows, schema = make_real("wine")

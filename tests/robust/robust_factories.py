@@ -41,6 +41,7 @@ QUICK: Mapping[str, Parameters] = {
     "GradientBoosting": {"iterations": 5},
     "NeuralNetwork": {"epochs": 2, "width": 16, "layers": 1},
     "TabM": {"epochs": 2, "width": 16, "layers": 1, "members": 2, "bins": 4, "embedding": 4},
+    "ExplainableBoosting": {"learning_rate": 0.2, "smoothing_rounds": 0, "interactions": 0.0, "max_bins": 16},
 }
 """Work so small that a whole job takes a second or two; other families take the first entry of their portfolio."""
 

@@ -31,6 +31,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "ExtraTrees": {"trees": 20},
     "NeuralNetwork": {"epochs": 10, "width": 32},
     "TabM": {"epochs": 5, "width": 16, "members": 2, "layers": 1, "bins": 4},
+    "ExplainableBoosting": {"learning_rate": 0.2, "smoothing_rounds": 2, "interactions": 0.2},
 }
 
 

@@ -4,6 +4,7 @@ from kubeautoml.api.errors import UsageError
 from kubeautoml_trainer.models.base import Family
 from kubeautoml_trainer.models.catboost import CatBoost
 from kubeautoml_trainer.models.dummy import Dummy
+from kubeautoml_trainer.models.explainable_boosting import ExplainableBoosting
 from kubeautoml_trainer.models.extra_trees import ExtraTrees
 from kubeautoml_trainer.models.gaussian_process import GaussianProcess
 from kubeautoml_trainer.models.gradient_boosting import GradientBoosting
@@ -30,6 +31,7 @@ FAMILIES: tuple[Family, ...] = (
     NeuralNetwork(),
     TabM(),
     NearestNeighbors(),
+    ExplainableBoosting(),
 )
 
 QUANTILE_FAMILIES = ("Dummy", "LightGBM", "CatBoost", "XGBoost", "ExtraTrees", "RandomForest", "NeuralNetwork", "TabM")

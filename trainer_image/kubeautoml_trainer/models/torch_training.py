@@ -106,7 +106,7 @@ def fit_loss(target: NumberTarget | None, context: FitContext, smoothing: float 
     each_of = classes if target is None else quantiles if levels else number
 
     def mean(out: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-        return (each_of(out, truth) * weight).sum() / weight.sum()
+        return (each_of(out, truth) * weight).sum() / weight.sum().clamp_min(1e-12)  # a batch may weigh nothing
 
     return mean
 

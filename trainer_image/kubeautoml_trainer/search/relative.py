@@ -18,6 +18,7 @@ RELATIVE: Mapping[str, float] = {
     "CatBoost": 6.0,
     "NeuralNetwork": 10.0,
     "TabM": 15.0,
+    "ExplainableBoosting": 4.0,
 }
 """What a trial of a family costs, in trials of LightGBM. Guesses by order of magnitude, from trials on two cores: they order the
 first trials on large data, and count work where a job has no time budget.
