@@ -325,7 +325,7 @@ ENDLESS = {
     "RandomForest": {"trees": 10**6},
     "GradientBoosting": {"iterations": 10**7, "learning_rate": 1e-5},
     "NeuralNetwork": {"epochs": 10**6},
-    "TabM": {"epochs": 10**6},
+    "TabM": {"epochs": 10**6, "members": 4, "width": 64, "bins": 8, "embedding": 4, "learning_rate": 0.001},
     "ExplainableBoosting": {"learning_rate": 1e-4},
 }
 
