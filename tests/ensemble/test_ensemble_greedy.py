@@ -255,3 +255,42 @@ def test_few_rows_admit_few_candidates_but_each_family_keeps_its_best():
 def test_candidates_of_an_error_are_ranked_upwards():
     """Smaller is better for errors."""
     assert [t.value for t in choose_candidates(make_trials(("A", [3.0, 1.0, 2.0])), "Rmse", rows=90)] == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(("task", "metric"), [(NUMBER, "Rmse"), (BINARY, "RocAuc"), (THREE, "F1Macro")])
+def test_on_few_rows_no_fold_decides_alone(task, metric):
+    """The weights are the mean over selections without one fold each; on many rows one selection does."""
+    y, oofs = make_problem(task)
+    candidates = make_candidates(task, metric, y, oofs)
+    fold = np.arange(len(y)) % 4
+
+    found = select(candidates, task, metric, y, None, seed=0, fold=fold)
+
+    parts = [
+        select(
+            make_candidates(task, metric, y[fold != k], [o[fold != k] for o in oofs]),
+            task, metric, y[fold != k], None, seed=0,
+        ).weights
+        for k in range(4)
+    ]  # fmt: skip
+    mean = {t: sum(p.get(t, 0) for p in parts) / 4 for t in range(len(oofs))}
+    kept = {t: w for t, w in mean.items() if w >= 0.025}
+    assert found.weights == pytest.approx({t: w / sum(kept.values()) for t, w in kept.items()})
+    assert sum(found.weights.values()) == pytest.approx(1)
+    y, oofs = make_problem(task, rows=2600)
+    many = make_candidates(task, metric, y, oofs)
+    fold = np.arange(len(y)) % 4
+    one = select(many, task, metric, y, None, seed=0)
+    assert select(many, task, metric, y, None, seed=0, fold=fold).weights == one.weights
+
+
+def test_a_limit_on_costs_goes_before_the_mean_of_selections():
+    """Members of several selections together could cost more than each of them."""
+    y, oofs = make_problem(NUMBER)
+    candidates = make_candidates(NUMBER, "Rmse", y, oofs, costs=[Cost(1.0, 0.0)] * 8)
+    limit = Cost(3.0, 10.0)
+
+    found = select(candidates, NUMBER, "Rmse", y, None, seed=0, limit=limit, fold=np.arange(len(y)) % 4)
+
+    assert len(found.weights) <= 3
+    assert found.weights == select(candidates, NUMBER, "Rmse", y, None, seed=0, limit=limit).weights

@@ -78,7 +78,7 @@ class Selection:
     rows: int
     """Rows on which all candidates have a prediction."""
     steps: int
-    """Picks, with repetition, that the weights are made of."""
+    """Picks, with repetition, that the weights are made of; of several selections the most."""
     second: Second | None = None
 
     @property

