@@ -7,6 +7,7 @@ import io
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,13 +23,16 @@ from kubeautoml.study import study_attr
 from kubeautoml_trainer import finalize as finalizer
 from kubeautoml_trainer import predict
 from kubeautoml_trainer.bundle import load_bundle
+from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.data.row import typed_row
 from kubeautoml_trainer.data.schema import coerce
-from kubeautoml_trainer.models import family_named
+from kubeautoml_trainer.ensemble.base import UNLIMITED
+from kubeautoml_trainer.models import FAMILIES, family_named
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.serve import command
 from kubeautoml_trainer.tasks import task_for
+from kubeautoml_trainer.variants.balanced import ROW_MS, faster, lean_weights
 from kubeautoml_trainer.variants.distilled import mixed, taught
 
 ALL = ["Balanced", "Quality", "Fast", "Distilled"]
@@ -240,3 +244,45 @@ def test_a_booster_makes_the_rounds_it_is_told_to_where_nothing_says_when_to_sto
     fitted = found.fit(data.train, None, data.schema, {found.rounds_parameter: 320}, context)
 
     assert fitted.best_iteration == 320
+
+
+def make_members(*errors, folds=8, family="CatBoost"):
+    """Stored trials whose out-of-fold predictions are the truth and so much noise, each with its own."""
+    truth = np.random.default_rng(0).normal(size=4000)
+    members = {}
+    for number, error in enumerate(errors):
+        noise = np.random.default_rng(number + 1).normal(size=4000)
+        record = SimpleNamespace(family=family, folds=folds, size_bytes=1000, predict_seconds=1.0)
+        members[number] = SimpleNamespace(record=record, oof=(truth + error * noise)[:, None].astype(np.float32))
+    rows = Rows(pd.DataFrame(index=range(4000)), truth)
+    task = task_for(TaskType.TABULAR_REGRESSION, Schema("y", ()))
+    shop = SimpleNamespace(
+        data=SimpleNamespace(train=rows, holdout=rows), task=task, job=SimpleNamespace(metric="Rmse")
+    )
+    return shop, members
+
+
+@pytest.mark.parametrize(("weight", "kept"), [(0.0045, 1), (0.02, 2)])
+def test_a_member_that_costs_the_promised_speed_goes_where_that_loses_little(weight, kept):
+    """Two slow families in eight folds are five times faster than the ensemble with both, and seven times with one."""
+    shop, members = make_members(0.3, 0.3)
+    weights = {0: 1 - weight, 1: weight}
+
+    left = lean_weights(shop, members, weights, UNLIMITED)
+
+    assert faster(members, weights, weights) < 6 < faster(members, weights, {0: 1.0})
+    assert len(left) == kept
+
+
+def test_members_stay_where_leaving_them_out_would_not_make_it_fast_enough():
+    """With two folds nothing is six times faster than them."""
+    shop, members = make_members(0.3, 0.3, folds=2)
+
+    assert len(lean_weights(shop, members, {0: 0.9955, 1: 0.0045}, UNLIMITED)) == 2
+
+
+def test_the_fixed_costs_know_every_family():
+    """A family whose cost for a row was never measured would be taken for a middling one."""
+    missing = {f.name for f in FAMILIES} - set(ROW_MS)
+
+    assert missing <= {"TabularFoundation"}
