@@ -34,7 +34,9 @@ FAMILIES: tuple[Family, ...] = (
     ExplainableBoosting(),
 )
 
-QUANTILE_FAMILIES = ("Dummy", "LightGBM", "CatBoost", "XGBoost", "ExtraTrees", "RandomForest", "NeuralNetwork", "TabM")
+QUANTILE_FAMILIES = (
+    "Dummy", "Linear", "LightGBM", "CatBoost", "XGBoost", "ExtraTrees", "RandomForest", "NeuralNetwork", "TabM",
+)  # fmt: skip
 """Families that can predict quantiles of a number; no other is tried when a job asks for them."""
 
 

@@ -22,13 +22,15 @@ from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
-from kubeautoml_trainer.tasks.metrics import weights_or_ones
+from kubeautoml_trainer.tasks.metrics import weighted_quantile, weights_or_ones
 
 _FILE = "linear.safetensors"
 _MAX_STEPS = 300
 _BLOCK = 65_536  # rows between two looks at the clock
 _DIRECT = 2_000  # columns up to which ridge solves its normal equations
 _MAX_ROWS = 200_000  # more teach a linear model nothing, and cost time that better families need; a guess
+_MAX_QUANTILE_ROWS = 50_000  # each takes a column a quantile, and more steps; a guess
+_ROUNDINGS = (0.5, 0.1, 0.02)  # of the pinball loss, in deviations of the target; the last moves no quantile by as much
 _MAX_POLYNOMIAL_ROWS = 50_000  # 465 columns more; a guess
 _SELECTABLE = 10  # columns from which on leaving some out is worth a try; a guess
 _HIGH_CARDINALITY = 30  # levels above which a column also gets the target's mean
@@ -47,7 +49,7 @@ DEFAULTS: Parameters = {
 @dataclass(frozen=True)
 class LinearModel:
     """coefficients float64 (columns, k), intercept float64 (k,): one column for a number or two classes, else one a
-    class.
+    class or a quantile.
     """
 
     coefficients: np.ndarray
@@ -56,7 +58,10 @@ class LinearModel:
 
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
         z = _product(x, self.coefficients) + self.intercept
-        return self.target.decode(z[:, 0]) if self.target is not None else _probabilities(z).astype(np.float32)
+        if self.target is None:
+            return _probabilities(z).astype(np.float32)
+        decoded = [self.target.decode(column) for column in z.T]
+        return np.sort(np.hstack(decoded), axis=1)  # quantiles may cross
 
     def save(self, folder: Path) -> None:
         from safetensors.numpy import save_file
@@ -66,7 +71,7 @@ class LinearModel:
 
 
 class Linear:
-    """Logistic regression for classes, ridge for numbers."""
+    """Logistic regression for classes, ridge for numbers, quantile regression for quantiles of a number."""
 
     name = "Linear"
     interpretable = True
@@ -101,7 +106,7 @@ class Linear:
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
     ) -> FittedPipeline:
         settings = {**DEFAULTS, **parameters}
-        train = _some(train, context.seed)
+        train = _some(train, context.seed, _MAX_QUANTILE_ROWS if schema.quantiles else _MAX_ROWS)
         by_means = settings["categories"] == "means"
         recipe = Recipe(
             scaling=settings["scaling"],  # type: ignore[arg-type]
@@ -123,7 +128,10 @@ class Linear:
             model, steps = _logistic(x, train.y, weight, context.task.outputs, penalty, context.deadline)
         else:
             target = number_target(train.y, train.weight, context.metric, standardise=True, bounded=False)
-            model, steps = _ridge(x, target, train.y, weight, penalty, context.deadline)
+            if schema.quantiles:
+                model, steps = _quantiles(x, target, train.y, weight, penalty, schema.quantiles, context.deadline)
+            else:
+                model, steps = _ridge(x, target, train.y, weight, penalty, context.deadline)
         return FittedPipeline(self.name, dict(parameters), steps, features, model)
 
     def load(self, folder: Path) -> LinearModel:
@@ -143,11 +151,11 @@ def _polynomial_pays(shape: DataShape) -> bool:
     return 2 <= numbers <= MAX_NUMBERS and shape.rows <= _MAX_POLYNOMIAL_ROWS
 
 
-def _some(rows: Rows, seed: int) -> Rows:
-    """All rows, or a random sample of `_MAX_ROWS`."""
-    if len(rows) <= _MAX_ROWS:
+def _some(rows: Rows, seed: int, most: int) -> Rows:
+    """All rows, or a random sample of so many."""
+    if len(rows) <= most:
         return rows
-    return rows.take(np.sort(np.random.default_rng(seed).choice(len(rows), _MAX_ROWS, replace=False)))
+    return rows.take(np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False)))
 
 
 def _logistic(
@@ -188,6 +196,48 @@ def _ridge(
     return LinearModel(coefficients, intercept, target), steps
 
 
+def _quantiles(
+    x: Encoded,
+    target: NumberTarget,
+    y: np.ndarray,
+    weight: np.ndarray,
+    penalty: float,
+    quantiles: tuple[float, ...],
+    deadline: float,
+) -> tuple[LinearModel, int]:
+    """Minimise weighted pinball loss + penalty / 2 * |coefficients|^2, one column a quantile.
+
+    The kink of the loss is rounded off, q u + h log(1 + exp(-u / h)), ever less: each width h starts from what the one before found.
+    Then each intercept moves so that the share q of the training rows lies below, which rounding had blurred.
+
+    Source: Zheng 2011, "Gradient descent algorithms for quantile regression with smooth approximation".
+    """
+    t, q = target.encode(y)[:, None], np.asarray(quantiles)
+    shift = np.array([weighted_quantile(t[:, 0], weight, level) for level in quantiles])
+    coefficients: np.ndarray | None = None
+    steps = 0
+    for width in _ROUNDINGS:
+
+        def loss(z: np.ndarray, h: float = width) -> tuple[float, np.ndarray]:
+            u = t - z
+            value = np.sum(weight[:, None] * (q * u + h * np.logaddexp(0, -u / h)))
+            return float(value), weight[:, None] * (1 / (1 + np.exp(np.clip(u / h, -500, 500))) - q)
+
+        try:
+            coefficients, shift, more = _descend(x, loss, shift, penalty, deadline, coefficients)
+        except FitTimeout:
+            if coefficients is None:
+                raise
+            break
+        steps += more
+    assert coefficients is not None
+    away = t - _product(x, coefficients)
+    exact = np.array(
+        [weighted_quantile(column, weight, level) for column, level in zip(away.T, quantiles, strict=True)]
+    )
+    return LinearModel(coefficients, exact, target), steps
+
+
 def _normal_equations(
     x: np.ndarray, t: np.ndarray, weight: np.ndarray, penalty: float, target: NumberTarget, deadline: float
 ) -> LinearModel:
@@ -215,8 +265,9 @@ def _descend(
     start: np.ndarray,
     penalty: float,
     deadline: float,
+    coefficients: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """L-BFGS from zero coefficients and the given intercept; returns the best point seen when time ends.
+    """L-BFGS from the given intercept and coefficients (zero for None); returns the best point seen when time ends.
 
     Args:
         loss: z float64 (n, k) -> value, gradient float64 (n, k).
@@ -240,7 +291,7 @@ def _descend(
     try:
         minimize(
             objective,
-            np.concatenate([np.zeros(width * k), start]),
+            np.concatenate([np.zeros(width * k) if coefficients is None else coefficients.ravel(), start]),
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": _MAX_STEPS, "maxfun": 2 * _MAX_STEPS, "ftol": 1e-8, "gtol": 3e-5 * len(x)},
