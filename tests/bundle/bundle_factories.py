@@ -39,14 +39,14 @@ def boston(rows: int = 200) -> pd.DataFrame:
 
 
 def make_pod_job(
-    target="survived", task=TaskType.TABULAR_CLASSIFICATION, *, output="file:///nowhere", **changes
+    target="survived", task=TaskType.TABULAR_CLASSIFICATION, *, output="file:///nowhere", job_task=None, **changes
 ) -> PodJob:
     """The smallest valid job of a pod; `dataset`, `constraints` and so on as in a manifest."""
     body = {
         "name": "passengers",
         "namespace": "team-a",
         "uid": "uid-1",
-        "task": {"type": task, "target": target},
+        "task": job_task or {"type": task, "target": target},
         "dataset": {"train": {"uri": "file:///nowhere/train.csv"}, "split": {"folds": 2}},
         "objective": {},
         "constraints": [],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.data.row import TypedRow, _Cell
-from kubeautoml_trainer.ensemble import Candidate, select
+from kubeautoml_trainer.ensemble import Candidate, select, stacking
 from kubeautoml_trainer.ensemble.stacking import beyond_noise, second_level
 from kubeautoml_trainer.models.second_level import SecondLevel, load_second_level
 from kubeautoml_trainer.tasks import task_for
@@ -245,3 +246,29 @@ def test_one_lucky_fold_is_noise():
     assert not beyond_noise(np.array([0.5, 0.0, 0.0, 0.0, 0.0]))[0]
     assert not beyond_noise(np.array([np.nan, 0.1, np.nan, 0.1]))[0]
     assert not beyond_noise(-np.array([0.1, 0.11, 0.09]))[0]
+
+
+def test_a_learner_that_cannot_finish_is_given_up_after_its_first_fold(monkeypatch):
+    """What one fold took says what five, and a fit on all rows, will take."""
+    clock, asked = SimpleNamespace(now=0.0), []
+
+    class Slow:
+        name = "Slow"
+
+        def path(self, data, split):
+            asked.append(split)
+            clock.now += 5.0
+            return [SecondLevel(split.base, data.scale)]
+
+    monkeypatch.setattr(stacking, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(stacking, "Trees", Slow)
+    monkeypatch.setattr(stacking, "Linear", Slow)
+    y, oofs, frame = each_good_on_one_side(NUMBER)
+
+    assert attempt(NUMBER, "Rmse", y, oofs, frame, deadline=29.0)[1] is None
+    assert len(asked) == 2  # once each
+
+    asked.clear()
+    clock.now = 0.0
+    attempt(NUMBER, "Rmse", y, oofs, frame, deadline=1000.0)
+    assert len(asked) == 4  # two folds each say that nothing is learned

@@ -61,6 +61,7 @@ def make_searched(
     frame: pd.DataFrame | None = None,
     job_deadline=None,
     variants=("Quality",),
+    job_task=None,
     **changes,
 ):
     """Run `entries` as trials 0, 1, ... of a new study below `folder`."""
@@ -71,7 +72,8 @@ def make_searched(
     task = TaskType.TABULAR_CLASSIFICATION if is_classes else TaskType.TABULAR_REGRESSION
     dataset = {"train": {"uri": f"file://{folder}/train.csv"}, "split": {"folds": 2}}
     output = {"uri": f"file://{folder}/out", "variants": list(variants)}
-    job = make_pod_job(target, task, **({"output": output, "dataset": dataset} | changes))
+    wanted = {} if job_task is None else {"job_task": job_task}
+    job = make_pod_job(target, task, **({"output": output, "dataset": dataset} | wanted | changes))
     env = {
         Env.JOB.value: json.dumps(job.to_manifest()),
         Env.STUDY_URL.value: f"journal://{folder}/study.journal",

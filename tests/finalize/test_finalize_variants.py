@@ -27,13 +27,20 @@ from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.data.row import typed_row
 from kubeautoml_trainer.data.schema import coerce
 from kubeautoml_trainer.ensemble.base import UNLIMITED
+from kubeautoml_trainer.ensemble.candidates import best_first
+from kubeautoml_trainer.ensemble.stored import ScoredTrial
+from kubeautoml_trainer.finishing.bundle import build_model
+from kubeautoml_trainer.finishing.work import load
 from kubeautoml_trainer.models import FAMILIES, family_named
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.pipeline import load_pipeline
+from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.serve import command
 from kubeautoml_trainer.tasks import task_for
 from kubeautoml_trainer.variants.balanced import ROW_MS, faster, lean_weights
 from kubeautoml_trainer.variants.distilled import mixed, taught
+from kubeautoml_trainer.variants.fast import choose_fast
+from kubeautoml_trainer.variants.refit import Refits
 
 ALL = ["Balanced", "Quality", "Fast", "Distilled"]
 
@@ -286,3 +293,38 @@ def test_the_fixed_costs_know_every_family():
     missing = {f.name for f in FAMILIES} - set(ROW_MS)
 
     assert missing <= {"TabularFoundation"}
+
+
+def test_quantiles_have_all_variants_but_no_student(tmp_path):
+    """A student learns one number a row: the lowest quantile would be all it is taught."""
+    task = {"type": "TabularRegression", "target": "MEDV", "quantiles": ["0.1", "0.5", "0.9"]}
+    searched = make_searched(
+        tmp_path, "MEDV", (Entry("Linear", {}), Entry("LightGBM", {"iterations": 30})), job_task=task, variants=ALL
+    )
+
+    result = finalizer.finalize(searched.context, searched.study)
+
+    models = {name: load_bundle(result.model_uri, variant=name) for name in ALL}
+    raw = boston().head(30)
+    for model in models.values():
+        frame = model.predict_frame(raw)
+        assert (frame["MEDV_q0.1"] <= frame["MEDV_q0.9"]).all()
+    assert "not quantiles" in models["Distilled"].variant.notes[0]
+
+
+def test_a_busy_moment_does_not_make_the_best_model_too_slow(finished, monkeypatch):
+    """It is measured again; one that is slow by far is not."""
+    searched, _ = finished
+    work = load(searched.context, searched.study)
+    shop, built = build_model(work, math.inf, keeps_constraints=True)
+    bench = finalizer.make_maker(work, shop, built)._bench
+    best = best_first(
+        [ScoredTrial(n, t.record.family, t.record.value) for n, t in built.candidates.items()], shop.job.metric
+    )[0].trial
+
+    measured = iter([3.0, 1.5])
+    monkeypatch.setattr("kubeautoml_trainer.variants.fast.latency_ms", lambda *a: next(measured))
+    assert choose_fast(bench, Refits(bench)) == best
+
+    measured = iter([30.0, 1.5])
+    assert choose_fast(bench, Refits(bench)) != best

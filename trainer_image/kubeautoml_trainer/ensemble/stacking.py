@@ -298,7 +298,11 @@ def _nested(data: FirstLevel, splits: Sequence[Split], learner: Learner) -> tupl
     losses: list[np.ndarray] = []  # a fold: of each degree, times the rows' weight
     for s in splits:
         first, frame = data.first[:, s.left_out], data.rows.frame.iloc[s.left_out]
+        began = time.monotonic()
         levels = learner.path(data, s)
+        left = len(splits) - len(losses)  # and one on all rows
+        if time.monotonic() + left * (time.monotonic() - began) > data.deadline:
+            raise TimeoutError
         said = [margins(level.predict(first, frame), data.scale) for level in levels]
         margins_of.append([mean_margin(first, s.base, data.scale), *said])
         mass = float(data.weight[s.left_out].sum())

@@ -62,6 +62,8 @@ def distilled(bench: Bench, rival: Made) -> Made:
 
     Else, and where time does not allow one, the rival under this variant's name, with a note that says so.
     """
+    if bench.shop.task.quantiles:
+        return _instead(rival, "a student learns one number a row, not quantiles")
     if bench.deadline - time.monotonic() <= 0:
         return _instead(rival, "there was no time to teach a student")
     shop, built = bench.shop, bench.built

@@ -26,6 +26,8 @@ GOAL_MS = 2.0
 _TRIED = 12
 """Trials that are measured, best first."""
 _CALLS, _CALLS_SECONDS = 50, 0.5
+_AGAIN, _HOPELESS = 2, 10.0
+"""Times a model that was too slow is measured again, unless it was so many times too slow; a busy machine is seldom that busy."""
 _SECONDS = 10.0
 
 
@@ -51,7 +53,13 @@ def choose_fast(bench: Bench, refits: Refits) -> int:
         except (BundleError, ObjectNotFound) as error:
             set_aside(trial.trial, error)
             continue
-        cost = Cost(latency_ms(one_row(folder, shop), rows, _CALLS, _CALLS_SECONDS), _size(folder))
+        predict, size = one_row(folder, shop), _size(folder)
+        cost = Cost(latency_ms(predict, rows, _CALLS, _CALLS_SECONDS), size)
+        for _ in range(_AGAIN):
+            if cost.fits(goal) or not cost.latency_ms <= _HOPELESS * goal.latency_ms:
+                break
+            # whatever else the machine does makes a model look slower, never faster
+            cost = Cost(min(cost.latency_ms, latency_ms(predict, rows, _CALLS, _CALLS_SECONDS)), size)
         if cost.fits(goal):
             return trial.trial
         measured[trial.trial] = cost
