@@ -82,6 +82,10 @@ FORM = [
         make_manifest(output={"uri": "gs://models"}),
         "spec.output.uri must be a URI such as s3://bucket/key or file:///path, got 'gs://models'",
     ),
+    (
+        make_manifest(search={"pretrained": [{"family": "Big", "uri": "s3://b/w/", "sha256": "abc"}]}),
+        "spec.search.pretrained[0].sha256 must be a SHA-256 digest: 64 digits and letters a to f, in lower case, got 'abc'",
+    ),
     (make_manifest(budget={"maxTrials": 0}), "spec.budget.maxTrials must be at least 1, got 0"),
     (
         make_manifest(budget={"maxTrials": "10"}),
@@ -326,6 +330,26 @@ MEANING = [
         "spec.search.sampler.generations must be left out unless sampler.type is Evolutionary, got 5",
     ),
     (
+        {"search": {"pretrained": 2 * [{"family": "Big", "uri": "s3://b/w/", "sha256": 64 * "0"}]}},
+        Reason.INVALID_SPEC,
+        "spec.search.pretrained[1].family must not name a family twice, got 'Big'",
+    ),
+    (
+        {
+            "search": {
+                "families": {"exclude": ["Big"]},
+                "pretrained": [{"family": "Big", "uri": "s3://b/w/", "sha256": 64 * "0"}],
+            }
+        },
+        Reason.INVALID_SPEC,
+        "spec.search.pretrained[0].family must not be one of spec.search.families.exclude, got 'Big'",
+    ),
+    (
+        {"search": {"pretrained": [{"family": "Big", "uri": "s3://b/*.bin", "sha256": 64 * "0"}]}},
+        Reason.INVALID_SPEC,
+        "spec.search.pretrained[0].uri must be one file, or a folder that ends in /, without wildcards, got 's3://b/*.bin'",
+    ),
+    (
         {"search": {"parameters": [{"name": "c", "when": {"family": "Linear"}, "float": {"min": "2", "max": "1"}}]}},
         Reason.INVALID_SPEC,
         "spec.search.parameters[0].float.min must be at most max (1), got '2'",
@@ -498,13 +522,21 @@ LOCATIONS = [
 
 @pytest.mark.parametrize(("prefixes", "uri", "is_allowed"), LOCATIONS, ids=[u for _, u, _ in LOCATIONS])
 def test_locations_are_whole_folders(prefixes: list[str], uri: str, is_allowed: bool) -> None:
-    """A prefix ends at a slash, nothing leads out of it, and file:// must be listed. For data and output alike."""
+    """A prefix ends at a slash, nothing leads out of it, and file:// must be listed. For data, weights and output alike."""
     spec = AutoMLProfile.model_construct(metadata=make_profile().metadata, spec=_locations(prefixes))
-    job = make_job(dataset={"train": {"uri": uri}, "test": {"uri": uri}}, output={"uri": uri})
+    weights = [{"family": "Big", "uri": uri, "sha256": 64 * "0"}]
+    data = {"train": {"uri": uri}, "test": {"uri": uri}}
+    job = make_job(dataset=data, search={"pretrained": weights}, output={"uri": uri})
 
-    found = list(check_job(job, spec))
+    found = [p for p in check_job(job, spec) if p.reason != Reason.INVALID_SPEC]  # the patterns of the last cases
 
-    wrong = [] if is_allowed else ["spec.dataset.train.uri", "spec.dataset.test.uri", "spec.output.uri"]
+    all_of_them = [
+        "spec.dataset.train.uri",
+        "spec.dataset.test.uri",
+        "spec.search.pretrained[0].uri",
+        "spec.output.uri",
+    ]
+    wrong = [] if is_allowed else all_of_them
     assert [p.path for p in found] == wrong
     assert {p.reason for p in found} <= {Reason.LOCATION_NOT_ALLOWED}
 

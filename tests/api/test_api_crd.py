@@ -241,6 +241,9 @@ BAD = {
     "spec.search.sampler.generations: generations must be left out unless type is Evolutionary": {
         "search": {"sampler": {"type": "Tpe", "generations": 5}}
     },
+    "spec.search.pretrained: pretrained must not name a family twice": {
+        "search": {"pretrained": 2 * [{"family": "TabularFoundation", "uri": "s3://b/w/", "sha256": 64 * "0"}]}
+    },
     "spec.output.variants: variants must not name a variant twice": {
         "output": {"uri": "s3://b/out", "variants": ["Fast", "Fast"]}
     },

@@ -19,8 +19,10 @@ from kubeautoml.api.trials import DataFacts, StudyAttr
 from kubeautoml.storage import open_store
 from kubeautoml.study import load_summary, open_study_storage, set_study_attr, study_attr
 from kubeautoml_trainer.artifacts import load_pipelines
+from kubeautoml_trainer.pretrained import folder_digest
 from kubeautoml_trainer.search.warm_start import warm_entries
 from kubeautoml_trainer.worker import has_accelerator
+from models.foundation_factories import make_network, write_network
 from search.fakes import FakeFamily, make_context, make_frame, make_limits, make_loop, open_job_study
 
 
@@ -61,11 +63,18 @@ def test_a_worker_reads_the_data_runs_trials_and_leaves_with_0(tmp_path):
     assert [p.family for p in pipelines] == ["Linear"] * 3
 
 
+def weights(family: str, uri: str, sha256: str = 64 * "0") -> dict[str, str]:
+    return {"family": family, "uri": uri, "sha256": sha256}
+
+
 @pytest.mark.parametrize(
     ("search", "data", "stage", "reason"),
     [
         ({"families": {"include": ["Liner"]}}, None, "search", "InvalidSearch"),
         ({"warmStartFrom": [{"name": "gone"}]}, None, "search", "InvalidSearch"),
+        ({"families": {"include": ["TabularFoundation"]}}, None, "search", "InvalidSearch"),
+        ({"pretrained": [weights("Linear", "file:///w/")]}, None, "search", "InvalidSearch"),
+        ({"pretrained": [weights("TabularFoundation", "file:///absent/w/")]}, None, "search", "InvalidSearch"),
         ({}, "x,z\n1,2\n3,4\n", "data", "TargetNotFound"),
     ],
 )
@@ -82,6 +91,39 @@ def test_what_the_author_must_mend_is_in_the_study_and_on_one_line(tmp_path, sea
     assert (done.returncode, failure.stage, failure.reason) == (1, stage, reason)
     assert done.stderr.splitlines()[-1] == f"error: {failure.message}"
     assert study.trials == []
+
+
+def test_weights_are_checked_before_the_first_trial_and_then_take_part(tmp_path):
+    """The wrong digest, then files that are no network, end the job with what to do; the right ones are learned with."""
+    folder = write_network(tmp_path / "w", make_network())
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd/readme").write_text("no network")
+    uri, odd = f"file://{folder}/", f"file://{tmp_path / 'odd'}/"
+    asked = [
+        (weights("TabularFoundation", uri), f"must be the digest of {uri}, {folder_digest(folder)}, got '{64 * '0'}'"),
+        (
+            weights("TabularFoundation", odd, folder_digest(tmp_path / "odd")),
+            f"spec.search.pretrained: {odd}: config.json",
+        ),
+        (weights("TabularFoundation", uri, folder_digest(folder)), None),
+    ]
+    for k, (given, message) in enumerate(asked):
+        place = tmp_path / str(k)
+        place.mkdir()
+        context = make_context(place, pretrained=[given], families={"include": ["TabularFoundation"]})
+        study = open_job_study(context, make_limits(max_trials=1))
+
+        done = run_worker(context, place)
+
+        failure = study_attr(study, StudyAttr.FAILURE)
+        if message is None:
+            assert (done.returncode, failure) == (0, None), done.stderr
+            assert [t.params["family"] for t in study.get_trials()] == ["TabularFoundation"]
+            pipelines = load_pipelines(open_store(context.job.output.uri), context.job.paths, 0, place / "scratch/m")
+            assert [p.family for p in pipelines] == ["TabularFoundation"] * 3
+        else:
+            assert (done.returncode, failure.stage, failure.reason) == (1, "search", "InvalidSearch")
+            assert message in failure.message and study.trials == []
 
 
 def test_an_output_that_cannot_be_written_is_found_before_the_data_are_read(tmp_path):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import (
     AccessDenied,
+    BundleError,
     DataError,
     KubeAutoMLError,
     StorageError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import optuna
 
     from kubeautoml_trainer.data.base import PreparedData
+    from kubeautoml_trainer.models.base import Family
     from kubeautoml_trainer.search.plan import Entry
     from kubeautoml_trainer.search.signals import TerminationGuard
 
@@ -81,8 +83,9 @@ def _work(context: PodContext, guard: TerminationGuard) -> int:
     try:
         data = _prepare(context)
         read_seconds = time.monotonic() - began
+        families = _families(context)
         shape = data_shape(data, context.job, has_accelerator())
-        plan = search_plan(context.job, shape, _warm_entries(context, study, data))
+        plan = search_plan(context.job, shape, _warm_entries(context, study, data), families)
     except (StudyError, StorageUnavailable):
         raise
     except KubeAutoMLError as error:
@@ -96,6 +99,38 @@ def _work(context: PodContext, guard: TerminationGuard) -> int:
     left = SearchLoop(context, data, plan, study, store, guard, ends_overrun_fits=True).run()
     log.info("worker is done", extra={"why": str(left or "search space exhausted")})
     return 0
+
+
+def _families(context: PodContext) -> tuple[Family, ...]:
+    """All families that can take part, those that need weights with the weights that the job names.
+
+    Raises:
+        DataError: reason InvalidSearch; a family is unknown or needs no weights, or they cannot be fetched or used.
+    """
+    from kubeautoml_trainer.models import FAMILIES, PRETRAINED_FAMILIES, bound_families
+    from kubeautoml_trainer.pretrained import fetch_pretrained
+
+    wanted, able = context.job.search.pretrained, [f.name for f in PRETRAINED_FAMILIES]
+    for k, weights in enumerate(wanted):
+        if weights.family not in able:
+            raise DataError(
+                f"spec.search.pretrained[{k}].family must be one that needs weights ({', '.join(able)}), got '{weights.family}'",
+                reason=Reason.INVALID_SEARCH,
+            )
+    paths = fetch_pretrained(
+        wanted,
+        context.scratch_dir / "pretrained",
+        context.train_credentials_dir,
+        patience_seconds=context.storage_patience_seconds,
+    )
+    try:
+        return (*FAMILIES, *bound_families(paths))
+    except BundleError as error:
+        where = ", ".join(w.uri for w in wanted)
+        raise DataError(
+            f"spec.search.pretrained: {where}: {error}; convert the weights to what the family reads",
+            reason=Reason.INVALID_SEARCH,
+        ) from error
 
 
 def has_accelerator(devices: Path = Path("/dev")) -> bool:

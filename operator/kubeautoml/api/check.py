@@ -36,7 +36,7 @@ from kubeautoml.api.profile import (
     AutoMLProfile,
     AutoMLProfileSpec,
 )
-from kubeautoml.api.search import Parameter, SamplerType
+from kubeautoml.api.search import SHA256_PATTERN, Parameter, SamplerType
 from kubeautoml.api.values import (
     CAMEL_PATTERN,
     DECIMAL_PATTERN,
@@ -58,6 +58,7 @@ RULE_OF_PATTERN = {
     DNS_LABEL_PATTERN: "must be lower-case letters, digits and hyphens, with a letter or digit at both ends",
     CAMEL_PATTERN: "must be one word in CamelCase",
     URI_PATTERN: "must be a URI such as s3://bucket/key or file:///path",
+    SHA256_PATTERN: "must be a SHA-256 digest: 64 digits and letters a to f, in lower case",
     LABEL_KEY_PATTERN: "must be the key of a label, such as pool or example.com/pool",
     LABEL_VALUE_PATTERN: "must be the value of a label: letters, digits, '-', '_' and '.', at most 63",
     PREFIX_PATTERN: "must be a folder such as s3://bucket/ or s3://bucket/folder/, without wildcards",
@@ -387,6 +388,14 @@ def _check_search(job: AutoMLJob) -> Iterator[Problem]:
     if sampler.generations is not None and sampler.type is not SamplerType.EVOLUTIONARY:
         rule = "must be left out unless sampler.type is Evolutionary"
         yield said("spec.search.sampler.generations", rule, sampler.generations)
+    for i, weights in enumerate(job.spec.search.pretrained):
+        path = f"spec.search.pretrained[{i}]"
+        if any(w.family == weights.family for w in job.spec.search.pretrained[:i]):
+            yield said(f"{path}.family", "must not name a family twice", weights.family)
+        if weights.family in families.exclude:
+            yield said(f"{path}.family", "must not be one of spec.search.families.exclude", weights.family)
+        if re.search(r"[*?]", weights.uri):
+            yield said(f"{path}.uri", "must be one file, or a folder that ends in /, without wildcards", weights.uri)
     for i, parameter in enumerate(job.spec.search.parameters):
         yield from _check_range(f"spec.search.parameters[{i}]", parameter)
 

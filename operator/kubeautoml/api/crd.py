@@ -29,7 +29,7 @@ from kubeautoml.api.objective import Objective
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.placement import LabelRequirement, NodeRequirement, Toleration
 from kubeautoml.api.profile import DIGEST, AutoMLProfile, Images, NetworkPeer
-from kubeautoml.api.search import IntRange, Parameter, Sampler
+from kubeautoml.api.search import IntRange, Parameter, Sampler, Search
 
 Schema = dict[str, Any]
 
@@ -197,6 +197,13 @@ RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
             "!has(self.generations) || (has(self.type) && self.type == 'Evolutionary')",
             "generations must be left out unless type is Evolutionary",
             "generations",
+        ),
+    ),
+    Search: (
+        Rule(
+            "!has(self.pretrained) || self.pretrained.all(p, self.pretrained.exists_one(q, q.family == p.family))",
+            "pretrained must not name a family twice",
+            "pretrained",
         ),
     ),
     Workers: (

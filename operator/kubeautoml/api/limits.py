@@ -139,6 +139,8 @@ def _check_locations(job: AutoMLJob, profile: AutoMLProfile) -> Iterator[Problem
     asked = [("spec.dataset.train.uri", dataset.train.uri, allowed.data_prefixes, "dataPrefixes")]
     if dataset.test is not None:
         asked.append(("spec.dataset.test.uri", dataset.test.uri, allowed.data_prefixes, "dataPrefixes"))
+    for i, weights in enumerate(job.spec.search.pretrained):
+        asked.append((f"spec.search.pretrained[{i}].uri", weights.uri, allowed.data_prefixes, "dataPrefixes"))
     asked.append(("spec.output.uri", job.spec.output.uri, allowed.output_prefixes, "outputPrefixes"))
     for path, uri, prefixes, name in asked:
         more = f" (AutoMLProfile {profile.metadata.name}, locations.{name}); choose another place, or {ASK}"

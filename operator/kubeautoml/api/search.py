@@ -7,7 +7,10 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from kubeautoml.api.dataset import Uri
 from kubeautoml.api.values import ApiModel, CamelName, DecimalString, LocalRef
+
+SHA256_PATTERN = r"^[0-9a-f]{64}$"
 
 
 class Preset(StrEnum):
@@ -123,6 +126,19 @@ class Parameter(ApiModel):
         return self
 
 
+class Pretrained(ApiModel):
+    """Weights of a pretrained model that a family uses. They are never taken from anywhere else."""
+
+    family: CamelName
+    """Family that uses them, such as TabularFoundation."""
+    uri: Uri
+    """A file, or a folder when it ends in "/"; read with the credentials of dataset.train.secretRef."""
+    sha256: Annotated[str, StringConstraints(pattern=SHA256_PATTERN)]
+    """SHA-256 of the file, in lower-case hexadecimal digits. Of a folder that of its list of digests:
+    cd FOLDER && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum. What does not match ends the job before
+    the first trial."""
+
+
 class Search(ApiModel):
     """How the best model is looked for."""
 
@@ -138,5 +154,7 @@ class Search(ApiModel):
     """The user's own ranges."""
     warm_start_from: list[LocalRef] = Field(default_factory=list, max_length=8)
     """Earlier AutoMLJobs of this namespace whose best trials are tried first."""
+    pretrained: list[Pretrained] = Field(default_factory=list, max_length=16)
+    """Weights for the families that need some; such a family takes part only when it is named here."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
     """Seed of splits, models and samplers."""

@@ -1,5 +1,8 @@
 """Model families, one a file, in plain sight."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from kubeautoml.api.errors import UsageError
 from kubeautoml_trainer.models.base import Family
 from kubeautoml_trainer.models.catboost import CatBoost
@@ -15,6 +18,7 @@ from kubeautoml_trainer.models.neural_network import NeuralNetwork
 from kubeautoml_trainer.models.random_forest import RandomForest
 from kubeautoml_trainer.models.support_vectors import SupportVectors
 from kubeautoml_trainer.models.tabm import TabM
+from kubeautoml_trainer.models.tabular_foundation import TabularFoundation
 from kubeautoml_trainer.models.xgboost import XGBoost
 
 FAMILIES: tuple[Family, ...] = (
@@ -40,13 +44,27 @@ QUANTILE_FAMILIES = (
 """Families that can predict quantiles of a number; no other is tried when a job asks for them."""
 
 
+PRETRAINED_FAMILIES = (TabularFoundation(),)
+"""Families that take part only with weights that a job names."""
+
+
+def bound_families(weights: Mapping[str, Path]) -> tuple[Family, ...]:
+    """The families that can use these weights: file or folder by family name.
+
+    Raises:
+        BundleError: a family cannot use what is there; says what is wrong with the files.
+    """
+    return tuple(f.bound(weights[f.name]) for f in PRETRAINED_FAMILIES if f.name in weights)
+
+
 def family_named(name: str) -> Family:
-    """The family of that name.
+    """The family of that name; without weights if it needs some.
 
     Raises:
         UsageError: there is none.
     """
-    for family in FAMILIES:
+    every: tuple[Family, ...] = (*FAMILIES, *PRETRAINED_FAMILIES)
+    for family in every:
         if family.name == name:
             return family
-    raise UsageError(f"model family must be one of {', '.join(f.name for f in FAMILIES)}, got {name!r}")
+    raise UsageError(f"model family must be one of {', '.join(f.name for f in every)}, got {name!r}")

@@ -19,7 +19,7 @@ from kubeautoml.api.objective import ClassWeight
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.search import Choices, Parameter, Preset, SamplerType, Search
 from kubeautoml_trainer.data.base import PreparedData
-from kubeautoml_trainer.models import FAMILIES, QUANTILE_FAMILIES
+from kubeautoml_trainer.models import FAMILIES, PRETRAINED_FAMILIES, QUANTILE_FAMILIES
 from kubeautoml_trainer.models.base import DataShape, Family
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space, Value
 from kubeautoml_trainer.models.weights import CLASS_WEIGHT
@@ -206,6 +206,8 @@ def _fits(entry: Entry, spaces: Mapping[str, Space]) -> bool:
 
 def _must_know(name: str, known: Mapping[str, object], where: str) -> None:
     if name not in known:
+        if name in {f.name for f in PRETRAINED_FAMILIES}:
+            raise _invalid(f"{where}: {name} needs weights; give their uri and sha256 in spec.search.pretrained")
         near = process.extractOne(name, list(known), score_cutoff=60)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise _invalid(f"{where} must be one of {', '.join(known)}, got '{name}'{hint}")

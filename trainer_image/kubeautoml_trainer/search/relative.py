@@ -19,6 +19,7 @@ RELATIVE: Mapping[str, float] = {
     "NeuralNetwork": 10.0,
     "TabM": 15.0,
     "ExplainableBoosting": 4.0,
+    "TabularFoundation": 15.0,
 }
 """What a trial of a family costs, in trials of LightGBM. Guesses by order of magnitude, from trials on two cores: they order the
 first trials on large data, and count work where a job has no time budget.
