@@ -21,7 +21,13 @@ def in_folders(manifest: Manifest, folder: Path) -> Manifest:
     changed = deepcopy(manifest)
     spec = _object(changed, "spec")
     dataset = _object(spec, "dataset")
-    for holder in (dataset.get("train"), dataset.get("test"), spec.get("output")):
+    weights = _object(spec, "search").get("pretrained")
+    for holder in (
+        dataset.get("train"),
+        dataset.get("test"),
+        spec.get("output"),
+        *(weights if isinstance(weights, list) else ()),
+    ):
         if isinstance(holder, dict):
             _move(holder, folder.resolve())
     return changed
