@@ -104,7 +104,7 @@ MEANINGS: dict[R, Meaning] = {
         FINALIZING=("The search has ended, and the model is being made.",),
         MODEL_TRAINED=("There is a model; status.model says where.",),
         INVALID_SEARCH=(
-            "The search cannot be done on this data, such as families that do not fit it.",
+            "The search cannot be done, such as with families that do not fit the data, or weights whose digest is another.",
             "Edit spec.search in a new job.",
         ),
         NO_TRIAL_COMPLETED=(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kubeautoml_trainer.finishing.bundle import Shipped
     from kubeautoml_trainer.finishing.facts import Facts
     from kubeautoml_trainer.report.importance import Importance
+    from kubeautoml_trainer.report.tables import Tables
     from kubeautoml_trainer.variants.base import Made
 
 log = logging.getLogger("kubeautoml.finalize")
@@ -47,6 +48,18 @@ def explain(work: Work, shipped: Shipped) -> list[Importance]:
         seed=job.search.seed,
         deadline=time.monotonic() + seconds,
     )
+
+
+def explainable_tables(work: Work, built: Built) -> Tables | None:
+    """What the weightiest explainable model of the ensemble learned; None where there is none."""
+    from kubeautoml_trainer.models.pipeline import load_pipeline
+    from kubeautoml_trainer.report.tables import read_tables
+
+    schema = work.data.schema
+    for member in sorted(built.files, key=lambda m: -m.weight):
+        if member.family == "ExplainableBoosting":
+            return read_tables(load_pipeline(member.folders[0]), schema.target, schema.classes)
+    return None
 
 
 def write_reports(work: Work, built: Built, shipped: Shipped, facts: Facts, importance: list[Importance]) -> None:
@@ -119,6 +132,7 @@ def report_html(work: Work, built: Built, shipped: Shipped, facts: Facts, import
             sha256=shipped.sha256,
             variants=facts.variants,
             second=facts.second,
+            tables=explainable_tables(work, built),
         ),
         with_plots=work.remaining_seconds() > 0,
     )

@@ -14,8 +14,10 @@ from kubeautoml.api.pod import PodJob
 from kubeautoml_trainer.data.base import Profile, Rows
 from kubeautoml_trainer.report.importance import Importance
 from kubeautoml_trainer.report.leaderboard import Ranked, RankedVariant, parameters_text
+from kubeautoml_trainer.report.tables import Tables
 from kubeautoml_trainer.tasks.base import Task
 
+_DRAWN_TABLES = 9
 _SHOWN = 25  # rows of the leaderboard on the page; the CSV file has all
 
 _STYLE = """
@@ -58,6 +60,8 @@ class ReportFacts:
     variants: Sequence[RankedVariant] = ()
     second: Ranked | None = None
     """The second level, where one is in the ensemble."""
+    tables: Tables | None = None
+    """What the explainable model in the ensemble learned, where there is one."""
 
 
 def report_page(facts: ReportFacts, *, with_plots: bool = True) -> str:
@@ -75,6 +79,7 @@ def report_page(facts: ReportFacts, *, with_plots: bool = True) -> str:
         _variants(facts),
         _quality_plots(facts, paint),
         _importance(facts, paint),
+        _tables(facts, paint),
         "<h2>Trials</h2>",
         _progress(facts, paint),
         _leaderboard(facts),
@@ -238,6 +243,25 @@ def _importance(facts: ReportFacts, paint: Paint) -> str:
         return f'<h2>What matters</h2>{intro}<div class="wide">{svg}</div>'
     rows = "".join(f'<tr><td>{escape(i.column)}</td><td class="n">{_n(i.mean)}</td></tr>' for i in found[:20])
     return f'<h2>What matters</h2>{intro}<table><tr><th>column</th><th class="n">loss</th></tr>{rows}</table>'
+
+
+def _tables(facts: ReportFacts, paint: Paint) -> str:
+    """The model that a person can read, where the ensemble has one."""
+    if facts.tables is None or not facts.tables.terms:
+        return ""
+    from kubeautoml_trainer.report import plots
+
+    terms, unit = facts.tables.terms, facts.tables.unit
+    drawn = [t for t in terms if len(t.scores)][:_DRAWN_TABLES]
+    drawings = "".join(paint(lambda t=t: plots.table(t, unit)) for t in drawn)  # type: ignore[misc]
+    rows = "".join(f'<tr><td>{escape(t.name)}</td><td class="n">{_n(t.importance)}</td></tr>' for t in terms)
+    dotted = " A dotted line is what a missing value adds." if any(t.missing is not None for t in drawn) else ""
+    return (
+        "<h2>What the explainable model learned</h2><p>One ExplainableBoosting model of the ensemble (that of its first fold) is "
+        f"a sum of tables: each adds to the prediction what it holds for the row's values, in {escape(unit)}.{dotted}</p>"
+        f'<div class="plots">{drawings}</div><div class="scroll"><table><tr><th>term</th><th class="n">mean size</th></tr>{rows}'
+        "</table></div>"
+    )
 
 
 def _progress(facts: ReportFacts, paint: Paint) -> str:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from kubeautoml_trainer.report.tables import Table
 
 BLUE, GREY = "#2f6fb0", "#8a94a0"
 _MOST_POINTS = 1_500  # dots in one SVG; more only make the page heavy
@@ -52,6 +55,25 @@ def _inline(svg: str, label: str) -> str:
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
     svg = re.sub(r'xlink:href="#([^"]+)"', rf'xlink:href="#{prefix}-\1"', svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
+
+
+def table(found: Table, unit: str) -> str:
+    """What a column's values add to the prediction: steps for a number, bars for a category."""
+
+    def paint(axes: Any) -> None:
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        if found.edges is not None:
+            axes.stairs(found.scores, found.edges, color=BLUE, linewidth=1.4, baseline=None)
+        else:
+            axes.bar(range(len(found.labels)), found.scores, color=BLUE)
+            axes.set_xticks(
+                range(len(found.labels)), [plain(text, 12) for text in found.labels], rotation=45, ha="right"
+            )
+        if found.missing is not None:
+            axes.axhline(found.missing, color=BLUE, linewidth=0.8, linestyle=":")
+        axes.set_ylabel(plain(unit))
+
+    return draw(paint, 3.4, 2.4, f"What {plain(found.name)} adds")
 
 
 def progress(values: Sequence[tuple[int, str, float]], metric: str, maximize: bool) -> str:
