@@ -255,7 +255,7 @@ def test_a_learner_that_cannot_finish_is_given_up_after_its_first_fold(monkeypat
     class Slow:
         name = "Slow"
 
-        def path(self, data, split):
+        def path(self, data, split, most):
             asked.append(split)
             clock.now += 5.0
             return [SecondLevel(split.base, data.scale)]

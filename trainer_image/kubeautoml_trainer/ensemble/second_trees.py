@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _ROUNDS = (5, 10, 20, 35, 50, 75, 100, 150, 200)
 """Degrees of complexity; trees that start from a good ensemble soon have nothing more to add."""
+_MOST_TREES = 600  # more than two classes take a tree each a round; a guess
 _LOSSES = {"Mae": "regression_l1", "MedianAbsoluteError": "regression_l1", "Mape": "mape"}
 
 
@@ -21,7 +22,7 @@ class Trees:
 
     name = "Trees"
 
-    def path(self, data: FirstLevel, split: Split) -> list[SecondLevel]:
+    def path(self, data: FirstLevel, split: Split, most: int | None) -> list[SecondLevel]:
         """One level a number of rounds."""
         import lightgbm as lgb
 
@@ -44,7 +45,8 @@ class Trees:
         booster = lgb.Booster(_settings(data, len(rows)), dataset)
         made: list[SecondLevel] = []
         done = 0
-        for rounds in _ROUNDS:
+        a_round = data.task.outputs if data.task.outputs > 2 else 1
+        for rounds in [r for r in _ROUNDS if r * a_round <= _MOST_TREES][:most]:
             while done < rounds:
                 if time.monotonic() > data.deadline:
                     raise TimeoutError
