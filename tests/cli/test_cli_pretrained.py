@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +31,16 @@ def make_place(folder: Path, sha256: str | None = None) -> Place:
 
 
 def test_a_job_learns_with_weights_and_its_model_needs_none_of_its_surroundings(tmp_path: Path):
-    """Both variants predict after weights and data are gone."""
+    """Both variants predict after weights and data are gone; the exported script fetches the weights itself."""
     place = make_place(tmp_path)
 
     ended = place.run("-o", "json")
 
     assert ended.code == 0, ended.err
     assert ended.job["status"]["best"]["family"] == "TabularFoundation"
+    (script,) = place.folder.rglob("pipeline.py")
+    again = subprocess.run([sys.executable, str(script), str(place.data)], capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and "RocAuc" in again.stdout, again.stderr
     for path in place.data.parent.rglob("*.*"):
         path.unlink()
     for variant in ("Quality", "Fast"):

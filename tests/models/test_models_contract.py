@@ -309,7 +309,7 @@ frame = pd.read_parquet(folder / "rows.parquet")
 frame[["colour", "note"]] = frame[["colour", "note"]].astype(object).where(frame[["colour", "note"]].notna(), None)
 for name in {[f.name for f in FAMILIES]!r}:
     load_pipeline(folder / name).predict(frame)
-print(sorted({{"torch", "optuna", "kubernetes", "kopf"}} & set(sys.modules)))
+print(sorted({{"torch", "optuna", "interpret", "kubernetes", "kopf"}} & set(sys.modules)))
 """
 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

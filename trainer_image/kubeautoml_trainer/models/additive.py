@@ -7,10 +7,9 @@ Needs numpy alone. A prediction is the intercept plus, of each term, the score o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -80,7 +79,11 @@ class AdditiveModel:
             out[:, k] = contribution
         return out
 
-    def _each(self, x: Encoded) -> Any:
+    def sizes(self, x: Encoded) -> list[float]:
+        """The mean size of each term's contribution, over rows and scores."""
+        return [float(np.abs(contribution).mean()) for contribution in self._each(x)]
+
+    def _each(self, x: Encoded) -> Iterator[np.ndarray]:
         """Each term's contribution in turn, float64 (n, scores)."""
         found: dict[str, np.ndarray] = {}
         for term in self.terms:

@@ -231,8 +231,8 @@ def additive_model(
         terms.append(Term(name, tuple(int(c) for c in columns), tuple(used), 0.0, np.asarray(scores)))
     intercept = np.atleast_1d(np.asarray(booster.intercept_, dtype=np.float64))
     model = AdditiveModel(numbers, tuple(terms), bins, intercept, classes, outputs, target)
-    sizes = np.abs(model.contributions(x)).mean(axis=(0, 2))
-    return replace(model, terms=tuple(replace(t, importance=float(s)) for t, s in zip(terms, sizes, strict=True)))
+    sizes = model.sizes(x)
+    return replace(model, terms=tuple(replace(t, importance=s) for t, s in zip(terms, sizes, strict=True)))
 
 
 def _by_code(categories: dict[str, int], size: int) -> np.ndarray:

@@ -29,20 +29,20 @@ DATA is the training file of the job (CSV, TSV, Parquet or JSON lines; a path or
 
 import argparse
 import math
-from pathlib import Path
+from pathlib import Path$standard_import
 
 import numpy as np
 
 from kubeautoml.api.dataset import DataSource
 from kubeautoml.api.objective import ClassWeight
-from kubeautoml.api.pod import PodJob
+from kubeautoml.api.pod import PodJob$api_import
 from kubeautoml_trainer.data.prepare import prepare_frames
 from kubeautoml_trainer.data.read import read_table
 from kubeautoml_trainer.data.schema import coerce
 from kubeautoml_trainer.ensemble.decisions import quick_decision
 from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.base import FitContext
-from kubeautoml_trainer.models.weights import class_factors, weighed
+from kubeautoml_trainer.models.weights import class_factors, weighed$trainer_import
 from kubeautoml_trainer.tasks import task_of
 
 # Trial $trial of $trials: $metric $value in cross-validation$holdout_words.
@@ -50,7 +50,7 @@ FAMILY = $family
 PARAMETERS = $parameters
 CLASS_WEIGHT = $class_weight  # what the rows of a class count while models are fitted
 SEED = $seed  # fold k uses SEED + k
-
+$weights
 # What is learned, and how rows and columns are treated.
 JOB = $job
 
@@ -63,6 +63,8 @@ def main() -> None:
     data, _ = prepare_frames(raw, test, job)
     task = task_of(job, data.schema)
 
+    family = $family_found
+
     # One pipeline a fold, each stopped early on the rows it does not learn from; together they predict their mean.
     pipelines, oof = [], np.full((len(data.train), task.outputs), np.nan, dtype=np.float32)
     for fold in range(data.profile.folds):
@@ -72,7 +74,7 @@ def main() -> None:
         train, watched = data.train.take(learned), data.train.take(valid)
         factors = class_factors(train, len(data.schema.classes), ClassWeight(CLASS_WEIGHT))
         train, watched = weighed(train, factors), weighed(watched, factors)
-        pipelines.append(family_named(FAMILY).fit(train, watched, data.schema, PARAMETERS, context))
+        pipelines.append(family.fit(train, watched, data.schema, PARAMETERS, context))
         oof[valid] = pipelines[-1].predict(watched.frame)
 
     # What to decide, where the metric is about decisions: as is best for rows left out. Else, the most probable class.
@@ -129,6 +131,7 @@ def export_pipeline(job: PodJob, best: Ranked, seed: int, trials: int) -> str:
     parameters, class_weight = without_class_weight(best.parameters, job.objective.class_weight)
     holdout = "" if best.holdout_value is None else f", {best.holdout_value:.6g} on the hold-out"
     return _SCRIPT.substitute(
+        _family_parts(job, best.family),
         version=__version__,
         trial=best.trial,
         trials=trials,
@@ -166,3 +169,23 @@ def _portable(job: PodJob) -> dict[str, Any]:
 
 def _literal(value: Mapping[str, Any]) -> str:
     return pprint.pformat(dict(value), width=100, sort_dicts=False)
+
+
+def _family_parts(job: PodJob, family: str) -> dict[str, str]:
+    """How the script gets its family; one that needs weights fetches them as the job did, and checks their digest."""
+    needed = next((w for w in job.search.pretrained if w.family == family), None)
+    if needed is None:
+        return {
+            "standard_import": "",
+            "api_import": "",
+            "trainer_import": "",
+            "weights": "",
+            "family_found": "family_named(FAMILY)",
+        }
+    return {
+        "standard_import": "\nfrom tempfile import mkdtemp",
+        "api_import": "\nfrom kubeautoml.api.search import Pretrained",
+        "trainer_import": "\nfrom kubeautoml_trainer.pretrained import fetch_pretrained",
+        "weights": f"WEIGHTS = {_literal(needed.to_manifest())}  # fetched, and checked against their digest\n",
+        "family_found": "family_named(FAMILY).bound(fetch_pretrained([Pretrained(**WEIGHTS)], Path(mkdtemp()))[FAMILY])",
+    }
