@@ -16,14 +16,24 @@ from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.dummy import ConstantModel, load_constant
-from kubeautoml_trainer.models.early_stopping import Patience, boosting_rounds, least_patience
+from kubeautoml_trainer.models.early_stopping import (
+    ROUNDS_WITHOUT_VALID,
+    Pace,
+    Patience,
+    boosting_rounds,
+    least_patience,
+    pace_of,
+)
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
 
 _FILE = "catboost.cbm"
 _MANY_ROWS = 20_000
-_ROUNDS_WITHOUT_VALID = 300  # a guess, for a fit that has nothing to stop by
+_PROBE_ROUNDS = 20  # so few are lost by a new start
+_DISTANCE_IN_TIME = 80.0
+"""Rounds x learning rate that a fit should come to. Measured, a fold of digits in 1 and 3 s: log loss 0.114 and 0.089 at a rate of 0.3,
+0.197 and 0.111 cut off at 0.1; in 8 s it comes to 0.086."""
 
 DEFAULTS: Parameters = {"learning_rate": 0.05, "depth": 6, "features": "none"}
 # CatBoost crosses and encodes categories itself: A is arithmetic of numbers and numbers within categories.
@@ -112,10 +122,8 @@ class CatBoost:
             else number_target(train.y, train.weight, context.metric, standardise=True, bounded=False)
         )
         seen = None if valid is None else features.transform(valid.frame)
-        booster = _boost(x, train, seen, valid, target, settings, context)
-        return FittedPipeline(
-            self.name, dict(parameters), booster.tree_count_, features, CatBoostModel(booster, target)
-        )
+        booster, rounds = _boost(x, train, seen, valid, target, settings, context)
+        return FittedPipeline(self.name, dict(parameters), rounds, features, CatBoostModel(booster, target))
 
     def load(self, folder: Path) -> CatBoostModel | ConstantModel:
         import catboost
@@ -129,13 +137,19 @@ class CatBoost:
 
 
 class _Stop:
-    """CatBoost's callback: ends training by patience on the validation loss, and by the deadline."""
+    """CatBoost's callback: ends training by patience on the validation loss, by the deadline, and for a new start with another
+    learning rate, which CatBoost cannot change on its way.
+    """
 
-    def __init__(self, patience: Patience) -> None:
-        self.patience = patience
+    def __init__(self, patience: Patience, pace: Pace | None) -> None:
+        self.patience, self.pace = patience, pace
+        self.starts_anew = False
 
     def after_iteration(self, info: Any) -> bool:
         """False ends training."""
+        if self.pace is not None and info.iteration <= _PROBE_ROUNDS and self.pace.step():
+            self.starts_anew = True
+            return False
         if "validation" in info.metrics:
             (values,) = info.metrics["validation"].values()
             self.patience.see(info.iteration, values[-1])
@@ -152,8 +166,10 @@ def _boost(
     target: NumberTarget | None,
     parameters: dict[str, Any],
     context: FitContext,
-) -> Any:
-    """Boost until patience, rounds or time end; CatBoost itself cuts the model at the best round."""
+) -> tuple[Any, int]:
+    """Boost until patience, rounds or time end; the model, which CatBoost itself cuts at the best round, and that round, at the learning
+    rate asked for.
+    """
     import catboost
 
     def pool(encoded: Encoded, rows: Rows) -> Any:
@@ -162,11 +178,24 @@ def _boost(
 
     if time.monotonic() > context.deadline:
         raise FitTimeout("CatBoost: no time for one round; give spec.budget.maxDurationSeconds more or use fewer rows")
-    patience = Patience(least_patience(parameters["learning_rate"]), context.deadline)
-    booster = catboost.CatBoost(_settings(parameters, target, context, valid is not None))
     held_out = pool(seen, valid) if seen is not None and valid is not None else None
-    booster.fit(pool(x, train), eval_set=held_out, callbacks=[_Stop(patience)])
-    return booster
+    learned = pool(x, train)
+    pace = pace_of(parameters, held_out is not None, context.deadline, _DISTANCE_IN_TIME)
+    settings = _settings(parameters, target, context, valid is not None)
+
+    nominal = pace.rate
+
+    def attempt(watched: Pace | None) -> tuple[Any, bool]:
+        stop = _Stop(Patience(least_patience(pace.rate), context.deadline), watched)
+        rounds = max(1, round(settings["iterations"] * nominal / pace.rate))
+        booster = catboost.CatBoost(settings | {"learning_rate": pace.rate, "iterations": rounds})
+        booster.fit(learned, eval_set=held_out, callbacks=[stop])
+        return booster, stop.starts_anew
+
+    booster, starts_anew = attempt(pace)
+    if starts_anew:
+        booster, _ = attempt(None)
+    return booster, round(booster.tree_count_ * pace.rate / nominal)
 
 
 def _settings(
@@ -177,7 +206,7 @@ def _settings(
     outputs = context.task.outputs
     if "iterations" not in own:
         rounds = boosting_rounds(own["learning_rate"])
-        own["iterations"] = rounds if stops else min(rounds, _ROUNDS_WITHOUT_VALID)
+        own["iterations"] = rounds if stops else min(rounds, ROUNDS_WITHOUT_VALID)
     if "subsample" in own:
         own["bootstrap_type"] = "Bernoulli"
     if target is not None:

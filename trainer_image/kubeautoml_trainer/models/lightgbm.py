@@ -14,7 +14,14 @@ from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
-from kubeautoml_trainer.models.early_stopping import Patience, boosting_rounds, least_patience, steering_loss
+from kubeautoml_trainer.models.early_stopping import (
+    ROUNDS_WITHOUT_VALID,
+    Patience,
+    boosting_rounds,
+    least_patience,
+    pace_of,
+    steering_loss,
+)
 from kubeautoml_trainer.models.lightgbm_quantiles import (
     FILE as QUANTILES_FILE,
 )
@@ -30,7 +37,6 @@ from kubeautoml_trainer.tasks.metrics import pinball, weights_or_ones
 
 _FILE = "lightgbm.txt"
 _REFUSALS = 20  # rounds in a row without a split after which there is nothing left to learn; a guess
-_ROUNDS_WITHOUT_VALID = 300  # a guess, for a fit that has nothing to stop by
 
 DEFAULTS: Parameters = {
     "learning_rate": 0.05,
@@ -265,6 +271,7 @@ def _boost(data: _Data, parameters: dict[str, Any], context: FitContext, level: 
         settings |= {"objective": "quantile", "alpha": level}
     booster = lgb.Booster(settings, train_set)
     patience = Patience(least_patience(parameters["learning_rate"]), context.deadline)
+    pace = pace_of(parameters, data.valid is not None, context.deadline)
     seen: list[np.ndarray] = []
 
     def keep(raw: np.ndarray, _: Any) -> tuple[str, float, bool]:
@@ -290,17 +297,21 @@ def _boost(data: _Data, parameters: dict[str, Any], context: FitContext, level: 
             else:
                 loss = pinball(data.valid.y, p, weights_or_ones(data.valid.weight, len(data.valid)), (level,))
         patience.see(done, loss)
+        if pace.step():
+            booster.reset_parameter({"learning_rate": pace.rate})
+        if pace.has_arrived():
+            break
     if not done and time.monotonic() > context.deadline:
         raise FitTimeout("LightGBM: no time for one round; give spec.budget.maxDurationSeconds more or use fewer rows")
     best = max(patience.best_round, 1)
-    return booster.model_to_string(num_iteration=best), best
+    return booster.model_to_string(num_iteration=best), pace.nominal_rounds(best)
 
 
 def _rounds(parameters: dict[str, Any], valid: Rows | None) -> int:
     if "iterations" in parameters:
         return int(parameters["iterations"])
     wanted = boosting_rounds(parameters["learning_rate"])
-    return wanted if valid is not None else min(wanted, _ROUNDS_WITHOUT_VALID)
+    return wanted if valid is not None else min(wanted, ROUNDS_WITHOUT_VALID)
 
 
 def _settings(

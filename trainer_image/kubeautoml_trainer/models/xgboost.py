@@ -12,7 +12,14 @@ from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
-from kubeautoml_trainer.models.early_stopping import Patience, boosting_rounds, least_patience, steering_loss
+from kubeautoml_trainer.models.early_stopping import (
+    ROUNDS_WITHOUT_VALID,
+    Patience,
+    boosting_rounds,
+    least_patience,
+    pace_of,
+    steering_loss,
+)
 from kubeautoml_trainer.models.forest import dense, made_features
 from kubeautoml_trainer.models.lightgbm import RECIPES
 from kubeautoml_trainer.models.pipeline import FittedPipeline
@@ -20,7 +27,6 @@ from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Spac
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
 
 _FILE = "xgboost.ubj"
-_ROUNDS_WITHOUT_VALID = 300  # a guess, for a fit that has nothing to stop by
 _MOST_CLASSES = 100  # a tree a class and round
 # One round cannot be interrupted; a round over this many (row, column, class) values takes some ten seconds.
 _VALUES_A_ROUND = 3_000_000_000
@@ -154,6 +160,7 @@ def _boost(
         _settings(parameters, y, train.weight, target, context), [data] if held_out is None else [data, held_out]
     )
     patience = Patience(least_patience(parameters["learning_rate"]), context.deadline)
+    pace = pace_of(parameters, held_out is not None, context.deadline)
     wanted, done = _rounds(parameters, valid), 0
     while done < wanted and not patience.time_is_up() and not patience.is_over(done):
         booster.update(data, done)
@@ -163,16 +170,20 @@ def _boost(
             p = _prediction(booster.predict(held_out), target)  # remembers the rounds before
             loss = steering_loss(context.task, context.metric, valid.y, p, valid.weight)
         patience.see(done, loss)
+        if pace.step():
+            booster.set_param({"learning_rate": pace.rate})
+        if pace.has_arrived():
+            break
     if not done:
         raise FitTimeout("XGBoost: no time for one round; give spec.budget.maxDurationSeconds more or use fewer rows")
-    return bytes(booster[: patience.best_round].save_raw("ubj")), patience.best_round
+    return bytes(booster[: patience.best_round].save_raw("ubj")), pace.nominal_rounds(patience.best_round)
 
 
 def _rounds(parameters: dict[str, Any], valid: Rows | None) -> int:
     if "iterations" in parameters:
         return int(parameters["iterations"])
     wanted = boosting_rounds(parameters["learning_rate"])
-    return wanted if valid is not None else min(wanted, _ROUNDS_WITHOUT_VALID)
+    return wanted if valid is not None else min(wanted, ROUNDS_WITHOUT_VALID)
 
 
 def _settings(
