@@ -32,6 +32,24 @@ def test_the_number_of_folds_follows_the_rows(rows: int, folds: int):
     assert default_folds(rows) == folds
 
 
+@pytest.mark.parametrize(
+    ("rows", "values_a_second", "folds"),
+    [
+        (60, 1e6, 3),
+        (5_000, 1_000, 8),
+        (5_000, 1_001, 5),
+        (50_000, 1_000, 5),
+        (5_000, 20_001, 3),
+        (250_000, 1e6, 3),
+        (250_001, 200_000, 3),
+        (250_001, 200_001, 1),
+    ],
+)
+def test_little_time_for_much_data_makes_fewer_folds(rows: int, values_a_second: float, folds: int):
+    """With eight of them a short job would try too few models; never more than the rows ask for."""
+    assert default_folds(rows, values_a_second) == folds
+
+
 def test_auto_follows_task_and_columns():
     """A named time or group column decides, then the task."""
 

@@ -26,7 +26,7 @@ from kubeautoml.api.errors import (
 )
 from kubeautoml.api.logs import log_context, log_to_stderr
 from kubeautoml.api.pod import PodContext
-from kubeautoml.api.trials import DataFacts, Failure, StudyAttr
+from kubeautoml.api.trials import DataFacts, Failure, StudyAttr, StudyLimits
 
 if TYPE_CHECKING:
     import optuna
@@ -78,10 +78,10 @@ def _work(context: PodContext, guard: TerminationGuard) -> int:
     from kubeautoml_trainer.search.plan import data_shape, search_plan
 
     study = open_study(context)
-    wait_for_limits(study)
+    limits = wait_for_limits(study)
     began = time.monotonic()
     try:
-        data = _prepare(context)
+        data = _prepare(context, limits.budget_seconds)
         read_seconds = time.monotonic() - began
         families = _families(context)
         shape = data_shape(data, context.job, has_accelerator())
@@ -142,7 +142,7 @@ def has_accelerator(devices: Path = Path("/dev")) -> bool:
     return device_for_training().type == "cuda"
 
 
-def _prepare(context: PodContext) -> PreparedData:
+def _prepare(context: PodContext, budget_seconds: float | None) -> PreparedData:
     """The data, after a look at whether the results can be written at all: found before the search, not after."""
     from kubeautoml.storage import check_writable
     from kubeautoml_trainer.data.prepare import prepare
@@ -157,7 +157,7 @@ def _prepare(context: PodContext) -> PreparedData:
     except StorageError as error:
         raise _OutputError(f"spec.output.uri: {error}", reason=Reason.OUTPUT_NOT_WRITABLE) from error
     try:
-        return prepare(context)
+        return prepare(context, budget_seconds)
     except AccessDenied as error:
         raise DataError(str(error), reason=Reason.ACCESS_DENIED) from error
 
@@ -249,8 +249,8 @@ def open_study(context: PodContext) -> optuna.Study:
 
 def wait_for_limits(
     study: optuna.Study, seconds: float = LIMITS_WAIT_SECONDS, sleep: Callable[[float], None] = time.sleep
-) -> None:
-    """The operator writes the limits right after it has created the workers, which may be quicker.
+) -> StudyLimits:
+    """The limits, which the operator writes right after it has created the workers; these may be quicker.
 
     Raises:
         StudyError: it has not.
@@ -258,10 +258,11 @@ def wait_for_limits(
     from kubeautoml.study import read_limits
 
     deadline = time.monotonic() + seconds
-    while read_limits(study) is None:
+    while (limits := read_limits(study)) is None:
         if time.monotonic() > deadline:
             raise StudyError(f"study {study.study_name} has no limits after {seconds:.0f} s; is the operator running?")
         sleep(0.1)
+    return limits
 
 
 def _warm_entries(context: PodContext, study: optuna.Study, data: PreparedData) -> list[Entry]:

@@ -66,7 +66,7 @@ class Split(ApiModel):
     test_fraction: DecimalString = "0.2"
     """Share of rows kept for the final evaluation, which the search never sees, when dataset.test is absent; "0.05" to "0.5"."""
     folds: Annotated[int, Field(ge=2, le=20)] | None = None
-    """Cross-validation folds; default: chosen from the number of rows."""
+    """Cross-validation folds; default: chosen from the number of rows, and fewer where there is little time for much data."""
     group_column: ColumnName | None = None
     """Rows with the same value never stand on both sides of a split."""
     time_column: ColumnName | None = None

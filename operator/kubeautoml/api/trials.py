@@ -61,6 +61,8 @@ class StudyLimits:
     """Unix time at which workers stop; a trial that would end later is cut."""
     job_deadline: float | None = None
     """Unix time at which the finished model is due."""
+    budget_seconds: float | None = None
+    """spec.budget.maxDurationSeconds as it is now: the first worker makes fewer folds of much data where it is short."""
     target_value: float | None = None
     patience_trials: int | None = None
     keep_trial_artifacts: int | None = None

@@ -146,6 +146,7 @@ def limits_of(
         max_failed_trials=budget.max_failed_trials,
         search_deadline=search_deadline,
         job_deadline=job_deadline,
+        budget_seconds=None if budget.max_duration_seconds is None else float(budget.max_duration_seconds),
         target_value=None if budget.target_value is None else float(budget.target_value),
         patience_trials=budget.patience_trials,
         keep_trial_artifacts=job.spec.retention.keep_trial_artifacts,

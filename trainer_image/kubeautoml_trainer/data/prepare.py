@@ -41,8 +41,10 @@ from kubeautoml_trainer.data.values import (
 from kubeautoml_trainer.data.warn import data_warnings
 
 
-def prepare(context: PodContext) -> PreparedData:
+def prepare(context: PodContext, budget_seconds: float | None = None) -> PreparedData:
     """Read, check, profile and split; store what later pods check theirs against.
+
+    budget_seconds: what the job may take; fewer folds are made of much data where it is short.
 
     Raises:
         DataError: the data cannot be used; the message is for the author of the manifest.
@@ -60,7 +62,7 @@ def prepare(context: PodContext) -> PreparedData:
     stored = _stored(store, job)
     frames = [raw]
     del raw  # `prepare_frames` holds it alone, and lets go of it as soon as it can
-    prepared, assignment = prepare_frames(frames.pop(), test, job, stored)
+    prepared, assignment = prepare_frames(frames.pop(), test, job, stored, budget_seconds)
     # what Arrow's pool keeps for later would count as this pod's memory for as long as it trains
     pa.default_memory_pool().release_unused()
     if stored is None:
@@ -69,7 +71,11 @@ def prepare(context: PodContext) -> PreparedData:
 
 
 def prepare_frames(
-    raw: pd.DataFrame, test: pd.DataFrame | None, job: PodJob, stored: tuple[Profile, Assignment] | None = None
+    raw: pd.DataFrame,
+    test: pd.DataFrame | None,
+    job: PodJob,
+    stored: tuple[Profile, Assignment] | None = None,
+    budget_seconds: float | None = None,
 ) -> tuple[PreparedData, Assignment]:
     """The same from frames: no storage, so that tests and notebooks can call it.
 
@@ -86,7 +92,7 @@ def prepare_frames(
     target = read_target(raw, job.task)
     raw = _kept(raw, target.usable)
     groups = _groups(raw, job.dataset.split.group_column)
-    assignment = stored[1] if stored else _assignment(raw, test, target, groups, job)
+    assignment = stored[1] if stored else _assignment(raw, test, target, groups, job, budget_seconds)
     keep = ~assignment.holdout
     schema, warnings = (stored[0].schema, []) if stored else _schema(raw, target, job, keep)
     weight, time = _weights(raw, job), _time(raw, job)
@@ -127,7 +133,12 @@ def prepare_frames(
 
 
 def _assignment(
-    raw: pd.DataFrame, test: pd.DataFrame | None, target: Target, groups: np.ndarray | None, job: PodJob
+    raw: pd.DataFrame,
+    test: pd.DataFrame | None,
+    target: Target,
+    groups: np.ndarray | None,
+    job: PodJob,
+    budget_seconds: float | None,
 ) -> Assignment:
     split, is_classes = job.dataset.split, job.task.type is TaskType.TABULAR_CLASSIFICATION
     kind = _kind(job)
@@ -137,6 +148,7 @@ def _assignment(
         is_classes=is_classes,
         test_fraction=0.0 if test is not None else float(split.test_fraction),
         folds=split.folds,
+        values_a_second=0.0 if budget_seconds is None else _values(raw, target) / budget_seconds,
         seed=job.search.seed,
         groups=groups,
         time=_time(raw, job),
@@ -150,6 +162,12 @@ def _assignment(
             reason=Reason.TOO_FEW_ROWS,
         )
     return assignment
+
+
+def _values(raw: pd.DataFrame, target: Target) -> int:
+    """What a fit has to look at: all values, once for each class where there are more than two."""
+    outputs = len(target.classes) if len(target.classes) > 2 else 1
+    return len(raw) * max(1, raw.shape[1] - 1) * outputs
 
 
 def _kind(job: PodJob) -> SplitType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,15 +41,24 @@ LEAST_VALIDATED, MOST_VALIDATED, SHARE_VALIDATED = 25_000, 100_000, 0.05
 """Rows of the only fold."""
 
 
-def default_folds(rows: int) -> int:
+FOLDS_IN_TIME = ((1_000.0, 8), (20_000.0, 5), (math.inf, 3))
+"""Values a second of the budget up to which so many folds are made: with more of them a short job tries too few models."""
+ONE_FOLD_IN_TIME, ROWS_OF_ONE_FOLD = 200_000.0, 250_000
+"""Values a second, and rows, above which one fold is validated."""
+
+
+def default_folds(rows: int, values_a_second: float = 0.0) -> int:
     """Folds by effective size: many where rows are few, few where a fit is long (after published AutoML practice).
 
-    rows: groups, where rows belong together, for they say as much as that many rows do.
+    Args:
+        rows: groups, where rows belong together, for they say as much as that many rows do.
+        values_a_second: values of the table (times classes) by seconds of the budget; 0 without a time budget.
     """
-    for limit, folds in ((79, 7), (20_000, 8), (100_000, 5), (ONE_FOLD_ABOVE, 3)):
-        if rows <= limit:
-            return folds
-    return 1
+    by_rows = next((f for limit, f in ((79, 7), (20_000, 8), (100_000, 5), (ONE_FOLD_ABOVE, 3)) if rows <= limit), 1)
+    in_time = next(f for limit, f in FOLDS_IN_TIME if values_a_second <= limit)
+    if values_a_second > ONE_FOLD_IN_TIME and rows > ROWS_OF_ONE_FOLD:
+        in_time = 1
+    return min(by_rows, in_time)
 
 
 def resolve(split: SplitType, *, is_classes: bool, has_groups: bool, has_time: bool) -> SplitType:
@@ -72,6 +82,7 @@ def assign(
     seed: int,
     groups: np.ndarray | None = None,
     time: np.ndarray | None = None,
+    values_a_second: float = 0.0,
 ) -> Assignment:
     """Draw the hold-out, then the folds of the rest.
 
@@ -81,6 +92,7 @@ def assign(
         folds: None chooses by the number of rows, or of groups.
         groups: (rows,), needed for GROUP.
         time: float Unix seconds or any order, (rows,), needed for TIME.
+        values_a_second: see `default_folds`.
 
     Raises:
         DataError: there are too few rows, groups or rows of a class.
@@ -90,7 +102,7 @@ def assign(
     if test_fraction > 0:
         holdout[_holdout_rows(y, kind, is_classes, test_fraction, seed, groups, time)] = True
     rest = np.flatnonzero(~holdout)
-    wanted = folds or default_folds(_effective_rows(rest, kind, groups))
+    wanted = folds or default_folds(_effective_rows(rest, kind, groups), values_a_second)
     if wanted == 1 and kind in (SplitType.RANDOM, SplitType.STRATIFIED):
         return Assignment(holdout, _one_fold(y, rest, is_classes, seed))
     count = _possible_folds(
