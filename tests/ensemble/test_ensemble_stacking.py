@@ -15,7 +15,7 @@ from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.data.row import TypedRow, _Cell
 from kubeautoml_trainer.ensemble import Candidate, select, stacking
-from kubeautoml_trainer.ensemble.stacking import beyond_noise, second_level
+from kubeautoml_trainer.ensemble.stacking import beyond_noise, choose_inputs, second_level
 from kubeautoml_trainer.models.second_level import SecondLevel, load_second_level
 from kubeautoml_trainer.tasks import task_for
 
@@ -272,3 +272,16 @@ def test_a_learner_that_cannot_finish_is_given_up_after_its_first_fold(monkeypat
     clock.now = 0.0
     attempt(NUMBER, "Rmse", y, oofs, frame, deadline=1000.0)
     assert len(asked) == 4  # two folds each say that nothing is learned
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "chosen"), [("Rmse", (1.0, 1.4, 1.6), [0, 1]), ("R2", (0.9, 0.86, 0.8), [0, 1])]
+)
+def test_a_model_that_is_far_behind_is_no_input(metric, values, chosen):
+    """Its folds would be stored and asked for every row, for nothing; unlike errors alone are no merit."""
+    rng = np.random.default_rng(0)
+    oofs = rng.normal(size=(3, 200, 1)).astype(np.float32)
+    candidates = [Candidate(k, "ABC"[k], value, oof) for k, (value, oof) in enumerate(zip(values, oofs, strict=True))]
+    greedy = select(candidates[:1], NUMBER, metric, rng.normal(size=200), None, seed=0)
+
+    assert [c.trial for c in choose_inputs(candidates, greedy, metric)] == chosen

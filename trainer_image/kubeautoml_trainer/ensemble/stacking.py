@@ -53,6 +53,7 @@ _TELLING, _BEYOND = 2, 3
 """Folds that tell whether there is a gain at all, and how complex, at most by so much, the second level may be in the others. Guesses
 that save time.
 """
+_NEAR = 1.5  # times the error of the best above which a model is no help, however unlike its errors are; a guess
 _UNLIKE = 0.995  # correlation of errors above which a model says nothing new; a guess
 _PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4)  # a row, in units of columns of spread 1; from nearly nothing to nearly free
 _SQUARED = ("Rmse", "Mse", "R2", "Rmsle")
@@ -131,7 +132,7 @@ def second_level(
         deadline: `time.monotonic()`.
     """
     began = time.monotonic()
-    inputs = choose_inputs(candidates, greedy)
+    inputs = choose_inputs(candidates, greedy, metric)
     scale = _scale(task, metric, rows)
     if scale is None or task.quantiles or task.outputs > MOST_OUTPUTS or began >= deadline:
         return None
@@ -183,18 +184,25 @@ def second_level(
     return _joined(candidates, greedy, second, data, rows)
 
 
-def choose_inputs(candidates: Sequence[Candidate], greedy: Selection) -> list[Candidate]:
-    """The greedy ensemble's members, and the best of other families where their errors are unlike the members'."""
+def choose_inputs(candidates: Sequence[Candidate], greedy: Selection, metric: str) -> list[Candidate]:
+    """The greedy ensemble's members, and the best of other families that are not far behind and whose errors are unlike the members'."""
     by_trial = {c.trial: c for c in candidates}
     chosen = [by_trial[n] for n in greedy.first_weights]
+    most = _NEAR * min(_error(c, metric) for c in candidates)
     families = {c.family for c in chosen} | {"Dummy"}
     extras = 0
     for c in candidates:
-        if extras < EXTRAS and c.family not in families and all(_are_unlike(c, other) for other in chosen):
+        is_near = _error(c, metric) <= most
+        if extras < EXTRAS and is_near and c.family not in families and all(_are_unlike(c, other) for other in chosen):
             chosen.append(c)
             families.add(c.family)
             extras += 1
     return chosen
+
+
+def _error(candidate: Candidate, metric: str) -> float:
+    """How far its value is from perfect: scores are best at 1, losses at 0."""
+    return 1.0 - candidate.value if METRICS[metric].direction is Direction.MAXIMIZE else candidate.value
 
 
 def _are_unlike(one: Candidate, other: Candidate) -> bool:

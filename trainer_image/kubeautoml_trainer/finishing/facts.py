@@ -60,10 +60,10 @@ def _second(work: Work, built: Built) -> Ranked | None:
     second, files = built.selection.second, built.second
     if second is None or files is None:
         return None
-    rows, by_trial = work.data.holdout, dict(zip(built.selection.weights, built.model.members, strict=True))
+    rows = work.data.holdout
     value = None
     if len(rows):
-        first = np.stack([by_trial[n].predict(rows.frame) for n in second.inputs])
+        first = np.stack([built.members[n].holdout for n in second.inputs])
         said = second.level.predict(first, rows.frame).astype(np.float32)
         value = _on_holdout(work, second.oof, said)
     return Ranked(
