@@ -7,6 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from bundle.bundle_factories import make_pod_job
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Column, Profile, Rows, Schema
+from kubeautoml_trainer.report import importance
 from kubeautoml_trainer.report.export import export_pipeline
 from kubeautoml_trainer.report.importance import Importance, permutation_importance
 from kubeautoml_trainer.report.leaderboard import Ranked, leaderboard_csv
@@ -247,6 +249,26 @@ def test_importance_is_the_loss_when_a_column_is_shuffled():
     assert (age.column, city.column) == ("age", "city")
     assert age.mean == pytest.approx(0.5, abs=0.1) and age.spread > 0
     assert (city.mean, city.spread) == (0, 0)
+
+
+@pytest.mark.parametrize(("seconds", "is_known"), [(2.0, True), (0.2, True), (0.08, False)])
+def test_importance_of_a_slow_model_looks_at_fewer_rows(seconds, is_known, monkeypatch):
+    """A millisecond a row: it ends in time, with what half of the rows say or with nothing, and never with a few columns."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(importance, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    facts = make_facts()
+    y = (facts.holdout.frame["age"].to_numpy() > 0.5).astype(int)
+
+    def predict(frame):
+        clock.now += 0.001 * len(frame)
+        p = frame["age"].to_numpy(dtype=float)
+        return np.stack([1 - p, p], axis=1)
+
+    used = Rows(facts.holdout.frame, y).take(np.arange(60))
+    found = permutation_importance(predict, facts.task, "RocAuc", used, seed=0, deadline=seconds)
+
+    assert [i.column for i in found] == (["age", "city"] if is_known else [])
+    assert clock.now <= seconds
 
 
 def test_importance_stops_by_itself():
