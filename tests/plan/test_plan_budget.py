@@ -79,6 +79,7 @@ def test_limits_tell_workers_the_whole_budget() -> None:
         max_failed_trials=3,
         search_deadline=noon + 85,
         job_deadline=noon + 100,
+        budget_seconds=100,
         target_value=0.95,
         patience_trials=5,
         keep_trial_artifacts=5,

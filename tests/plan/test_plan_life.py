@@ -192,7 +192,9 @@ def test_workers_learn_the_limits_before_they_are_made() -> None:
 
     noon = NOON.timestamp()
     assert [Ref.of(m) for m in todo.apply] == [POLICY, WORKERS]
-    assert todo.study.limits == make_limits(search_deadline=noon + 45, job_deadline=noon + 60, keep_trial_artifacts=5)
+    assert todo.study.limits == make_limits(
+        search_deadline=noon + 45, job_deadline=noon + 60, budget_seconds=60, keep_trial_artifacts=5
+    )
     assert todo.status.start_time == NOON
 
 

@@ -167,7 +167,7 @@ def _assignment(
 def _values(raw: pd.DataFrame, target: Target) -> int:
     """What a fit has to look at: all values, once for each class where there are more than two."""
     outputs = len(target.classes) if len(target.classes) > 2 else 1
-    return len(raw) * max(1, raw.shape[1] - 1) * outputs
+    return int(len(raw) * max(1, raw.shape[1] - 1) * outputs)
 
 
 def _kind(job: PodJob) -> SplitType:
