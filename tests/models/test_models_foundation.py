@@ -16,7 +16,7 @@ import torch
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import BundleError, UsageError
 from kubeautoml_trainer.data.base import Column, Rows, Schema
-from kubeautoml_trainer.models import FAMILIES, PRETRAINED_FAMILIES, bound_families, family_named
+from kubeautoml_trainer.models import FAMILIES, PRETRAINED_FAMILIES, bound_families, family_as_fitted, family_named
 from kubeautoml_trainer.models.base import DataShape, FitTimeout
 from kubeautoml_trainer.models.in_context import NUMPY, answer, load_network, remember
 from kubeautoml_trainer.models.pipeline import load_pipeline
@@ -170,6 +170,18 @@ def test_it_takes_part_only_with_weights_for_such_data(tmp_path):
     assert bound_families({}) == ()
     (found,) = bound_families({"TabularFoundation": write_network(tmp_path / "w", make_network())})
     assert found.fits(SHAPE) and found.name == "TabularFoundation"
+
+
+def test_a_saved_pipeline_can_be_fitted_again(tmp_path):
+    """Its folder holds the weights, so a refit needs no other place; another family is just itself."""
+    rows, schema = make_mixed(2)
+    fitted = TabularFoundation(make_network()).fit(rows, None, schema, {}, make_context(schema))
+    fitted.save(tmp_path)
+
+    again = family_as_fitted("TabularFoundation", lambda: tmp_path).fit(rows, None, schema, {}, make_context(schema))
+
+    assert np.array_equal(again.predict(rows.frame), fitted.predict(rows.frame))
+    assert family_as_fitted("Linear", lambda: tmp_path / "absent") is family_named("Linear")
 
 
 DAMAGES = {

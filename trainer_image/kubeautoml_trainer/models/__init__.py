@@ -1,6 +1,6 @@
 """Model families, one a file, in plain sight."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kubeautoml.api.errors import UsageError
@@ -68,3 +68,17 @@ def family_named(name: str) -> Family:
         if family.name == name:
             return family
     raise UsageError(f"model family must be one of {', '.join(f.name for f in every)}, got {name!r}")
+
+
+def family_as_fitted(name: str, folder: Callable[[], Path]) -> Family:
+    """The family that saved a pipeline, able to fit again.
+
+    Args:
+        folder: gives that of the pipeline, which holds the weights too; asked only where the family needs some.
+
+    Raises:
+        UsageError: there is none.
+        BundleError: its weights are damaged.
+    """
+    needs_weights = name in {f.name for f in PRETRAINED_FAMILIES}
+    return bound_families({name: folder()})[0] if needs_weights else family_named(name)

@@ -19,7 +19,7 @@ from kubeautoml_trainer.bundle import MemberFiles
 from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.ensemble.build import fold_folders
 from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
-from kubeautoml_trainer.models import family_named
+from kubeautoml_trainer.models import family_as_fitted, family_named
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline
 from kubeautoml_trainer.models.space import Parameters
@@ -100,7 +100,8 @@ class Refits:
         context = FitContext(shop.task, shop.job.metric, bench.seed_of(record.number), bench.threads, deadline)
         parameters, class_weight = without_class_weight(with_rounds(record), shop.job.objective.class_weight)
         rows = weighed(shop.data.train, class_factors(shop.data.train, len(shop.data.schema.classes), class_weight))
-        fitted = family_named(record.family).fit(rows, None, shop.data.schema, parameters, context)
+        family = family_as_fitted(record.family, lambda: fold_folders(shop, record.number)[0])
+        fitted = family.fit(rows, None, shop.data.schema, parameters, context)
         assert isinstance(fitted, FittedPipeline)
         return replace(fitted, parameters=dict(record.parameters))
 
