@@ -266,6 +266,7 @@ def _winner(data: FirstLevel, splits: Sequence[Split]) -> tuple[Learner, list[np
             log.info("no time for a second level", extra={"learner": learner.name})
             continue
         if found is None:
+            log.info("second level tried", extra={"learner": learner.name, "won": False, "gain": "none"})
             continue
         nested, degree = found
         gains = np.array(
