@@ -112,7 +112,7 @@ class XGBoost:
                 "learning_rate": 0.05, "max_depth": 9, "min_child_weight": 2.0, "subsample": 0.7,
                 "colsample_bylevel": 0.9, "reg_lambda": 0.0,
             }  # fmt: skip
-        return ((10, tuned),)
+        return ((4, tuned),)  # as quick as LightGBM and unlike it: on diamonds the better one
 
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
