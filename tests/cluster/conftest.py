@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("cluster.contract")
+pytest.register_assert_rewrite("cluster.contract", "cluster.local_factories")
