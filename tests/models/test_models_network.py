@@ -1,13 +1,17 @@
 """The network: torch and numpy run the same function, and a short time still ends in a cooled-down network."""
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from kubeautoml_trainer.models import torch_net
 from kubeautoml_trainer.models.neural_network import NUMPY, Architecture, forward
-from kubeautoml_trainer.models.torch_training import Pace
+from kubeautoml_trainer.models.torch_training import AdamW, Pace
 
 
 def make_architecture(**changes) -> Architecture:
@@ -60,3 +64,45 @@ def test_the_pace_follows_the_clock_when_the_steps_do_not_fit():
 
     assert 0.5 <= pace.step() < 0.51
     assert pace.is_short
+
+
+def test_the_own_optimiser_does_what_torchs_does():
+    """To the last bit, over steps with another rate each, for two groups of which one decays."""
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(7, 5, generator=generator) for _ in range(3)]
+    own, theirs = ([t.clone().requires_grad_() for t in start] for _ in range(2))
+
+    def groups(tensors):
+        first = {"params": tensors[:2], "lr": 0.1, "weight_decay": 0.02}
+        return [first, {"params": tensors[2:], "lr": 0.3, "weight_decay": 0.0}]
+
+    mine = AdamW(groups(own), betas=(0.9, 0.95))
+    real = torch.optim.AdamW(groups(theirs), betas=(0.9, 0.95), fused=True)
+
+    for step in range(5):
+        for optimiser, tensors in ((mine, own), (real, theirs)):
+            optimiser.param_groups[0]["lr"] = 0.1 / (1 + step)
+            optimiser.zero_grad()
+            sum((t**3).sum() for t in tensors).backward()
+            optimiser.step()
+
+    assert all(torch.equal(a, b) for a, b in zip(own, theirs, strict=True))
+
+
+def test_a_fit_imports_no_compiler():
+    """Torch's takes longer to import than many a fit takes."""
+    script = """
+import sys
+from models.models_factories import make_context, make_real, parts_of
+from kubeautoml_trainer.models import family_named
+rows, schema = make_real("wine")
+for name in ("NeuralNetwork", "TabM"):
+    family_named(name).fit(*parts_of(rows)[:2], schema, {"epochs": 1, "width": 8}, make_context(schema))
+print("torch._dynamo" in sys.modules)
+"""
+    tests = str(Path(__file__).parent.parent)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, *sys.path])}
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=env)
+
+    assert (done.stdout.strip(), done.returncode) == ("False", 0), done.stderr

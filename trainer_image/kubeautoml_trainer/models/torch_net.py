@@ -18,6 +18,7 @@ from kubeautoml_trainer.models.early_stopping import steering_loss
 from kubeautoml_trainer.models.neural_network import Architecture, Operations, forward, prediction
 from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.torch_training import (
+    AdamW,
     Pace,
     Weights,
     copied,
@@ -134,7 +135,7 @@ def _is_fixed(net: Architecture, name: str) -> bool:
     return name.startswith("table") and not net.embedded[int(name.removeprefix("table"))]
 
 
-def _optimiser(net: Architecture, w: Weights, settings: dict[str, Any]) -> torch.optim.AdamW:
+def _optimiser(net: Architecture, w: Weights, settings: dict[str, Any]) -> AdamW:
     """Learning-rate factors and decay by kind of weight, as RealMLP-TD has them."""
     groups: dict[str, dict[str, Any]] = {
         "weight": {"factor": 1.0, "decays": True},
@@ -149,10 +150,10 @@ def _optimiser(net: Architecture, w: Weights, settings: dict[str, Any]) -> torch
         if not _is_fixed(net, name):
             groups[kind]["params"].append(tensor)
     used = [g for g in groups.values() if g["params"]]
-    return torch.optim.AdamW(used, lr=1.0, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    return AdamW(used, betas=(0.9, 0.95))
 
 
-def _schedule(optimiser: torch.optim.AdamW, settings: dict[str, Any], progress: float) -> None:
+def _schedule(optimiser: AdamW, settings: dict[str, Any], progress: float) -> None:
     """coslog4: four waves of the learning rate, each longer than the one before; decay falls in the second half."""
     wave = 0.5 * (1 - math.cos(2 * math.pi * math.log2(1 + 15 * min(progress, 1.0))))
     for group in optimiser.param_groups:

@@ -19,6 +19,7 @@ from kubeautoml_trainer.models.early_stopping import Patience, steering_loss
 from kubeautoml_trainer.models.tabm import Architecture, Operations, decoded, forward, members_mean, pieces_of
 from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.torch_training import (
+    AdamW,
     Weights,
     copied,
     device_for_training,
@@ -178,16 +179,17 @@ def _is_one_hot(net: Architecture, name: str) -> bool:
     return name.startswith("table") and not net.embedded[int(name.removeprefix("table"))]
 
 
-def _optimiser(w: Weights, settings: dict[str, Any]) -> torch.optim.AdamW:
+def _optimiser(w: Weights, settings: dict[str, Any]) -> AdamW:
     """Weights of layers and heads decay, nothing else."""
     learned = {name: t for name, t in w.items() if t.requires_grad}
     decays = [t for name, t in learned.items() if name.startswith("weight") or name == "head"]
     others = [t for name, t in learned.items() if not (name.startswith("weight") or name == "head")]
+    rate = float(settings["learning_rate"])
     groups = [
-        {"params": decays, "weight_decay": float(settings["weight_decay"])},
-        {"params": others, "weight_decay": 0.0},
+        {"params": decays, "lr": rate, "weight_decay": float(settings["weight_decay"])},
+        {"params": others, "lr": rate, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=float(settings["learning_rate"]), fused=True)
+    return AdamW(groups)
 
 
 def _dropout(rate: float, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
