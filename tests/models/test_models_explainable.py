@@ -18,7 +18,7 @@ from kubeautoml_trainer.features import Recipe, fit_features
 from kubeautoml_trainer.features.names import column_names
 from kubeautoml_trainer.models import explainable_boosting as ebm
 from kubeautoml_trainer.models import family_named
-from kubeautoml_trainer.models.base import DataShape
+from kubeautoml_trainer.models.base import DataShape, FitTimeout
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from models.models_factories import CLS, REG, make_context, make_real, parts_of, weighted
 
@@ -170,6 +170,35 @@ def test_the_time_is_shared_by_what_the_library_does():
         assert task.score("RocAuc", rows.y, fitted.predict(rows.frame), None) > 0.85
         assert any(len(t.columns) == 2 for t in fitted.model.terms)
     assert library.boost is own
+
+
+def test_of_too_many_rows_for_the_time_a_sample_is_learned_from(monkeypatch):
+    """What one column takes to sort tells how many; the clock runs by hand, a second a look. Small data is always whole."""
+    rng, rows = np.random.default_rng(0), 100_000
+    y = rng.integers(0, 2, rows)
+    data = ebm.Data(rng.normal(size=(rows, 5)), y, np.arange(2), np.ones(rows), np.arange(rows) < 80_000, 5)
+    small = data.of_rows(np.arange(1000))
+    monkeypatch.setattr(time, "monotonic", iter(np.arange(0.0, 100.0)).__next__)
+
+    all_of_it = ebm.in_time(data, 1e9, seed=0)
+    some = ebm.in_time(data, 11.0 + 50.0, seed=0)  # 50 s of which 40 % are 20 s, and a row takes 0.001 s
+
+    assert all_of_it is data and ebm.in_time(small, -1.0, seed=0) is small
+    assert len(some.matrix) == len(some.y) == len(some.weight) == 20_000
+    assert 15_000 < some.trains.sum() < 17_000 and some.trains[:10_000].all()
+    with pytest.raises(FitTimeout, match="no time for one round"):
+        ebm.in_time(data, 17.0 + 0.1, seed=0)
+
+
+def test_a_sample_keeps_to_the_classes_that_it_has():
+    """A class that only rows left out had is none of the model's."""
+    y = np.array([0, 0, 1, 2, 2, 1])
+    data = ebm.Data(np.arange(12.0).reshape(6, 2), y, np.array([1, 3, 4]), np.ones(6), np.arange(6) < 5, 2)
+
+    some = data.of_rows(np.array([0, 3, 4, 5]))
+
+    assert some.classes.tolist() == [1, 4]
+    assert some.y.tolist() == [0, 1, 1] and some.trains.all()
 
 
 def test_no_process_is_started_for_a_fit():
