@@ -37,7 +37,7 @@ from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.serve import command
 from kubeautoml_trainer.tasks import task_for
-from kubeautoml_trainer.variants.balanced import ROW_MS, faster, lean_weights
+from kubeautoml_trainer.variants.balanced import ROW_MS, copies_of, faster, lean_weights
 from kubeautoml_trainer.variants.distilled import mixed, taught
 from kubeautoml_trainer.variants.fast import choose_fast
 from kubeautoml_trainer.variants.refit import Refits
@@ -144,7 +144,8 @@ def test_status_leaderboard_and_metrics_name_quality_and_cost_of_each(finished):
         assert told.size_bytes == int(row["size_bytes"]) > 0
         assert told.fit_seconds >= 0 and told.latency_p50_ms > 0 and float(row["rows_per_second"]) > 0
     sizes = {v.name: v.size_bytes for v in result.variants}
-    assert sizes["Fast"] <= sizes["Balanced"] < sizes["Quality"]
+    # which single model Fast is depends on how busy the machine is, and so whether it is smaller than Balanced
+    assert max(sizes["Fast"], sizes["Balanced"]) < sizes["Quality"]
     assert study_attr(searched.study, StudyAttr.RESULT) == result
     assert "<h2>Variants</h2>" in searched.text(searched.paths.report)
 
@@ -328,3 +329,29 @@ def test_a_busy_moment_does_not_make_the_best_model_too_slow(finished, monkeypat
 
     measured = iter([30.0, 1.5])
     assert choose_fast(bench, Refits(bench)) != best
+
+
+def test_many_folds_leave_room_for_more_than_one_refit():
+    """Where chance has a part in a fit; as many as stay six times faster."""
+    _, members = make_members(0.3, 0.3, folds=24)
+    members[1].record.family = "SupportVectors"
+    weights = {0: 0.5, 1: 0.5}
+
+    assert copies_of(members, weights, weights) == {0: 3, 1: 1}
+    assert copies_of(*make_members(0.3, folds=8)[1:], {0: 1.0}, {0: 1.0}) == {0: 1}
+    assert copies_of(*make_members(0.3, 0.3, folds=14)[1:], weights, weights) == {0: 1, 1: 1}
+
+
+def test_a_balanced_member_of_a_repeated_trial_is_the_mean_of_refits_with_seeds_of_their_own(tmp_path):
+    """Two of a booster whose trial has twenty folds, unlike each other; and the bundle answers what was measured."""
+    entry = Entry("CatBoost", {"iterations": 15, "learning_rate": 0.1})
+    dataset = {"train": {"uri": f"file://{tmp_path}/train.csv"}, "split": {"folds": 20}}
+    searched = make_searched(tmp_path, "MEDV", (entry,), dataset=dataset, variants=["Quality", "Balanced"])
+
+    result = finalizer.finalize(searched.context, searched.study)
+
+    (member,) = load_bundle(result.model_uri, variant="Balanced").members
+    frame = load(searched.context, searched.study).data.holdout.frame
+    said = [p.predict(frame) for p in member.pipelines]
+    assert len(said) == 2
+    assert not np.array_equal(said[0], said[1])

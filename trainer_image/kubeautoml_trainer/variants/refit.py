@@ -54,6 +54,7 @@ class Refits:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self._made: dict[int, Single] = {}
+        self._more: dict[tuple[int, int], Single | None] = {}
 
     def best_fold(self, number: int) -> Single:
         """The trial's model of the fold with the best score: no fit."""
@@ -75,7 +76,19 @@ class Refits:
             self._made[number] = self._refit(number) or self.best_fold(number)
         return self._made[number]
 
-    def _refit(self, number: int) -> Single | None:
+    def more(self, number: int, copies: int) -> list[Single]:
+        """Up to so many further fits of the trial on all training rows, each with a seed of its own, as time allows."""
+        made = []
+        for copy in range(1, copies + 1):
+            if (number, copy) not in self._more:
+                self._more[number, copy] = self._refit(number, copy)
+            single = self._more[number, copy]
+            if single is None:
+                break
+            made.append(single)
+        return made
+
+    def _refit(self, number: int, copy: int = 0) -> Single | None:
         bench, record = self._bench, self._bench.built.candidates[number].record
         predicted = LONGER * record.fit_seconds / max(1, record.folds)
         left = bench.deadline - time.monotonic()
@@ -83,21 +96,23 @@ class Refits:
             return None
         began = time.monotonic()
         try:
-            pipeline = self._fit(record, began + min(left, PATIENCE * predicted + _LEAST_SECONDS))
+            pipeline = self._fit(record, copy, began + min(left, PATIENCE * predicted + _LEAST_SECONDS))
         except Exception as error:  # noqa: BLE001  # any library's; the folds' models are there all the same
             log.warning("a refit failed", extra={"trial": number, "error": repr(error)[:300]})
             return None
         if not self._is_sound(pipeline, record):
             return None
-        folder = bench.shop.scratch / "refits" / str(number)
+        folder = bench.shop.scratch / "refits" / f"{number}-{copy}"
         if folder.exists():
-            folder = folder.with_name(f"{number}-{time.monotonic_ns()}")
+            folder = folder.with_name(f"{number}-{copy}-{time.monotonic_ns()}")
         pipeline.save(folder)
         return Single(folder, _predict(pipeline, bench.shop.data.holdout), time.monotonic() - began, True)
 
-    def _fit(self, record: TrialRecord, deadline: float) -> FittedPipeline:
+    def _fit(self, record: TrialRecord, copy: int, deadline: float) -> FittedPipeline:
         bench, shop = self._bench, self._bench.shop
-        context = FitContext(shop.task, shop.job.metric, bench.seed_of(record.number), bench.threads, deadline)
+        # past the seeds of the folds, which count on from the first
+        seed = (bench.seed_of(record.number) + 1_000 * copy) % 2**31
+        context = FitContext(shop.task, shop.job.metric, seed, bench.threads, deadline)
         parameters, class_weight = without_class_weight(with_rounds(record), shop.job.objective.class_weight)
         rows = weighed(shop.data.train, class_factors(shop.data.train, len(shop.data.schema.classes), class_weight))
         family = family_as_fitted(record.family, lambda: fold_folders(shop, record.number)[0])
@@ -138,9 +153,9 @@ def mean_rounds(record: TrialRecord) -> int | None:
     return max(1, round(sum(found) / len(found)))
 
 
-def member(record: TrialRecord, weight: float, single: Single) -> MemberFiles:
-    """The one pipeline as a member of a variant."""
-    return MemberFiles(record.number, record.family, record.parameters, weight, (single.folder,))
+def member(record: TrialRecord, weight: float, *singles: Single) -> MemberFiles:
+    """One or more pipelines of a trial, which count alike, as a member of a variant."""
+    return MemberFiles(record.number, record.family, record.parameters, weight, tuple(s.folder for s in singles))
 
 
 def _predict(pipeline: FittedPipeline, rows: Rows) -> np.ndarray:
