@@ -71,7 +71,7 @@ class Output(ApiModel):
     """Secret with write credentials; keys as in dataset.train.secretRef."""
     variants: list[ModelVariant] = Field(default_factory=lambda: [ModelVariant.QUALITY], min_length=1, max_length=4)
     """Forms of the model in the bundle; the first one answers unless serving.variant says otherwise. Quality (the whole ensemble),
-    Balanced (its members fitted once on all rows: several times smaller and faster), Fast (the best single model within the
+    Balanced (its members fitted on all rows: several times smaller and faster), Fast (the best single model within the
     constraints), Distilled (one small model taught by the ensemble)."""
 
 

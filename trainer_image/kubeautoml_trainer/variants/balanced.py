@@ -1,4 +1,4 @@
-"""Balanced: few members, each fitted once on all rows. Several times smaller and faster than the ensemble, at nearly its quality."""
+"""Balanced: few members, fitted on all rows, once or a few times. Far smaller and faster than the ensemble, at nearly its quality."""
 
 from __future__ import annotations
 
