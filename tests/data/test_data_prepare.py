@@ -62,6 +62,19 @@ def test_a_second_pod_uses_what_the_first_one_stored(tmp_path: Path, monkeypatch
     assert np.array_equal(second.holdout.y, first.holdout.y)
 
 
+def test_folds_follow_the_time_there_is_and_then_stay(tmp_path: Path):
+    """A minute is enough for eight folds of 1,000 rows, a second is not; a pod that comes after an edit of the budget keeps the first's."""
+    make_rows(1000).to_csv(tmp_path / "shop.csv", index=False)
+    context = make_context(make_pod_job(tmp_path), tmp_path)
+
+    assert prepare_frames(make_rows(1000), None, context.job, budget_seconds=60)[0].profile.folds == 8
+    assert prepare_frames(make_rows(1000), None, context.job)[0].profile.folds == 8
+    first, later = prepare(context, 1.0), prepare(context, 3600.0)
+
+    assert (first.profile.folds, later.profile.folds) == (5, 5)
+    assert np.array_equal(first.fold, later.fold)
+
+
 def test_stored_folds_name_row_fold_and_hold_out(tmp_path: Path):
     """A person or another tool can draw the same rows from the file."""
     make_rows(60).to_csv(tmp_path / "shop.csv", index=False)
