@@ -75,6 +75,15 @@ def test_folds_follow_the_time_there_is_and_then_stay(tmp_path: Path):
     assert np.array_equal(first.fold, later.fold)
 
 
+def test_a_text_counts_as_many_values_as_it_has_words():
+    """Ten minutes are enough for 2,000 numbers in eight folds, and not for as many texts of 600 words."""
+    rows = make_rows(2000)
+    told = rows.assign(story=["word " * 600] * 1000 + ["other " * 600] * 1000)
+
+    assert prepare_frames(rows, None, make_pod_job(), budget_seconds=600)[0].profile.folds == 8
+    assert prepare_frames(told, None, make_pod_job(), budget_seconds=600)[0].profile.folds == 5
+
+
 def test_stored_folds_name_row_fold_and_hold_out(tmp_path: Path):
     """A person or another tool can draw the same rows from the file."""
     make_rows(60).to_csv(tmp_path / "shop.csv", index=False)

@@ -40,6 +40,9 @@ from kubeautoml_trainer.data.values import (
 )
 from kubeautoml_trainer.data.warn import data_warnings
 
+_SAMPLED, _LETTERS = 200, 6.0
+"""Values that tell how long a column's texts are, and letters of a word with its space."""
+
 
 def prepare(context: PodContext, budget_seconds: float | None = None) -> PreparedData:
     """Read, check, profile and split; store what later pods check theirs against.
@@ -165,9 +168,19 @@ def _assignment(
 
 
 def _values(raw: pd.DataFrame, target: Target) -> int:
-    """What a fit has to look at: all values, once for each class where there are more than two."""
+    """What a fit has to look at: all values, the words of texts one by one, once for each class where there are more than two."""
     outputs = len(target.classes) if len(target.classes) > 2 else 1
-    return int(len(raw) * max(1, raw.shape[1] - 1) * outputs)
+    words = sum(_words(raw.iloc[:, k]) for k in range(raw.shape[1]))
+    return round(len(raw) * max(1.0, words - 1) * outputs)
+
+
+def _words(column: pd.Series) -> float:
+    """Words of a middling value, about; 1 for what is no text."""
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return 1.0
+    some = column.iloc[:: max(1, len(column) // _SAMPLED)]
+    lengths = [len(v) for v in some if isinstance(v, str)]
+    return max(1.0, float(np.mean(lengths)) / _LETTERS) if lengths else 1.0
 
 
 def _kind(job: PodJob) -> SplitType:

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from kubeautoml_trainer.features.term_counts import TermCounts, numbers_of_terms, terms
+
 MAX_TERMS = 50_000
-MAX_TOKENS = 2_000  # of one text; a guess that bounds the time of one row
 SVD_NUMBERS = 32
 SAMPLE = 50_000  # texts are enough to learn the terms from
-# A character of a script that puts no spaces between words stands for itself (CJK, kana, Thai ...); elsewhere a word
-# is a word.
-_TOKEN = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[^\W_]+(?:['’][^\W_]+)*"
-)
-
-
-def terms(text: str) -> Iterator[str]:
-    """Words in lower case, then pairs of neighbours. No list of stop words: those know one language only.
-
-    >>> list(terms("Größe S"))
-    ['größe', 's', 'größe s']
-    """
-    words = [m.casefold() for m in _TOKEN.findall(text)[:MAX_TOKENS]]
-    yield from words
-    yield from (f"{a} {b}" for a, b in pairwise(words))
+_counts = TermCounts()
+"""Of this process; a server, which never fits, keeps nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,28 +32,40 @@ class Text:
     def _place(self) -> dict[str, int]:
         return {term: k for k, term in enumerate(self.vocabulary)}
 
+    @cached_property
+    def _numbered(self) -> tuple[np.ndarray, np.ndarray]:
+        """The terms' numbers, ascending, and the place of each."""
+        numbers = numbers_of_terms(self.vocabulary)
+        order = np.argsort(numbers)
+        return numbers[order], order.astype(np.int32)
+
     def matrix(self, values: np.ndarray) -> Any:
         """object (n,) -> scipy CSR float32 (n, terms), rows of length 1; empty for missing texts."""
         from scipy import sparse
 
-        data: list[float] = []
-        indices: list[int] = []
-        indptr = [0]
-        for value in values:
-            if isinstance(value, str):
-                places = Counter(p for p in map(self._place.get, terms(value)) if p is not None)
-                indices.extend(places)
-                data.extend(places.values())
-            indptr.append(len(indices))
-        position = np.asarray(indices, dtype=np.int32)
-        weights = (
-            (1 + np.log(np.asarray(data, dtype=np.float32))) * self.idf[position] if data else np.zeros(0, np.float32)
-        )
+        found = [self._of(value) if isinstance(value, str) else _NOTHING for value in values]
+        position = np.concatenate([p for p, _ in found]) if found else _NOTHING[0]
+        data = np.concatenate([c for _, c in found]) if found else _NOTHING[1]
+        indptr = np.concatenate([[0], np.cumsum([len(p) for p, _ in found])]).astype(np.int32)
+        weights = (1 + np.log(data)) * self.idf[position]
         matrix = sparse.csr_matrix((weights, position, indptr), shape=(len(values), len(self.idf)), dtype=np.float32)
+        matrix.sort_indices()
         length = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1))).ravel()
         matrix.data /= np.repeat(np.maximum(length, 1e-12), np.diff(matrix.indptr)).astype(np.float32)
-        matrix.sort_indices()
         return matrix
+
+    def _of(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """Places of the terms that are known, int32, and how often each is there, float32."""
+        if not _counts.keeps:
+            places = Counter(p for p in map(self._place.get, terms(text)) if p is not None)
+            return np.fromiter(places, np.int32, len(places)), np.fromiter(places.values(), np.float32, len(places))
+        known, place = self._numbered
+        if not len(known):
+            return _NOTHING
+        numbers, counts = _counts.of(text)
+        at = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
+        is_known = known[at] == numbers
+        return place[at[is_known]], counts[is_known]
 
     def numbers(self, values: np.ndarray) -> np.ndarray:
         """object (n,) -> float64 (n, r)."""
@@ -77,14 +73,23 @@ class Text:
         return np.asarray(self.matrix(values) @ self.components.T, dtype=np.float64)
 
 
+_NOTHING = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
+
+
 def fit_text(values: np.ndarray, reduce: bool, seed: int) -> Text:
     """Learn the terms that occur in at least two texts (in one, where there are few texts), the most frequent first."""
+    _counts.keeps = True
     values = values[:: max(1, len(values) // SAMPLE)]
-    documents = [set(terms(v)) for v in values if isinstance(v, str)]
-    counts = Counter(t for d in documents for t in d)
-    least = 2 if len(documents) >= 20 else 1
-    kept = sorted((t for t, n in counts.items() if n >= least), key=lambda t: (-counts[t], t))[:MAX_TERMS]
-    idf = np.array([np.log((1 + len(documents)) / (1 + counts[t])) + 1 for t in kept], dtype=np.float32)
+    texts = [v for v in values if isinstance(v, str)]
+    least = 2 if len(texts) >= 20 else 1
+    every = np.concatenate([_counts.of(t)[0] for t in texts]) if texts else np.zeros(0, dtype=np.uint64)
+    numbers, frequency = np.unique(every, return_counts=True)
+    if len(numbers) > MAX_TERMS:
+        least = max(least, int(np.partition(frequency, -MAX_TERMS)[-MAX_TERMS]))
+    numbers, frequency = numbers[frequency >= least], frequency[frequency >= least]
+    counts = dict(zip(_counts.name(numbers, texts), frequency.tolist(), strict=True))
+    kept = sorted(counts, key=lambda t: (-counts[t], t))[:MAX_TERMS]
+    idf = np.array([np.log((1 + len(texts)) / (1 + counts[t])) + 1 for t in kept], dtype=np.float32)
     text = Text(tuple(kept), idf, None)
     return Text(text.vocabulary, idf, _components(text.matrix(values), seed)) if reduce else text
 

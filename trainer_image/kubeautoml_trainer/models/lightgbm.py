@@ -18,6 +18,7 @@ from kubeautoml_trainer.models.early_stopping import (
     ROUNDS_WITHOUT_VALID,
     Patience,
     boosting_rounds,
+    histogram_bins,
     least_patience,
     pace_of,
     steering_loss,
@@ -240,7 +241,7 @@ class _Data:
                     weight=rows.weight,
                     reference=made[0],
                     categorical_feature=categories,
-                    params={"verbosity": -1, "num_threads": threads},
+                    params={"verbosity": -1, "num_threads": threads, "max_bin": histogram_bins(width)},
                 )
         return made[0], made[1]
 

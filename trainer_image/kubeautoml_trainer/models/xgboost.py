@@ -16,6 +16,7 @@ from kubeautoml_trainer.models.early_stopping import (
     ROUNDS_WITHOUT_VALID,
     Patience,
     boosting_rounds,
+    histogram_bins,
     least_patience,
     pace_of,
     steering_loss,
@@ -152,13 +153,13 @@ def _boost(
     y = train.y if target is None else target.encode(train.y)
     kinds = ["q"] * x.numbers.shape[1] + ["c"] * x.codes.shape[1] or ["q"]
     own = {"feature_types": kinds, "enable_categorical": True, "nthread": context.threads}
-    data = xgb.QuantileDMatrix(dense(x), y, weight=train.weight, **own)
+    bins = histogram_bins(len(kinds))
+    data = xgb.QuantileDMatrix(dense(x), y, weight=train.weight, max_bin=bins, **own)
     held_out = None
     if seen is not None and valid is not None:  # the loss of quantiles refuses a matrix without targets
         held_out = xgb.DMatrix(dense(seen), valid.y if target is None else target.encode(valid.y), **own)
-    booster = xgb.Booster(
-        _settings(parameters, y, train.weight, target, context), [data] if held_out is None else [data, held_out]
-    )
+    settings = _settings(parameters, y, train.weight, target, context) | {"max_bin": bins}
+    booster = xgb.Booster(settings, [data] if held_out is None else [data, held_out])
     patience = Patience(least_patience(parameters["learning_rate"]), context.deadline)
     pace = pace_of(parameters, held_out is not None, context.deadline)
     wanted, done = _rounds(parameters, valid), 0
