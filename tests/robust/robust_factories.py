@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -154,7 +153,8 @@ def run_job(
     context = PodContext.from_env(make_env(folder, target, is_classes, file, **spec))
     # explanations are bounded in time, of which they take all there is; they have tests of their own
     monkeypatch.setattr(reports, "EXPLAIN_SECONDS", 0.05)
-    monkeypatch.setattr(plan, "search_plan", functools.partial(SEARCH_PLAN, families=quick_families(quick or {})))
+    families = quick_families(quick or {})
+    monkeypatch.setattr(plan, "search_plan", lambda job, shape, warm, _: SEARCH_PLAN(job, shape, warm, families))
     study = worker.open_study(context)
     set_study_attr(study, StudyAttr.LIMITS, StudyLimits(100, 100, job_deadline=None if explained else time.time()))
     code = worker._work(context, TerminationGuard())
