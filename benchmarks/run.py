@@ -24,6 +24,7 @@ ALL = (
     "scaling",
     "serving",
     "memory",
+    "budget",
     "variants",
     "quality",
     "tabular_shootout",

@@ -15,7 +15,7 @@ import yaml
 
 def run_job(
     folder: Path,
-    train: pd.DataFrame,
+    train: pd.DataFrame | Path,
     task: dict[str, Any],
     metric: str,
     budget: int,
@@ -27,11 +27,14 @@ def run_job(
 ) -> dict[str, Any]:
     """The finished job with `wall_seconds`, of the whole command, added.
 
-    Files are written below `folder`; without `test` the job sets rows aside itself, as it does for a user.
+    Files are written below `folder`; `train` may be a CSV file that is there already. Without `test` the job sets rows aside
+    itself, as it does for a user.
     Raises CalledProcessError when the job fails; its last words are on stderr.
     """
-    train.to_csv(folder / "train.csv", index=False)
-    dataset: dict[str, Any] = {"train": {"uri": f"file://{folder}/train.csv"}}
+    file = folder / "train.csv" if isinstance(train, pd.DataFrame) else train
+    if isinstance(train, pd.DataFrame):
+        train.to_csv(file, index=False)
+    dataset: dict[str, Any] = {"train": {"uri": f"file://{file}"}}
     if test is not None:
         test.to_csv(folder / "test.csv", index=False)
         dataset["test"] = {"uri": f"file://{folder}/test.csv"}
