@@ -1,6 +1,8 @@
 """The table of a shoot-out: losses, ranks, wins, and what each rival costs, as Markdown.
 
-python benchmarks/tabular/report.py [--results FILE]
+    python benchmarks/tabular/report.py [--results FILE] [--into README.md]
+
+With --into the report takes the place of what stands between the two marks in that file.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ OURS, BASELINE = "kubeautoml", "histgb"
 RESULTS = Path(__file__).resolve().with_name("results.json")
 NOISE = 2.0
 """Standard errors of a paired difference that count as noise."""
+BEGIN, END = "<!-- shoot-out -->", "<!-- end of the shoot-out -->"
 Result = dict[str, Any]
 Split = tuple[str, int]
 
@@ -154,10 +157,28 @@ def markdown(results: list[Result]) -> str:
     return "\n".join(parts)
 
 
+def placed(report: str, text: str) -> str:
+    """A file's text with the report between its marks.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"the file must hold the lines {BEGIN} and {END}")
+    head, rest = text.split(BEGIN, 1)
+    return f"{head}{BEGIN}\n\n{report.strip()}\n\n{END}{rest.split(END, 1)[1]}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    print(markdown(json.loads(parser.parse_args().results.read_text())))
+    parser.add_argument("--into", type=Path, help="file to write the report into; without it, it is printed")
+    args = parser.parse_args()
+    report = markdown(json.loads(args.results.read_text()))
+    if args.into is None:
+        print(report)
+    else:
+        args.into.write_text(placed(report, args.into.read_text()))
 
 
 if __name__ == "__main__":

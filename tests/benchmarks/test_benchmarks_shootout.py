@@ -263,3 +263,17 @@ def test_the_report_shows_losses_and_failures() -> None:
     assert "| **mean rank** over 1 | | | 1.00 | 2.00 | 3.00 | |" in text
     assert "- against b: 1 won, 0 tied, 0 lost (100 %)" in text
     assert "| b | 1 | 1, 0 | 50 / 50 | 0.83 | 1 / 1 | 1e+05 | 1 | 1.00 | none |" in text
+
+
+def test_the_readme_shows_the_results_as_they_are() -> None:
+    """All of them, losses too: the text between the marks is what the report makes of the committed results."""
+    readme = (BENCHMARKS.parent / "README.md").read_text()
+    results = json.loads(report.RESULTS.read_text())
+
+    assert len({r["set"] for r in results}) >= 5
+    assert report.placed(report.markdown(results), readme) == readme
+
+
+def test_a_file_without_the_marks_is_said() -> None:
+    with pytest.raises(ValueError, match="must hold the lines <!-- shoot-out -->"):
+        report.placed("table", "# A file")
