@@ -1,6 +1,6 @@
-"""Whether whole jobs keep their budget and their memory: 30 runs, among them long, wide and hostile data.
+"""Whether whole jobs keep their budget and their memory, on long, wide and hostile data among others.
 
-    python benchmarks/budget.py [--case long] [--quick]
+    python benchmarks/budget.py [--case long] [--all]     # a run of each case, or all 30
 
 A job may take 1.02 x budget + 30 s from the command to its end, reading the data and making the model included; none of its
 processes may hold more than 4 x the data (rows x columns x 8 bytes) + 1 GiB.
@@ -130,7 +130,7 @@ def one_job(name: str, seed: int, folder: Path) -> None:
     facts = {
         "wall_seconds": job["wall_seconds"],
         "trials": status["trials"]["total"],
-        "model": status["model"]["metrics"][case.metric],
+        "model": float(status["model"]["metrics"][case.metric]),
     }
     (folder / "facts.json").write_text(json.dumps(facts))
 
@@ -155,7 +155,7 @@ def measure(name: str, seed: int) -> Outcome | None:
     print(
         f"{name:<14} seed {seed}  budget {case.budget:>3} s  wall {facts['wall_seconds']:>6.1f} s  "
         f"largest process {ran.peak_of_one_bytes / 1e9:.2f} GB  all {ran.peak_bytes / 1e9:.2f} GB  "
-        f"data {facts['data_bytes'] / 1e9:.3f} GB  {facts['trials']} trials  {case.metric} {facts['model']:.5g}",
+        f"data {data_bytes / 1e9:.3f} GB  {facts['trials']} trials  {case.metric} {facts['model']:.5g}",
         flush=True,
     )
     return Outcome(time_share, memory_share)
@@ -164,7 +164,7 @@ def measure(name: str, seed: int) -> Outcome | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=list(CASES), action="append", help="only this one; may be given again")
-    parser.add_argument("--quick", action="store_true", help="one run of each case")
+    parser.add_argument("--all", action="store_true", help="all runs of each case, half an hour; else one of each")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -172,7 +172,7 @@ def main() -> int:
     if args.one:
         one_job(args.one, args.seed, args.folder)
         return 0
-    wanted = [(n, s) for n, c in CASES.items() if n in (args.case or CASES) for s in range(1 if args.quick else c.runs)]
+    wanted = [(n, s) for n, c in CASES.items() if n in (args.case or CASES) for s in range(c.runs if args.all else 1)]
     outcomes = [measure(name, seed) for name, seed in wanted]
     good = [o for o in outcomes if o is not None]
     in_time = sum(o.time_share <= 1 for o in good)

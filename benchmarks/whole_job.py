@@ -22,6 +22,7 @@ def run_job(
     seed: int,
     *,
     test: pd.DataFrame | None = None,
+    test_fraction: str | None = None,
     workers: int = 2,
     variants: list[str] | None = None,
 ) -> dict[str, Any]:
@@ -38,6 +39,8 @@ def run_job(
     if test is not None:
         test.to_csv(folder / "test.csv", index=False)
         dataset["test"] = {"uri": f"file://{folder}/test.csv"}
+    if test_fraction is not None:
+        dataset["split"] = {"testFraction": test_fraction}
     output: dict[str, Any] = {"uri": f"file://{folder}/out"}
     if variants:
         output["variants"] = variants
