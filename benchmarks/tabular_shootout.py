@@ -15,9 +15,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "tabular"))
 
 import environments
+import standings
 from figures import record
-
-import report
 
 FOLDER = Path(__file__).resolve().parent / "tabular"
 SETS = ("boston", "titanic", "german", "hr", "computers")
@@ -33,17 +32,17 @@ def main() -> int:
     environments.make(RIVAL, environments.DEFAULT)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "results.json"
-        rivals = f"{report.BASELINE},{report.OURS},{RIVAL}"
+        rivals = f"{standings.BASELINE},{standings.OURS},{RIVAL}"
         command = [sys.executable, str(FOLDER / "shootout.py"), "--rivals", rivals, "--sets", ",".join(SETS)]
         status = subprocess.run([*command, "--budget", str(budget), "--results", str(file)], check=False).returncode
         results = json.loads(file.read_text())
-    print(f"\n{report.markdown(results)}")
-    splits = report.by_split(results, budget)
-    won = report.wins(splits, RIVAL)
+    print(f"\n{standings.markdown(results)}")
+    splits = standings.by_split(results, budget)
+    won = standings.wins(splits, RIVAL)
     record(f"wins against {RIVAL}", won.percent, "%")
-    record("mean rank of two", report.mean_ranks(splits, [report.OURS, RIVAL])[report.OURS])
-    record("worse than HistGB beyond noise", len(report.below_baseline(splits, report.OURS)), "sets")
-    ours = [s[report.OURS] for s in splits.values()]
+    record("mean rank of two", standings.mean_ranks(splits, [standings.OURS, RIVAL])[standings.OURS])
+    record("worse than HistGB beyond noise", len(standings.below_baseline(splits, standings.OURS)), "sets")
+    ours = [s[standings.OURS] for s in splits.values()]
     allowed = ALLOWED_FACTOR * budget + ALLOWED_SECONDS
     record("longest job of what it may take", max(r["fit_seconds"] for r in ours if "error" not in r) / allowed)
     return status

@@ -2,7 +2,7 @@
 
     python benchmarks/tabular/environments.py flaml autogluon h2o mljar tpot     # once
     python benchmarks/tabular/shootout.py --rivals kubeautoml,histgb,autogluon --budget 60
-    python benchmarks/tabular/report.py
+    python benchmarks/tabular/standings.py
 
 A run that already stands in the results is not made again; --again makes it. Run it on a machine that does nothing else.
 """

@@ -13,15 +13,14 @@ import psutil
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS / "tabular"))
+sys.path.append(str(BENCHMARKS / "tabular"))
 
 import environments  # type: ignore[import-not-found]  # noqa: E402
 import processes  # type: ignore[import-not-found]  # noqa: E402
 import scores  # type: ignore[import-not-found]  # noqa: E402
 import sets  # type: ignore[import-not-found]  # noqa: E402
 import shootout  # type: ignore[import-not-found]  # noqa: E402
-
-import report  # type: ignore[import-not-found]  # noqa: E402
+import standings  # type: ignore[import-not-found]  # noqa: E402
 
 Y = np.array(["a", "b", "b", "a"], dtype=object)
 
@@ -227,7 +226,7 @@ def test_ranks_share_ties_and_put_failures_last() -> None:
         r: result(r, loss) for r, loss in (("kubeautoml", 2.0), ("b", 1.0), ("c", 2.0), ("d", None), ("histgb", 0.5))
     }
 
-    assert report.ranks(split) == {"b": 1.0, "kubeautoml": 2.5, "c": 2.5, "d": 4.0}
+    assert standings.ranks(split) == {"b": 1.0, "kubeautoml": 2.5, "c": 2.5, "d": 4.0}
 
 
 def test_a_mean_rank_counts_only_splits_that_all_have_run() -> None:
@@ -238,9 +237,9 @@ def test_a_mean_rank_counts_only_splits_that_all_have_run() -> None:
         ("t", 1): {"kubeautoml": result("kubeautoml", None), "b": result("b", 2.0)},
     }
 
-    assert report.mean_ranks(splits, ["kubeautoml", "b"]) == {"kubeautoml": 1.5, "b": 1.5}
-    assert report.wins(splits, "b") == report.Wins(won=1, tied=0, lost=1)
-    assert report.wins(splits, "b").percent == 50
+    assert standings.mean_ranks(splits, ["kubeautoml", "b"]) == {"kubeautoml": 1.5, "b": 1.5}
+    assert standings.wins(splits, "b") == standings.Wins(won=1, tied=0, lost=1)
+    assert standings.wins(splits, "b").percent == 50
 
 
 def test_worse_than_the_baseline_means_beyond_noise() -> None:
@@ -252,12 +251,12 @@ def test_worse_than_the_baseline_means_beyond_noise() -> None:
         ("failed", 1): {"kubeautoml": result("kubeautoml", None)},
     }
 
-    assert report.below_baseline(splits, "kubeautoml") == ["far (1)", "failed (1)"]
+    assert standings.below_baseline(splits, "kubeautoml") == ["far (1)", "failed (1)"]
 
 
 def test_the_report_shows_losses_and_failures() -> None:
     """The lowest loss is in bold, a failure is said, every rival has its costs."""
-    text = report.markdown([result("kubeautoml", 1.0), result("b", 1.5), result("c", None), result("histgb", 2.0)])
+    text = standings.markdown([result("kubeautoml", 1.0), result("b", 1.5), result("c", None), result("histgb", 2.0)])
 
     assert "| s (1) | 10 x 2 | RMSE | **1** | 1.5 | failed | 2 |" in text
     assert "| **mean rank** over 1 | | | 1.00 | 2.00 | 3.00 | |" in text
@@ -268,12 +267,12 @@ def test_the_report_shows_losses_and_failures() -> None:
 def test_the_readme_shows_the_results_as_they_are() -> None:
     """All of them, losses too: the text between the marks is what the report makes of the committed results."""
     readme = (BENCHMARKS.parent / "README.md").read_text()
-    results = json.loads(report.RESULTS.read_text())
+    results = json.loads(standings.RESULTS.read_text())
 
     assert len({r["set"] for r in results}) >= 5
-    assert report.placed(report.markdown(results), readme) == readme
+    assert standings.placed(standings.markdown(results), readme) == readme
 
 
 def test_a_file_without_the_marks_is_said() -> None:
     with pytest.raises(ValueError, match="must hold the lines <!-- shoot-out -->"):
-        report.placed("table", "# A file")
+        standings.placed("table", "# A file")

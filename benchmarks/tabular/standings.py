@@ -1,6 +1,6 @@
 """The table of a shoot-out: losses, ranks, wins, and what each rival costs, as Markdown.
 
-    python benchmarks/tabular/report.py [--results FILE] [--into README.md]
+    python benchmarks/tabular/standings.py [--results FILE] [--into README.md]
 
 With --into the report takes the place of what stands between the two marks in that file.
 """
