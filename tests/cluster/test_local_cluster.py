@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +25,7 @@ from kubeautoml.cluster.local import LocalCluster
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
-    async with LocalCluster(tmp_path, backoff_seconds=0.05, max_grace_seconds=2) as cluster:
-        yield cluster
-
-
 class TestLocalCluster(ClusterContract):
-    @pytest.fixture
-    async def cluster(self, tmp_path: Path) -> AsyncIterator[LocalCluster]:
-        async with LocalCluster(tmp_path, backoff_seconds=0.05, max_grace_seconds=2) as cluster:
-            yield cluster
-
     async def edit(self, cluster: Any, ref: Ref, patch: Manifest) -> None:
         await cluster.edit(ref, patch)
 

@@ -23,17 +23,6 @@ from kubeautoml.cluster.local import LocalCluster
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
-    async with LocalCluster(tmp_path, backoff_seconds=0.05, max_grace_seconds=2) as cluster:
-        yield cluster
-
-
 HTTP_SERVER = """
     import http.server, os, sys
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -28,17 +27,6 @@ from kubeautoml.api.objects import Ref
 from kubeautoml.cluster.local import LocalCluster
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
-    async with LocalCluster(tmp_path, backoff_seconds=0.05, max_grace_seconds=2) as cluster:
-        yield cluster
 
 
 async def test_a_job_runs_its_pods_and_completes(cluster: LocalCluster) -> None:
