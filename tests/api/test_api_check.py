@@ -9,6 +9,7 @@ import pytest
 from factories import make_manifest, make_profile
 from kubeautoml.api.check import check_job, parse_job, problems
 from kubeautoml.api.errors import ManifestError
+from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.objects import Manifest
 
 
@@ -63,7 +64,7 @@ FORM = [
     ),
     (
         make_manifest(task={"type": "Classification", "target": "y"}),
-        "spec.task.type must be one of TabularClassification, TabularRegression, got 'Classification'; "
+        f"spec.task.type must be one of {', '.join(TaskType)}, got 'Classification'; "
         "did you mean TabularClassification?",
     ),
     (

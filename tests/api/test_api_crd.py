@@ -235,7 +235,7 @@ def node_affinity(**expression: Any) -> dict[str, Any]:
 
 
 BAD = {
-    "spec.task.positiveClass: positiveClass must be left out unless type is TabularClassification": {
+    "spec.task.positiveClass: positiveClass must be left out unless type is a classification": {
         "task": {"type": "TabularRegression", "target": "y", "positiveClass": "yes"}
     },
     "spec.search.sampler.generations: generations must be left out unless type is Evolutionary": {

@@ -48,7 +48,7 @@ def records(data: bytes, name: str, data_format: DataFormat = DataFormat.AUTO) -
         ("a.txt", CSV.replace(b",", b"|")),
         ("a.tsv", CSV.replace(b",", b"\t")),
         ("a.csv", b'"code","name"\n"007","Ann"\n"010","Bob"'),
-        ("a.csv.gz", gzip.compress(CSV)),
+        ("a.csv.gz", gzip.compress(CSV, mtime=0)),
         ("a.csv.bz2", bz2.compress(CSV)),
         ("a.csv.zst", zstandard.compress(CSV)),
         ("a.csv.zst", zstandard.compress(CSV[:20]) + zstandard.compress(CSV[20:])),
@@ -92,7 +92,7 @@ def test_a_column_without_a_name_gets_one():
     ("name", "data", "reason", "message"),
     [
         ("a.csv", b"", Reason.DATASET_EMPTY, "a.csv is empty"),
-        ("a.csv.gz", gzip.compress(b"\n"), Reason.DATASET_EMPTY, "a.csv.gz is empty"),
+        ("a.csv.gz", gzip.compress(b"\n", mtime=0), Reason.DATASET_EMPTY, "a.csv.gz is empty"),
         ("a.csv", b"x,y\n", Reason.DATASET_EMPTY, "a.csv has a header and no rows"),
         ("a.parquet", parquet(pd.DataFrame({"x": []})), Reason.DATASET_EMPTY, "a.parquet has a header and no rows"),
         (
@@ -157,7 +157,7 @@ def test_a_column_without_a_name_gets_one():
         ),
         (
             "a.csv.gz",
-            gzip.compress(CSV)[:-9],
+            gzip.compress(CSV, mtime=0)[:-9],
             Reason.DATASET_UNREADABLE,
             "a.csv.gz cannot be decompressed as .gz: Compressed file ended before the end-of-stream marker was reached; upload it again",
         ),

@@ -284,7 +284,7 @@ def _check_metric(job: AutoMLJob) -> Iterator[Problem]:
 
 def _check_task(job: AutoMLJob) -> Iterator[Problem]:
     task = job.spec.task
-    if task.positive_class is not None and task.type is not TaskType.TABULAR_CLASSIFICATION:
+    if task.positive_class is not None and not task.type.is_classification:
         yield said(
             "spec.task.positiveClass", f"must be left out for {task.type}, which has no classes", task.positive_class
         )
@@ -303,7 +303,7 @@ def _check_objective(job: AutoMLJob) -> Iterator[Problem]:
     if objective.intervals is not None and not 0.5 < float(objective.intervals.coverage) < 1:
         rule = 'must be between "0.5" and "1", both excluded'
         yield said("spec.objective.intervals.coverage", rule, objective.intervals.coverage)
-    if task.type is not TaskType.TABULAR_CLASSIFICATION:
+    if not task.type.is_classification:
         rule = f"must be left out for {task.type}, which has no classes"
         if objective.class_weight is ClassWeight.BALANCED:
             yield said("spec.objective.classWeight", rule, objective.class_weight.value)
@@ -312,13 +312,13 @@ def _check_objective(job: AutoMLJob) -> Iterator[Problem]:
         if objective.decision_metric is not None:
             yield said("spec.objective.decisionMetric", rule, objective.decision_metric)
         return
-    yield from _check_decisions(objective)
+    yield from _check_decisions(task.type, objective)
 
 
 def _check_quantiles(job: AutoMLJob) -> Iterator[Problem]:
     task, objective = job.spec.task, job.spec.objective
     path, values = "spec.task.quantiles", [float(q) for q in task.quantiles]
-    if values and task.type is not TaskType.TABULAR_REGRESSION:
+    if values and task.type.is_classification:
         yield said(path, f"must be left out for {task.type}, which predicts no numbers", len(values))
         return
     for given, value in zip(task.quantiles, values, strict=True):
@@ -336,8 +336,8 @@ def _check_quantiles(job: AutoMLJob) -> Iterator[Problem]:
         yield said("spec.objective.metric", rule, metric, reason=Reason.UNFITTING_METRIC)
 
 
-def _check_decisions(objective: Objective) -> Iterator[Problem]:
-    about = [name for name in metrics_of(TaskType.TABULAR_CLASSIFICATION) if METRICS[name].is_decision]
+def _check_decisions(task: TaskType, objective: Objective) -> Iterator[Problem]:
+    about = [name for name in metrics_of(task) if METRICS[name].is_decision]
     chosen = objective.decision_metric
     if chosen is not None and chosen not in about:
         rule = f"must be a metric of decisions: {', '.join(about)}"
@@ -373,7 +373,7 @@ def _check_columns(job: AutoMLJob) -> Iterator[Problem]:
         name = needs[dataset.split.type][0]
         message = f"spec.dataset.split.{name} is required when split.type is {dataset.split.type}"
         yield Problem(f"spec.dataset.split.{name}", "is required", None, message)
-    if dataset.split.type is SplitType.STRATIFIED and job.spec.task.type is not TaskType.TABULAR_CLASSIFICATION:
+    if dataset.split.type is SplitType.STRATIFIED and not job.spec.task.type.is_classification:
         yield said("spec.dataset.split.type", "must be another than Stratified for numbers", dataset.split.type.value)
     if not 0.05 <= float(dataset.split.test_fraction) <= 0.5:
         yield said("spec.dataset.split.testFraction", 'must be between "0.05" and "0.5"', dataset.split.test_fraction)

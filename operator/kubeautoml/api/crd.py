@@ -158,13 +158,13 @@ _ONE_OF_THREE = "(has(self.float) ? 1 : 0) + (has(self.int) ? 1 : 0) + (has(self
 RULES: dict[type[BaseModel], tuple[Rule, ...]] = {
     Task: (
         Rule(
-            "self.type == 'TabularClassification' || !has(self.positiveClass)",
-            "positiveClass must be left out unless type is TabularClassification",
+            "self.type.endsWith('Classification') || !has(self.positiveClass)",
+            "positiveClass must be left out unless type is a classification",
             "positiveClass",
         ),
         Rule(
-            "self.type == 'TabularRegression' || !has(self.quantiles) || size(self.quantiles) == 0",
-            "quantiles must be left out unless type is TabularRegression",
+            "self.type.endsWith('Regression') || !has(self.quantiles) || size(self.quantiles) == 0",
+            "quantiles must be left out unless type is a regression",
             "quantiles",
         ),
     ),

@@ -27,7 +27,7 @@ class Task(ApiModel):
     positive_class: Annotated[str, StringConstraints(max_length=256)] | None = None
     """Class that counts as positive in a two-class task (precision, recall, F1); default: the rarer one."""
     quantiles: list[DecimalString] = Field(default_factory=list, max_length=9)
-    """TabularRegression: predict these quantiles of the target, in rising order, such as ["0.1", "0.5", "0.9"], in place of its mean."""
+    """Regressions: predict these quantiles of the target, in rising order, such as ["0.1", "0.5", "0.9"], in place of its mean."""
 
 
 class Budget(ApiModel):

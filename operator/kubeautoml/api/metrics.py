@@ -15,6 +15,13 @@ class TaskType(StrEnum):
 
     TABULAR_CLASSIFICATION = "TabularClassification"
     TABULAR_REGRESSION = "TabularRegression"
+    TEXT_CLASSIFICATION = "TextClassification"
+    TEXT_REGRESSION = "TextRegression"
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether classes are predicted; numbers else."""
+        return self.value.endswith("Classification")
 
 
 class Direction(StrEnum):
@@ -35,8 +42,8 @@ class Metric:
     """Whether it looks at which class was decided, not at probabilities."""
 
 
-_CLS = (TaskType.TABULAR_CLASSIFICATION,)
-_REG = (TaskType.TABULAR_REGRESSION,)
+_CLS = tuple(t for t in TaskType if t.is_classification)
+_REG = tuple(t for t in TaskType if not t.is_classification)
 _UP, _DOWN = Direction.MAXIMIZE, Direction.MINIMIZE
 
 METRICS: dict[str, Metric] = {
@@ -69,6 +76,8 @@ METRICS: dict[str, Metric] = {
 DEFAULT_METRIC: dict[TaskType, str] = {
     TaskType.TABULAR_CLASSIFICATION: "RocAuc",
     TaskType.TABULAR_REGRESSION: "Rmse",
+    TaskType.TEXT_CLASSIFICATION: "Accuracy",
+    TaskType.TEXT_REGRESSION: "Rmse",
 }
 
 

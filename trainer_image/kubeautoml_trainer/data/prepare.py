@@ -18,7 +18,6 @@ import pyarrow as pa
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.dataset import DataSource, SplitType
 from kubeautoml.api.errors import DataError, ObjectNotFound, PredictionError
-from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.pod import PodContext, PodJob
 from kubeautoml.storage import ObjectStore, open_store
 from kubeautoml_trainer.data.base import PreparedData, Profile, Rows, Schema
@@ -143,7 +142,7 @@ def _assignment(
     job: PodJob,
     budget_seconds: float | None,
 ) -> Assignment:
-    split, is_classes = job.dataset.split, job.task.type is TaskType.TABULAR_CLASSIFICATION
+    split, is_classes = job.dataset.split, job.task.type.is_classification
     kind = _kind(job)
     assignment = assign(
         target.y,
@@ -188,7 +187,7 @@ def _kind(job: PodJob) -> SplitType:
     split = job.dataset.split
     return resolve(
         split.type,
-        is_classes=job.task.type is TaskType.TABULAR_CLASSIFICATION,
+        is_classes=job.task.type.is_classification,
         has_groups=split.group_column is not None,
         has_time=split.time_column is not None,
     )

@@ -13,7 +13,6 @@ from rapidfuzz import process
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import DataError
 from kubeautoml.api.job import Task
-from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.values import MAX_NUMBER, is_missing, plain, to_numbers, to_seconds, to_texts
 
 MAX_CLASSES = 1000
@@ -61,7 +60,7 @@ def read_target(frame: pd.DataFrame, task: Task) -> Target:
     Raises:
         DataError: it cannot be learned; the message says what to do.
     """
-    is_classes = task.type is TaskType.TABULAR_CLASSIFICATION
+    is_classes = task.type.is_classification
     raw = plain(find_column(task.target, frame, "spec.task.target", Reason.TARGET_NOT_FOUND))
     missing = is_missing(raw)
     if not is_classes and not missing.all():
@@ -90,13 +89,13 @@ def _numbers(raw: pd.Series, usable: np.ndarray, task: Task, warnings: tuple[str
     parsed = to_numbers(raw[usable])
     if (parsed.any_bad or pd.api.types.is_datetime64_any_dtype(raw.dtype)) and _is_date(raw[usable]):
         raise _unusable(
-            task, f"must hold numbers for TabularRegression, got dates{_first(raw[usable])}; turn them into a duration"
+            task, f"must hold numbers for {task.type}, got dates{_first(raw[usable])}; turn them into a duration"
         )
     if parsed.any_bad:
         value = raw[usable].iloc[int(np.flatnonzero(parsed.bad)[0])]
         raise _unusable(
             task,
-            f"must hold numbers for TabularRegression, got {str(value)[:60]!r}; for classes use TabularClassification",
+            f"must hold numbers for {task.type}, got {str(value)[:60]!r}; for classes use {_sibling(task)}",
         )
     if np.isinf(parsed.values).any():
         bad = int(np.isinf(parsed.values).sum())
@@ -122,7 +121,9 @@ def _classes(raw: pd.Series, usable: np.ndarray, task: Task, warnings: tuple[str
     numbers = to_numbers(raw[usable])
     is_quantity = not numbers.any_bad and len(counts) > MANY_NUMBERS
     if len(counts) > MAX_CLASSES or (is_quantity and _has_fractions(numbers.values)):
-        raise _unusable(task, f"has {len(counts)} different values{_many_advice(labels, counts, not numbers.any_bad)}")
+        raise _unusable(
+            task, f"has {len(counts)} different values{_many_advice(task, labels, counts, not numbers.any_bad)}"
+        )
     if not numbers.any_bad and np.isinf(numbers.values).any():
         raise _unusable(task, "must hold classes, got infinite numbers; remove those rows")
     rare = sorted(str(c) for c in counts.index[counts == 1])
@@ -133,7 +134,7 @@ def _classes(raw: pd.Series, usable: np.ndarray, task: Task, warnings: tuple[str
         raise _unusable(
             task,
             f"must have at least two rows of each class, {few} ha{'s' if len(rare) == 1 else 've'} one; add rows or remove the class"
-            + ", or use TabularRegression if these are quantities" * is_quantity,
+            + f", or use {_sibling(task)} if these are quantities" * is_quantity,
         )
     classes = tuple(sorted((str(c) for c in counts.index), key=_class_order(counts.index)))
     codes = {c: i for i, c in enumerate(classes)}
@@ -141,10 +142,17 @@ def _classes(raw: pd.Series, usable: np.ndarray, task: Task, warnings: tuple[str
     return Target(usable, y, classes, _positive(task, classes, counts), warnings)
 
 
-def _many_advice(labels: pd.Series, counts: pd.Series, are_numbers: bool) -> str:
+def _sibling(task: Task) -> str:
+    """The task type for the other kind of target."""
+    kinds = ("Classification", "Regression")
+    here, there = kinds if task.type.is_classification else kinds[::-1]
+    return task.type.replace(here, there)
+
+
+def _many_advice(task: Task, labels: pd.Series, counts: pd.Series, are_numbers: bool) -> str:
     """What to do with more values than there can be classes."""
     if are_numbers:
-        return "; for numbers use task type TabularRegression"
+        return f"; for numbers use task type {_sibling(task)}"
     if len(counts) > len(labels) / 2:
         return (
             ", nearly one a row, as texts or identifiers have; a class must occur in many rows: choose another target"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.objective import Objective
 from kubeautoml_trainer.ensemble.calibration import LEAST_ROWS, fit_calibration, nested_parts
 from kubeautoml_trainer.ensemble.conformal import class_sets, number_intervals
@@ -41,7 +40,7 @@ def fit_post(
     p, truth, w = oof[seen], y[seen], m.weights_or_ones(weight, len(y))[seen]
     groups = None if groups_or_folds is None else groups_or_folds[seen]
     coverage = None if objective.intervals is None else float(objective.intervals.coverage)
-    if task.type is not TaskType.TABULAR_CLASSIFICATION:
+    if not task.type.is_classification:
         return Post(conformal=None if coverage is None else number_intervals(p, truth, w, coverage))
     parts = nested_parts(len(truth), groups, seed)
     calibration = _calibration(task, p, truth, w, parts)

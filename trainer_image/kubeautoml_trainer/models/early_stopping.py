@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kubeautoml.api.metrics import METRICS, Direction, TaskType
+from kubeautoml.api.metrics import METRICS, Direction
 from kubeautoml_trainer.tasks.base import Task
 
 _MOST_ROUNDS, _DISTANCE = 10_000, 100.0
@@ -156,7 +156,7 @@ def steering_loss(task: Task, metric: str, y: np.ndarray, prediction: np.ndarray
     Measured on Titanic and German credit (8 folds, three seeds): stopping by ROC AUC instead ends folds at rounds so
     different that their pooled out-of-fold AUC falls by 0.006 to 0.04, and the hold-out's does not rise.
     """
-    name = "LogLoss" if task.type is TaskType.TABULAR_CLASSIFICATION else metric
+    name = "LogLoss" if task.type.is_classification else metric
     value = task.score(name, y, prediction, weight)
     loss = -value if METRICS[name].direction is Direction.MAXIMIZE else value
     return math.inf if math.isnan(loss) else loss

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Features, Recipe, fit_features
 from kubeautoml_trainer.features.names import column_names
@@ -109,7 +108,7 @@ class ExplainableBoosting:
 
 def _has_many_classes(shape: DataShape) -> bool:
     """Pairs are not for more than two classes: the library's tables of them cannot be read."""
-    return shape.task is TaskType.TABULAR_CLASSIFICATION and shape.outputs > 2
+    return shape.task.is_classification and shape.outputs > 2
 
 
 @dataclass(frozen=True)

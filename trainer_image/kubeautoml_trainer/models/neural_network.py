@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from kubeautoml.api.errors import BundleError
-from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Features, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext
@@ -238,7 +237,7 @@ class NeuralNetwork:
 
 
 def _is_number(shape: DataShape) -> bool:
-    return shape.task is TaskType.TABULAR_REGRESSION
+    return not shape.task.is_classification
 
 
 def _architecture(

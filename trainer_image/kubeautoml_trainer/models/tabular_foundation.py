@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from kubeautoml.api.errors import BundleError, UsageError
-from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
@@ -215,7 +214,7 @@ class TabularFoundation:
 
 
 def _is_number(shape: DataShape) -> bool:
-    return shape.task is TaskType.TABULAR_REGRESSION
+    return not shape.task.is_classification
 
 
 def _on_device() -> Callable[[Network, np.ndarray, np.ndarray, str], Answers] | None:

@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 from kubeautoml import __version__
-from kubeautoml.api.metrics import METRICS, Direction, TaskType, is_better
+from kubeautoml.api.metrics import METRICS, Direction, is_better
 from kubeautoml.api.pod import PodJob
 from kubeautoml_trainer.data.base import Profile, Rows
 from kubeautoml_trainer.report.importance import Importance
@@ -148,7 +148,7 @@ def _plain_words(facts: ReportFacts) -> str:
     m, y = facts.metrics, facts.holdout.y
     if not len(y):
         return "There are no hold-out rows, so the scores below are those of cross-validation, on which the model was chosen."
-    if facts.job.task.type is TaskType.TABULAR_REGRESSION:
+    if not facts.job.task.type.is_classification:
         usual = float(np.mean(np.abs(y - np.median(y))))
         if "Mae" not in m:
             return ""

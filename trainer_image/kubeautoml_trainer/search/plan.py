@@ -14,7 +14,6 @@ from rapidfuzz import process
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import DataError
-from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.objective import ClassWeight
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.search import Choices, Parameter, Preset, SamplerType, Search
@@ -24,7 +23,7 @@ from kubeautoml_trainer.models.base import DataShape, Family
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space, Value
 from kubeautoml_trainer.models.weights import CLASS_WEIGHT
 from kubeautoml_trainer.search.relative import relative_cost
-from kubeautoml_trainer.tasks import task_of
+from kubeautoml_trainer.tasks import SUITED, task_of
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 log = logging.getLogger(__name__)
@@ -140,7 +139,7 @@ def search_plan(
 
 def _weighs_classes(job: PodJob, shape: DataShape) -> bool:
     """Whether each trial chooses what the rows of a class count."""
-    is_free = job.objective.class_weight is ClassWeight.AUTO and shape.task is TaskType.TABULAR_CLASSIFICATION
+    is_free = job.objective.class_weight is ClassWeight.AUTO and shape.task.is_classification
     return is_free and job.metric in WEIGHED_METRICS and shape.balance < BALANCED_ENOUGH
 
 
@@ -221,7 +220,7 @@ def _invalid(message: str) -> DataError:
 
 def _chosen(job: PodJob, known: dict[str, Family], shape: DataShape) -> dict[str, Family]:
     search = job.search
-    wanted = search.families.include or list(known)
+    wanted = search.families.include or SUITED.get(shape.task) or list(known)
     kept = {n: f for n, f in known.items() if n in wanted and n not in search.families.exclude}
     if search.preset is Preset.INTERPRETABLE:
         kept = {n: f for n, f in kept.items() if f.interpretable}

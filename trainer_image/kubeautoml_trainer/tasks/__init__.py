@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +14,16 @@ from kubeautoml_trainer.data.base import Schema
 from kubeautoml_trainer.tasks.base import Task
 from kubeautoml_trainer.tasks.classification import ClassificationTask
 from kubeautoml_trainer.tasks.regression import RegressionTask
+from kubeautoml_trainer.tasks.text import TEXT_FAMILIES
 
 if TYPE_CHECKING:
     from kubeautoml.api.pod import PodJob
+
+SUITED: Mapping[TaskType, tuple[str, ...]] = {
+    TaskType.TEXT_CLASSIFICATION: TEXT_FAMILIES,
+    TaskType.TEXT_REGRESSION: TEXT_FAMILIES,
+}
+"""Model families that a task searches where a job names none; a task that is not in it takes all that fit the shape of its data."""
 
 
 def task_for(
@@ -34,9 +41,11 @@ def task_for(
     Raises:
         DataError: a cost names a class that the data does not have.
     """
-    if TaskType(task_type) is TaskType.TABULAR_REGRESSION:
-        return RegressionTask(schema, schema.quantiles)
-    return ClassificationTask(schema, cost_matrix(costs, schema) if costs else None, float(min_precision))
+    kind = TaskType(task_type)
+    if not kind.is_classification:
+        return RegressionTask(schema, schema.quantiles, kind)
+    matrix = cost_matrix(costs, schema) if costs else None
+    return ClassificationTask(schema, matrix, float(min_precision), kind)
 
 
 def task_of(job: PodJob, schema: Schema) -> Task:

@@ -1,4 +1,4 @@
-"""Tabular classification: a prediction is a row of class probabilities."""
+"""Classification, of whatever: a prediction is a row of class probabilities."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ClassificationTask:
     costs: np.ndarray | None = field(default=None, repr=False, compare=False)
     """float64 (actual, predicted), what a decision costs; None where nobody said."""
     min_precision: float = 0.9
-    type: TaskType = field(default=TaskType.TABULAR_CLASSIFICATION, init=False)
+    type: TaskType = TaskType.TABULAR_CLASSIFICATION
 
     @property
     def quantiles(self) -> tuple[float, ...]:

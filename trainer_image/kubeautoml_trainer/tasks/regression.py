@@ -1,9 +1,9 @@
-"""Tabular regression: a prediction is one number, or a row of quantiles."""
+"""Regression, from whatever: a prediction is one number, or a row of quantiles."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -24,7 +24,7 @@ class RegressionTask:
 
     schema: Schema
     quantiles: tuple[float, ...] = ()
-    type: TaskType = field(default=TaskType.TABULAR_REGRESSION, init=False)
+    type: TaskType = TaskType.TABULAR_REGRESSION
 
     @property
     def outputs(self) -> int:
