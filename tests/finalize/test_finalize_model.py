@@ -257,14 +257,15 @@ def test_with_no_time_left_the_model_is_made_and_explanations_are_left_out(tmp_p
     assert "<svg" not in page
 
 
-def test_a_report_that_cannot_be_written_does_not_cost_the_model(tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", ["_importance", "write_reports"])
+def test_a_report_that_cannot_be_written_does_not_cost_the_model(tmp_path, monkeypatch, step):
     """The model is stored before."""
     searched = make_searched(tmp_path, entries=ENTRIES[1:2])
 
     def broken(*args):
         raise RuntimeError("a mistake in a plot")
 
-    monkeypatch.setattr(reports, "explain", broken)
+    monkeypatch.setattr(reports, step, broken)
 
     assert finalizer.finalize(searched.context, searched.study).sha256 == load_bundle(searched.paths.model).sha256
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from bundle.bundle_factories import boston, prepared, titanic
 from finalize.finalize_factories import ENTRIES, make_searched, soon
 from kubeautoml.api.errors import BundleError
 from kubeautoml.api.metrics import TaskType
+from kubeautoml.api.objective import ModelVariant
 from kubeautoml.api.trials import StudyAttr
 from kubeautoml.study import study_attr
 from kubeautoml_trainer import finalize as finalizer
@@ -37,6 +39,7 @@ from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.serve import command
 from kubeautoml_trainer.tasks import task_for
+from kubeautoml_trainer.variants.all_rows import NOTE, all_rows
 from kubeautoml_trainer.variants.balanced import ROW_MS, copies_of, faster, lean_weights
 from kubeautoml_trainer.variants.distilled import mixed, taught
 from kubeautoml_trainer.variants.fast import choose_fast
@@ -85,7 +88,7 @@ def test_a_balanced_member_is_one_model_that_learned_from_all_rows(finished):
     searched, result = finished
     model = load_bundle(result.model_uri, variant="Balanced")
 
-    assert not model.variant.notes
+    assert model.variant.notes == (NOTE,)
     for member in model.variant.members:
         assert len(member.pipelines) == 1
         record = json.loads(searched.text(searched.paths.trial(member.trial, "trial.json")))
@@ -95,6 +98,63 @@ def test_a_balanced_member_is_one_model_that_learned_from_all_rows(finished):
         if member.family == "LightGBM":
             assert pipeline.best_iteration == max(1, round(np.mean(record["best_iterations"])))
     assert sum(m.weight for m in model.variant.members) == pytest.approx(1)
+
+
+def test_refits_learn_from_the_hold_out_once_it_has_scored_them(tmp_path):
+    """The models of the bundle are those of a fit on all rows; the scores are those of the same models without the hold-out."""
+    metrics, results = {}, {}
+    for rows in ("AllRows", "TrainingRows"):
+        output = {"uri": f"file://{tmp_path}/{rows}/out", "variants": ["Balanced", "Fast"], "refitOn": rows}
+        searched = make_searched(tmp_path / rows, "MEDV", entries=ENTRIES[1:3], output=output)
+        result = finalizer.finalize(searched.context, searched.study)
+        metrics[rows] = {v: load_bundle(result.model_uri, variant=v).metrics for v in ("Balanced", "Fast")}
+        results[rows] = result.model_uri
+    data = load(searched.context, searched.study).data
+    rows = all_rows(data)
+    context = FitContext(task_for(TaskType.TABULAR_REGRESSION, data.schema), "Rmse", 0, 1, math.inf)
+
+    linear = family_named("Linear").fit(rows, None, data.schema, {}, context)
+
+    found = next(p for m, p in pipelines_of(results["AllRows"]) if m.family == "Linear")
+    assert len(rows) == len(boston())
+    assert found.predict(data.train.frame) == pytest.approx(linear.predict(data.train.frame))
+    assert metrics["AllRows"] == metrics["TrainingRows"]
+    assert NOTE in load_bundle(results["AllRows"]).variant.notes
+    assert NOTE not in load_bundle(results["TrainingRows"]).variant.notes
+
+
+def test_rows_of_a_test_set_are_never_learned_from(tmp_path):
+    """Whoever gives some wants to know how the model does on them, again and again."""
+    boston().iloc[150:].to_csv(tmp_path / "test.csv", index=False)
+    dataset = {"train": {"uri": f"file://{tmp_path}/train.csv"}, "test": {"uri": f"file://{tmp_path}/test.csv"}}
+    searched = make_searched(
+        tmp_path, "MEDV", entries=ENTRIES[1:2], frame=boston().iloc[:150], variants=["Balanced"], dataset=dataset
+    )
+
+    result = finalizer.finalize(searched.context, searched.study)
+
+    assert NOTE not in load_bundle(result.model_uri).variant.notes
+
+
+def test_without_time_the_scored_refits_stay(tmp_path):
+    """A variant of old and new models is nothing that was scored."""
+    searched = make_searched(tmp_path, "MEDV", entries=ENTRIES[1:3], variants=["Balanced"])
+    work = load(searched.context, searched.study)
+    shop, built = build_model(work, soon(60), keeps_constraints=False)
+    maker = finalizer.make_maker(work, shop, built)
+    made = maker.make((ModelVariant.BALANCED,), fit=True)
+
+    late = maker.with_all_rows(made, time.monotonic())
+
+    assert late[0] is made[0]
+    assert maker.with_all_rows(made, math.inf)[0].honest is made[0].holdout
+
+
+def pipelines_of(uri):
+    """(member, pipeline) of the default variant of a bundle."""
+    folder = Path(uri.removeprefix("file://")) / "pipelines"
+    members = load_bundle(uri).variant.members
+    return [(m, load_pipeline(folder / str(p))) for m in members for p in m.pipelines]
 
 
 def test_variants_share_what_they_have_in_common(finished):

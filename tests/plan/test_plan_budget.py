@@ -50,8 +50,19 @@ def test_the_finalizer_s_share_follows_the_size_of_the_data_once_it_was_read(
     data = make_data(read_seconds=read_seconds)
 
     assert finalize_seconds(budget, data) == pytest.approx(kept)
-    job = make_job(budget={"maxDurationSeconds": budget})
+    job = make_job(budget={"maxDurationSeconds": budget}, output={"uri": "s3://models/a", "variants": ["Balanced"]})
     assert deadlines(job, NOON, 0, data) == (pytest.approx(NOON.timestamp() + budget - kept), NOON.timestamp() + budget)
+
+
+@pytest.mark.parametrize(("variants", "kept"), [(["Quality"], 15.0), (["Quality", "Fast"], 36.0)])
+def test_time_for_refits_is_kept_only_where_some_are_wanted(variants: list[str], kept: float) -> None:
+    """The folds' models are the ensemble; there is nothing to fit for it."""
+    job = make_job(budget={"maxDurationSeconds": 300}, output={"uri": "s3://models/a", "variants": variants})
+
+    search_end, end = deadlines(job, NOON, 0, make_data(read_seconds=1.0))
+
+    assert search_end is not None and end is not None
+    assert end - search_end == pytest.approx(kept)
 
 
 def test_deadlines_move_by_the_time_suspended() -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from kubeautoml.api.errors import AccessDenied, BundleError, KubeAutoMLError, StorageError, StudyError
 from kubeautoml.api.logs import log_context, log_to_stderr
-from kubeautoml.api.objective import ModelVariant
+from kubeautoml.api.objective import ModelVariant, RefitRows
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.trials import JobResult, StudyAttr
 from kubeautoml_trainer.search.signals import EXIT_CODE
@@ -39,6 +39,8 @@ VARIANT_SECONDS = 900.0
 """For refits and students, at most, where the job has no deadline; a guess at what is worth waiting for."""
 VARIANT_SHARE = 0.7
 """Of the time left before the deadline; the rest is for measuring, explaining and the report. A guess."""
+REPORT_SECONDS = 3.0
+"""Kept for the last upload and the report. Measured: 1 to 2 s."""
 
 
 def main(argv: list[str]) -> int:
@@ -93,7 +95,7 @@ def finalize(context: PodContext, study: optuna.Study) -> JobResult:
     """
     from kubeautoml_trainer.finishing.bundle import build_model, keep_limits, ship, upload_bundle
     from kubeautoml_trainer.finishing.facts import evaluate
-    from kubeautoml_trainer.finishing.reports import report
+    from kubeautoml_trainer.finishing.reports import explain, report
     from kubeautoml_trainer.finishing.result import tell_result
     from kubeautoml_trainer.finishing.work import Timer, load, tell_stage
 
@@ -126,9 +128,18 @@ def finalize(context: PodContext, study: optuna.Study) -> JobResult:
     facts = evaluate(work, built, shipped)
     timer.lap("Evaluating")
     tell_stage(study, "Explaining")
-    report(work, built, shipped, facts)
+    importance = explain(work, shipped)
     timer.lap("Explaining")
-    result = tell_result(work, shipped, facts)
+    complete = learn_from_all_rows(work, maker, shipped)
+    if complete is not shipped:
+        told = result_of(study)
+        if told is not None:
+            return told
+        upload_bundle(work, complete)
+        timer.lap("AllRows")
+    report(work, built, complete, facts, importance)
+    timer.lap("Reporting")
+    result = tell_result(work, complete, facts)
     log.info("model finished", extra={"uri": result.model_uri, "members": len(result.members), "seconds": timer.laps})
     return result
 
@@ -172,3 +183,20 @@ def improve(work: Work, maker: Maker, wanted: tuple[ModelVariant, ...], stored: 
     except BundleError as error:
         log.warning("the stored variants stay as they are", extra={"error": str(error)})
         return stored
+
+
+def learn_from_all_rows(work: Work, maker: Maker, scored: Shipped) -> Shipped:
+    """The same variants, those that are refits fitted with the hold-out rows too; what is stored already where that cannot be had."""
+    from kubeautoml_trainer.finishing.bundle import ship
+
+    if work.context.job.output.refit_on is not RefitRows.ALL_ROWS or work.context.job.dataset.test is not None:
+        return scored
+    seconds = min(VARIANT_SECONDS, work.remaining_seconds() - REPORT_SECONDS)
+    made = maker.with_all_rows(scored.made, time.monotonic() + seconds)
+    if all(new is old for new, old in zip(made, scored.made, strict=True)):
+        return scored
+    try:
+        return ship(work, made, "all-rows")
+    except BundleError as error:
+        log.warning("the stored variants stay as they are", extra={"error": str(error)})
+        return scored

@@ -11,7 +11,7 @@ from kubeautoml.api.dataset import Dataset, Uri
 from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.kinds import ApiVersion, ObjectMeta
 from kubeautoml.api.metrics import TaskType
-from kubeautoml.api.objective import ModelConstraint, ModelVariant, Objective
+from kubeautoml.api.objective import ModelConstraint, ModelVariant, Objective, RefitRows
 from kubeautoml.api.placement import Placement
 from kubeautoml.api.search import Search
 from kubeautoml.api.values import ApiModel, CamelName, ColumnName, DecimalString, LocalRef, ObjectName, Resources
@@ -73,6 +73,9 @@ class Output(ApiModel):
     """Forms of the model in the bundle; the first one answers unless serving.variant says otherwise. Quality (the whole ensemble),
     Balanced (its members fitted on all rows: several times smaller and faster), Fast (the best single model within the
     constraints), Distilled (one small model taught by the ensemble)."""
+    refit_on: RefitRows = RefitRows.ALL_ROWS
+    """What Balanced and Fast learn from in the end: AllRows (also those that split.testFraction has set aside, once the same models
+    without them have been scored on them, as time allows; never dataset.test) or TrainingRows."""
 
 
 class Gate(ApiModel):

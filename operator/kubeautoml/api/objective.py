@@ -22,6 +22,13 @@ class ModelVariant(StrEnum):
     DISTILLED = "Distilled"
 
 
+class RefitRows(StrEnum):
+    """What the variants that are fitted once more learn from in the end."""
+
+    ALL_ROWS = "AllRows"
+    TRAINING_ROWS = "TrainingRows"
+
+
 class ClassWeight(StrEnum):
     """How much the rows of a class count while models are fitted."""
 

@@ -16,6 +16,7 @@ from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.job_status import AutoMLJobStatus, BudgetUsed
 from kubeautoml.api.metrics import default_metric, is_better
 from kubeautoml.api.names import Component
+from kubeautoml.api.objective import ModelVariant
 from kubeautoml.api.trials import DataFacts, StudyLimits, StudySummary
 from kubeautoml.plan.base import Observed, PodSeen
 
@@ -28,19 +29,19 @@ FINALIZE_BASE_SECONDS = 10.0
 FINALIZE_READINGS = 2.0
 """What it needs for the size of the data, in times of reading it: it reads all again, and predicts the hold-out with every member."""
 REFIT_FRACTION = 0.08
-"""Share of the budget for fitting members on all rows; after the recipe of issue 4."""
+"""Share of the budget for fitting members on all rows, where a variant is made that does so; a guess."""
 
 STOP_GRACE_SECONDS = 10.0
 """How long workers get to leave after a stop before their Job is deleted."""
 
 
-def finalize_seconds(budget_seconds: float, data: DataFacts | None = None) -> float:
+def finalize_seconds(budget_seconds: float, data: DataFacts | None = None, *, refits: bool = True) -> float:
     """Share of a time budget that the search must leave for the finished model: on little data less than a fixed share would be,
-    on much data more. `data` is known once a worker has read it.
+    on much data more. `data` is known once a worker has read it. refits: whether a variant is wanted that is fitted on all rows.
     """
     need = FINALIZE_FRACTION * budget_seconds
     if data is not None and data.read_seconds is not None:
-        need = FINALIZE_BASE_SECONDS + FINALIZE_READINGS * data.read_seconds + REFIT_FRACTION * budget_seconds
+        need = FINALIZE_BASE_SECONDS + FINALIZE_READINGS * data.read_seconds + REFIT_FRACTION * budget_seconds * refits
     return min(budget_seconds / 2, max(FINALIZE_SECONDS, need))
 
 
@@ -126,7 +127,11 @@ def deadlines(
     if budget is None:
         return None, None
     end = (start + timedelta(seconds=budget + suspended_seconds)).timestamp()
-    return end - finalize_seconds(budget, data), end
+    return end - finalize_seconds(budget, data, refits=_refits(job)), end
+
+
+def _refits(job: AutoMLJob) -> bool:
+    return any(variant is not ModelVariant.QUALITY for variant in job.spec.output.variants)
 
 
 def limits_of(
@@ -228,7 +233,7 @@ def search_end(job: AutoMLJob, study: StudySummary, used: BudgetUsed, spare: flo
         return BudgetEnd.MAX_TRIALS
     if budget.max_duration_seconds is not None:
         left = budget.max_duration_seconds - used.duration_seconds
-        if left <= finalize_seconds(budget.max_duration_seconds, study.data):
+        if left <= finalize_seconds(budget.max_duration_seconds, study.data, refits=_refits(job)):
             return BudgetEnd.MAX_DURATION
     most = budget.max_accelerator_seconds
     if most is not None and used.accelerator_seconds >= most - spare:

@@ -94,7 +94,7 @@ def ship(work: Work, made: Sequence[Made], name: str) -> Shipped:
         VariantFiles(
             m.name,
             m.members,
-            holdout_metrics(work, m.holdout, m.post),
+            holdout_metrics(work, m.scored, m.post),
             m.cross_validated,
             m.post,
             tuple(m.notes),

@@ -23,16 +23,24 @@ EXPLAIN_SECONDS = 5.0
 """For explanations, at most; a guess at what is worth waiting for."""
 
 
-def report(work: Work, built: Built, shipped: Shipped, facts: Facts) -> None:
+def report(work: Work, built: Built, shipped: Shipped, facts: Facts, importance: list[Importance]) -> None:
     """Everything for people. A mistake in it must not cost the model, which is stored by now."""
     try:
-        write_reports(work, built, shipped, facts, explain(work, shipped))
+        write_reports(work, built, shipped, facts, importance)
     except Exception:
         log.exception("the report could not be written; the model is there all the same")
 
 
 def explain(work: Work, shipped: Shipped) -> list[Importance]:
-    """Permutation importance, as far as the time allows."""
+    """Permutation importance, as far as the time allows; none where it cannot be had."""
+    try:
+        return _importance(work, shipped)
+    except Exception:
+        log.exception("the importance of columns is unknown; the model is there all the same")
+        return []
+
+
+def _importance(work: Work, shipped: Shipped) -> list[Importance]:
     from kubeautoml_trainer.report.importance import permutation_importance
 
     seconds = min(EXPLAIN_SECONDS, work.remaining_seconds())
@@ -120,7 +128,7 @@ def report_html(work: Work, built: Built, shipped: Shipped, facts: Facts, import
             profile=work.data.profile,
             task=work.task,
             holdout=work.data.holdout,
-            prediction=shipped.made[0].post.calibrated(shipped.made[0].holdout),
+            prediction=shipped.made[0].post.calibrated(shipped.made[0].scored),
             metrics=facts.holdout,
             validated=facts.validated,
             best_single=built.selection.best_single,

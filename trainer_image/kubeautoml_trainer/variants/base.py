@@ -19,7 +19,8 @@ from kubeautoml_trainer.tasks.post import Post
 class Made:
     """One form of the model, its pipelines on disk.
 
-    holdout: float32 (hold-out rows, outputs), what the pipelines predict. oof: float32 (train rows, outputs) out of fold, NaN where
+    holdout: float32 (hold-out rows, outputs), what the pipelines predict; honest: the same of pipelines that have not learned from
+        those rows, None where these have not. oof: float32 (train rows, outputs) out of fold, NaN where
         a row is never validated; None where it was not measured. fit_seconds: what its pipelines took to fit.
     """
 
@@ -32,6 +33,12 @@ class Made:
     fit_seconds: float
     notes: tuple[str, ...]
     second: SecondFiles | None = None
+    honest: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Predictions of the hold-out that say what the model is worth, float32 (hold-out rows, outputs)."""
+        return self.holdout if self.honest is None else self.honest
 
 
 def post_of(shop: Workshop, oof: np.ndarray) -> Post:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kubeautoml.api.objective import ModelVariant
+from kubeautoml_trainer.variants.all_rows import with_all_rows
 from kubeautoml_trainer.variants.balanced import balanced
 from kubeautoml_trainer.variants.base import Bench, Made
 from kubeautoml_trainer.variants.distilled import distilled
@@ -25,6 +26,10 @@ class Maker:
     def make(self, wanted: Sequence[ModelVariant], *, fit: bool) -> tuple[Made, ...]:
         """One a name, in this order. fit: False makes what needs no fit, in moments."""
         return tuple(self._one(name, fit=fit) for name in wanted)
+
+    def with_all_rows(self, made: Sequence[Made], deadline: float) -> tuple[Made, ...]:
+        """The variants, as far as they are refits and time allows fitted again with the hold-out rows, which have scored them."""
+        return with_all_rows(self._bench, self._refits, made, deadline)
 
     def _one(self, name: ModelVariant, *, fit: bool) -> Made:
         if name is ModelVariant.QUALITY:

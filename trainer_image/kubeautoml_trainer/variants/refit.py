@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,10 +50,17 @@ class Single:
 
 
 class Refits:
-    """Refits of trials, each made once however many variants want it."""
+    """Refits of trials, each made once however many variants want it.
 
-    def __init__(self, bench: Bench) -> None:
+    Args:
+        rows: what they learn from; the training rows when None.
+        name: folder of their files below the finalizer's.
+    """
+
+    def __init__(self, bench: Bench, rows: Rows | None = None, name: str = "refits") -> None:
         self._bench = bench
+        self._rows = bench.shop.data.train if rows is None else rows
+        self._name = name
         self._made: dict[int, Single] = {}
         self._more: dict[tuple[int, int], Single | None] = {}
 
@@ -76,13 +84,23 @@ class Refits:
             self._made[number] = self._refit(number) or self.best_fold(number)
         return self._made[number]
 
+    @property
+    def by_folder(self) -> Mapping[Path, tuple[int, int]]:
+        """The trial and the copy of what was fitted here, by its folder."""
+        first = {s.folder: (number, 0) for number, s in self._made.items() if s.is_refit}
+        return first | {s.folder: key for key, s in self._more.items() if s is not None}
+
+    def copy(self, number: int, copy: int) -> Single | None:
+        """The trial fitted on all rows, with the first seed or another; None where time or the fit do not allow it."""
+        if (number, copy) not in self._more:
+            self._more[number, copy] = self._refit(number, copy)
+        return self._more[number, copy]
+
     def more(self, number: int, copies: int) -> list[Single]:
         """Up to so many further fits of the trial on all training rows, each with a seed of its own, as time allows."""
         made = []
         for copy in range(1, copies + 1):
-            if (number, copy) not in self._more:
-                self._more[number, copy] = self._refit(number, copy)
-            single = self._more[number, copy]
+            single = self.copy(number, copy)
             if single is None:
                 break
             made.append(single)
@@ -102,7 +120,7 @@ class Refits:
             return None
         if not self._is_sound(pipeline, record):
             return None
-        folder = bench.shop.scratch / "refits" / f"{number}-{copy}"
+        folder = bench.shop.scratch / self._name / f"{number}-{copy}"
         if folder.exists():
             folder = folder.with_name(f"{number}-{copy}-{time.monotonic_ns()}")
         pipeline.save(folder)
@@ -114,7 +132,7 @@ class Refits:
         seed = (bench.seed_of(record.number) + 1_000 * copy) % 2**31
         context = FitContext(shop.task, shop.job.metric, seed, bench.threads, deadline)
         parameters, class_weight = without_class_weight(with_rounds(record), shop.job.objective.class_weight)
-        rows = weighed(shop.data.train, class_factors(shop.data.train, len(shop.data.schema.classes), class_weight))
+        rows = weighed(self._rows, class_factors(self._rows, len(shop.data.schema.classes), class_weight))
         family = family_as_fitted(record.family, lambda: fold_folders(shop, record.number)[0])
         fitted = family.fit(rows, None, shop.data.schema, parameters, context)
         assert isinstance(fitted, FittedPipeline)
@@ -127,7 +145,7 @@ class Refits:
         if wanted is not None and (pipeline.best_iteration or 0) < _ROUNDS_DONE * wanted:
             log.warning("a refit was cut off", extra={"trial": record.number})
             return False
-        rows = shop.data.train
+        rows = self._rows
         if len(rows) > _CHECKED_ROWS:
             rows = rows.take(np.linspace(0, len(rows) - 1, _CHECKED_ROWS).astype(np.intp))
         pipeline.set_threads(self._bench.threads)
