@@ -25,6 +25,7 @@ def run_job(
     test_fraction: str | None = None,
     workers: int = 2,
     variants: list[str] | None = None,
+    objective: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The finished job with `wall_seconds`, of the whole command, added.
 
@@ -51,7 +52,7 @@ def run_job(
         "spec": {
             "task": task,
             "dataset": dataset,
-            "objective": {"metric": metric},
+            "objective": {"metric": metric, **(objective or {})},
             "search": {"seed": seed},
             "budget": {"maxDurationSeconds": budget, "maxTrials": 10_000},
             "workers": {"parallelism": workers},

@@ -13,6 +13,7 @@ from kubeautoml.api.dataset import ColumnType
 from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.features.base import Encoded
 from kubeautoml_trainer.models import family_named, nearest_neighbors, support_vectors
+from kubeautoml_trainer.models.platt import calibrate
 from kubeautoml_trainer.models.relevance import relevance
 from models.models_factories import make_context, make_real, parts_of, weighted
 
@@ -145,13 +146,13 @@ def test_support_vectors_score_as_scikit_learns_do(data):
     assert np.abs(ours - (-expected if data == "breast_cancer" else expected)).max() < 1e-5
 
 
-def test_probabilities_of_support_vectors_are_calibrated():
+def test_scores_become_calibrated_probabilities():
     """Half of a class that overlaps with the other is not given away as certain: log loss near the best possible."""
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(600, 1))
     y = (rng.random(600) < 1 / (1 + np.exp(-2 * truth[:, 0]))).astype(np.intp)
 
-    slope, bias = support_vectors.calibrate(np.hstack([-3 * truth, 3 * truth]), y, np.ones(600))
+    slope, bias = calibrate(np.hstack([-3 * truth, 3 * truth]), y, np.ones(600))
 
     # softmax of (-3, 3) x slope must be the sigmoid of 2
     assert 6 * slope[0] == pytest.approx(2, rel=0.15) and abs(bias[1] - bias[0]) < 0.3

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from kubeautoml_trainer.features import Encoded, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.distances import distance_recipe
 from kubeautoml_trainer.models.dummy import ConstantModel, load_constant
+from kubeautoml_trainer.models.pairwise import Coupling, fit_coupling, neutral
 from kubeautoml_trainer.models.pipeline import FittedPipeline
-from kubeautoml_trainer.models.platt import calibrate, softmax
 from kubeautoml_trainer.models.space import Choice, Float, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
@@ -43,9 +43,8 @@ class KernelModel:
     """scores = RBF kernel of a row and the support vectors, times coefficients, plus intercept.
 
     vectors: float32 (v, columns). coefficients: float64 (v, s), intercept: float64 (s,): one score for a number, one
-    a pair of `classes` (intp, those that training had). gamma: of the kernel. slope and bias: float64 (1,) and
-    (classes,), which turn scores into probabilities. outputs: of a prediction. target: how a number was written; None
-    for classes.
+    a pair of `classes` (intp, those that training had). gamma: of the kernel. outputs: of a prediction. coupling: turns
+    scores into probabilities; None for numbers. target: how a number was written; None for classes.
     """
 
     vectors: np.ndarray
@@ -53,24 +52,24 @@ class KernelModel:
     intercept: np.ndarray
     gamma: float
     classes: np.ndarray
-    slope: np.ndarray
-    bias: np.ndarray
     outputs: int
+    coupling: Coupling | None
     target: NumberTarget | None
 
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
         score = _scores(self.vectors, self.coefficients, self.intercept, self.gamma, _matrix(x))
         if self.target is not None:
             return self.target.decode(score[:, 0])
+        assert self.coupling is not None
         p = np.zeros((len(score), self.outputs), dtype=np.float32)
-        p[:, self.classes] = softmax(self.slope * class_scores(score, len(self.classes)) + self.bias)
+        p[:, self.classes] = self.coupling.probabilities(score)
         return p
 
     def save(self, folder: Path) -> None:
         from safetensors.numpy import save_file
 
-        names = ("vectors", "coefficients", "intercept", "classes", "slope", "bias")
-        arrays = {name: getattr(self, name) for name in names}
+        names = ("vectors", "coefficients", "intercept", "classes")
+        arrays = {name: getattr(self, name) for name in names} | ({} if self.coupling is None else vars(self.coupling))
         numbers = {"gamma": np.array([self.gamma]), "outputs": np.array([self.outputs])}
         save_file(arrays | numbers, str(folder / _FILE))
         save_target(self.target, folder)
@@ -133,7 +132,9 @@ class SupportVectors:
         try:
             arrays = load_file(str(folder / _FILE))
             gamma, outputs = float(arrays.pop("gamma")[0]), int(arrays.pop("outputs")[0])
-            return KernelModel(**arrays, gamma=gamma, outputs=outputs, target=load_target(folder))
+            coupled = {f.name for f in fields(Coupling)} & arrays.keys()
+            coupling = Coupling(**{name: arrays.pop(name) for name in coupled}) if coupled else None
+            return KernelModel(**arrays, gamma=gamma, outputs=outputs, coupling=coupling, target=load_target(folder))
         except (OSError, KeyError, TypeError, SafetensorError) as error:
             raise BundleError(f"{folder / _FILE} cannot be read: {error!r}") from error
 
@@ -163,8 +164,7 @@ def _regressor(
     solver = _Solver(x, y, weight, settings, context, classes=False)
     rows = solver.sample(np.arange(len(x)), 1.0)
     solved = solver.solve(rows, 1.0)
-    none = np.zeros(0)
-    return KernelModel(**vars(solved), slope=none, bias=none, outputs=1, target=target)
+    return KernelModel(**vars(solved), outputs=1, coupling=None, target=target)
 
 
 def _classifier(
@@ -184,13 +184,13 @@ def _classifier(
         if time.monotonic() > context.deadline or len(outside) == 0 or len(np.unique(y[inside])) < k:
             continue
         part = solver.solve(inside, 1 / (_FOLDS - left_out))
-        seen.append(class_scores(part.scores(x[outside]), k))
+        seen.append(part.scores(x[outside]))
         truth.append(np.searchsorted(solved.classes, y[outside]))
         weights.append(weight[outside])
-    slope, bias = np.ones(1), np.zeros(k)
+    coupling = neutral(k)
     if seen:
-        slope, bias = calibrate(np.concatenate(seen), np.concatenate(truth), np.concatenate(weights))
-    return KernelModel(**vars(solved), slope=slope, bias=bias, outputs=context.task.outputs, target=None)
+        coupling = fit_coupling(np.concatenate(seen), np.concatenate(truth), np.concatenate(weights), k)
+    return KernelModel(**vars(solved), outputs=context.task.outputs, coupling=coupling, target=None)
 
 
 class _Solver:
@@ -299,28 +299,6 @@ def _pairs(found: Any) -> tuple[np.ndarray, np.ndarray]:
             column[owner == j] = found.dual_coef_[i, owner == j]
             columns.append(column)
     return np.stack(columns, axis=1), np.asarray(found.intercept_, dtype=np.float64)
-
-
-def class_scores(score: np.ndarray, k: int) -> np.ndarray:
-    """One score a class, float64 (n, k), of one a pair, (n, k (k - 1) / 2): the mean of what its pairs say.
-
-    A pair that is sure counts little more than one that is rather sure, as pairs without the true class can be sure
-    of anything.
-
-    >>> class_scores(np.array([[2.0]]), 2)
-    array([[ 1., -1.]])
-    """
-    if k == 2:
-        return np.hstack([score, -score]) / 2
-    out = np.zeros((len(score), k))
-    pair = 0
-    for i in range(k):
-        for j in range(i + 1, k):
-            says = np.tanh(score[:, pair])
-            out[:, i] += says
-            out[:, j] -= says
-            pair += 1
-    return out / (k - 1)
 
 
 def _folds(y: np.ndarray, seed: int) -> np.ndarray:
