@@ -149,7 +149,7 @@ class Model:
         return np.asarray(total / mass, dtype=np.float32)
 
     def set_threads(self, threads: int) -> None:
-        """Threads a prediction may use; 1 at first, which is best for single rows."""
+        """Threads a prediction may use. Until said otherwise 1 for a few rows, which is best for them, and for many all there are."""
         for member in self.members:
             for pipeline in member.pipelines:
                 pipeline.set_threads(threads)

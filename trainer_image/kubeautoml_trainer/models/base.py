@@ -85,13 +85,11 @@ class Pipeline(Protocol):
     best_iteration: int | None
 
     def set_threads(self, threads: int) -> None:
-        """How many threads `predict` may use; 1 until said otherwise, best for single rows."""
+        """How many threads `predict` may use; until said otherwise 1 for a few rows and all there are for many."""
         ...
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
-        """Predict typed rows (`data.base.Rows.frame`): float32 (n, outputs). Threads: as many as `set_threads` said,
-        else 1.
-        """
+        """Predict typed rows (`data.base.Rows.frame`): float32 (n, outputs). Threads as `set_threads` says."""
         ...
 
     def save(self, folder: Path) -> None:

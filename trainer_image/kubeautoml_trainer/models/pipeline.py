@@ -18,9 +18,12 @@ import pandas as pd
 from kubeautoml.api.errors import BundleError, UsageError
 from kubeautoml_trainer.features import Features, load_features
 from kubeautoml_trainer.models.base import Family, FittedModel
+from kubeautoml_trainer.models.cores import usable_cores
 from kubeautoml_trainer.models.space import Parameters
 
 FORMAT = 1
+BATCH_ROWS = 1_000
+"""Rows from which on more than one thread pays, where nobody said how many; a guess, far above what starting them costs."""
 _FILE = "pipeline.json"
 
 
@@ -33,14 +36,15 @@ class FittedPipeline:
     best_iteration: int | None
     features: Features
     model: FittedModel
-    threads: int = field(default=1, init=False)
+    threads: int | None = field(default=None, init=False)
 
     def set_threads(self, threads: int) -> None:
         self.threads = threads
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """float32 (n, outputs)."""
-        return self.model.predict(self.features.transform(frame), self.threads)
+        threads = self.threads or (usable_cores() if len(frame) >= BATCH_ROWS else 1)
+        return self.model.predict(self.features.transform(frame), threads)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
