@@ -125,7 +125,15 @@ MEANING = [
     (
         {"dataset": {"train": {"uri": "s3://a"}, "split": {"testFraction": "0.9"}}},
         Reason.INVALID_SPEC,
-        'spec.dataset.split.testFraction must be between "0.05" and "0.5", got \'0.9\'',
+        'spec.dataset.split.testFraction must be "0", or between "0.05" and "0.5", got \'0.9\'',
+    ),
+    (
+        {
+            "dataset": {"train": {"uri": "s3://a"}, "split": {"testFraction": "0"}},
+            "serving": {"gate": {"metric": "RocAuc", "min": "0.8"}},
+        },
+        Reason.INVALID_SPEC,
+        "spec.dataset.split.testFraction must be above \"0\", or dataset.test be given, when serving.gate is set, got '0'",
     ),
     (
         {"search": {"families": {"include": ["Linear"], "exclude": ["Linear"]}}},

@@ -245,6 +245,24 @@ def test_a_search_that_found_only_the_constant_still_gives_a_model(tmp_path):
     assert finalizer.finalize(searched.context, searched.study).members == ("Dummy 1.000 (trial 0)",)
 
 
+@pytest.mark.parametrize("target", ["survived", "MEDV"])
+def test_without_a_hold_out_cross_validation_says_what_the_model_is_worth(tmp_path, target):
+    """testFraction "0": every row is learned from, no score of rows that do not exist, no warning of classes they lack."""
+    dataset = {"train": {"uri": f"file://{tmp_path}/train.csv"}, "split": {"folds": 2, "testFraction": "0"}}
+    searched = make_searched(tmp_path, target, entries=ENTRIES[1:3], variants=["Quality", "Balanced"], dataset=dataset)
+
+    result = finalizer.finalize(searched.context, searched.study)
+
+    model, page = load_bundle(result.model_uri), searched.text(searched.paths.report)
+    assert result.metrics == {}
+    assert model.card["rows"]["holdout"] == 0
+    assert model.card["crossValidated"]
+    assert not [w for w in model.card["warnings"] if "hold-out" in w]
+    assert "There are no hold-out rows, so the scores below are those of cross-validation" in page
+    assert "The hold-out is the honest number" not in page
+    assert "this job has none" in page
+
+
 def test_with_no_time_left_the_model_is_made_and_explanations_are_left_out(tmp_path):
     """Model first, niceties after."""
     searched = make_searched(tmp_path, job_deadline=soon(0))

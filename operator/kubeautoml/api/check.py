@@ -375,8 +375,16 @@ def _check_columns(job: AutoMLJob) -> Iterator[Problem]:
         yield Problem(f"spec.dataset.split.{name}", "is required", None, message)
     if dataset.split.type is SplitType.STRATIFIED and not job.spec.task.type.is_classification:
         yield said("spec.dataset.split.type", "must be another than Stratified for numbers", dataset.split.type.value)
-    if not 0.05 <= float(dataset.split.test_fraction) <= 0.5:
-        yield said("spec.dataset.split.testFraction", 'must be between "0.05" and "0.5"', dataset.split.test_fraction)
+    yield from _check_test_fraction(job)
+
+
+def _check_test_fraction(job: AutoMLJob) -> Iterator[Problem]:
+    path, fraction = "spec.dataset.split.testFraction", job.spec.dataset.split.test_fraction
+    if float(fraction) != 0 and not 0.05 <= float(fraction) <= 0.5:
+        yield said(path, 'must be "0", or between "0.05" and "0.5"', fraction)
+    gate = job.spec.serving.gate if job.spec.serving else None
+    if float(fraction) == 0 and job.spec.dataset.test is None and gate is not None:
+        yield said(path, 'must be above "0", or dataset.test be given, when serving.gate is set', fraction)
 
 
 def _check_search(job: AutoMLJob) -> Iterator[Problem]:

@@ -64,7 +64,8 @@ class Split(ApiModel):
     type: SplitType = SplitType.AUTO
     """Auto (Stratified for classes, Group or Time when such a column is named, else Random), or one of these."""
     test_fraction: DecimalString = "0.2"
-    """Share of rows kept for the final evaluation, which the search never sees, when dataset.test is absent; "0.05" to "0.5"."""
+    """Share of rows kept for the final evaluation, which the search never sees, when dataset.test is absent; "0.05" to "0.5", or "0"
+    for none: then cross-validation alone says what the model is worth."""
     folds: Annotated[int, Field(ge=2, le=20)] | None = None
     """Cross-validation folds; default: chosen from the number of rows, and fewer where there is little time for much data."""
     group_column: ColumnName | None = None

@@ -225,7 +225,7 @@ def _typed_parts(
 
 def _class_warnings(train: Rows, holdout: Rows, schema: Schema) -> list[str]:
     absent = [c for i, c in enumerate(schema.classes) if not (holdout.y == i).any()]
-    if not absent:
+    if not absent or not len(holdout):
         return []
     names = ", ".join(f"'{c}'" for c in absent[:5]) + (", ..." if len(absent) > 5 else "")
     return [f"the hold-out has no row of class {names}; scores on it say nothing about them"]

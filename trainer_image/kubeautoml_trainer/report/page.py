@@ -131,7 +131,10 @@ def _summary(facts: ReportFacts) -> str:
     words = (
         f"The {'model' if is_ensemble else 'ensemble behind the model'} is {made}, chosen from "
         f"{len(facts.leaderboard)} completed trials. It learned from {profile.rows:,} rows "
-        f"in {profile.folds} folds and was then tried once on {profile.holdout_rows:,} rows that the search never saw."
+        f"in {profile.folds} folds"
+        + f" and was then tried once on {profile.holdout_rows:,} rows that the search never saw"
+        * bool(profile.holdout_rows)
+        + "."
     )
     ensemble = facts.validated.get(metric)
     gain = ""
@@ -194,8 +197,9 @@ def _metric_table(facts: ReportFacts) -> str:
     )
     return (
         '<div class="scroll"><table><tr><th>metric</th><th class="n">hold-out</th><th class="n">cross-validated</th><th></th></tr>'
-        f"{rows}</table></div><p class='soft'>The hold-out is the honest number: the weights of the ensemble were chosen on the "
-        "cross-validated one.</p>"
+        f"{rows}</table></div>"
+        + "<p class='soft'>The hold-out is the honest number: the weights of the ensemble were chosen on the cross-validated one.</p>"
+        * bool(facts.profile.holdout_rows)
     )
 
 
@@ -224,9 +228,12 @@ def _quality_plots(facts: ReportFacts, paint: Paint) -> str:
 
 def _importance(facts: ReportFacts, paint: Paint) -> str:
     if not facts.importance:
-        return (
-            "<h2>What matters</h2><p class='soft'>There was no time left to measure the importance of the columns.</p>"
+        why = (
+            "There was no time left to measure the importance of the columns."
+            if facts.profile.holdout_rows
+            else "The importance of columns is measured on hold-out rows, and this job has none."
         )
+        return f"<h2>What matters</h2><p class='soft'>{why}</p>"
     found = facts.importance
     from kubeautoml_trainer.report import plots
 
