@@ -157,5 +157,5 @@ def test_features_of_another_format_are_refused(tmp_path):
     stored = json.loads((tmp_path / "features.json").read_text())
     (tmp_path / "features.json").write_text(json.dumps(stored | {"format": 99}))
 
-    with pytest.raises(BundleError, match="format must be 2, got 99; upgrade"):
+    with pytest.raises(BundleError, match="format must be 3, got 99; upgrade"):
         load_features(tmp_path)

@@ -57,7 +57,7 @@ def test_a_pod_that_lacks_something_says_so_and_leaves_the_job_to_the_next(
 ) -> None:
     """While the data is read: exit code 1, one line, and no word in the study, since a new pod may have what this one lacks."""
     error, words = RETRIED[fault]
-    monkeypatch.setattr(prepare, "read_table", fail_with(error))
+    monkeypatch.setattr(prepare, "read_dataset", fail_with(error))
 
     code = worker._run(context)
 
@@ -70,7 +70,7 @@ def test_a_defect_while_the_data_is_prepared_ends_the_job_in_one_sentence(
     context: PodContext, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every other pod would come to the same end."""
-    monkeypatch.setattr(prepare, "read_table", fail_with(ZeroDivisionError("division\nby zero")))
+    monkeypatch.setattr(prepare, "read_dataset", fail_with(ZeroDivisionError("division\nby zero")))
 
     code = worker._run(context)
 

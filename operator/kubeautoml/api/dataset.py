@@ -23,6 +23,7 @@ class ColumnType(StrEnum):
     BOOLEAN = "Boolean"
     DATETIME = "Datetime"
     TEXT = "Text"
+    IMAGE = "Image"
     IDENTIFIER = "Identifier"
     CONSTANT = "Constant"
 
@@ -35,15 +36,19 @@ class DataFormat(StrEnum):
     TSV = "Tsv"
     PARQUET = "Parquet"
     JSON_LINES = "JsonLines"
+    IMAGE_FOLDER = "ImageFolder"
+    WEB_DATASET = "WebDataset"
+    NPZ = "Npz"
 
 
 class DataSource(ApiModel):
     """Where rows come from."""
 
     uri: Uri
-    """One object, a prefix ending in "/", or a glob such as s3://lake/churn/*.parquet; .gz and .zst are decompressed."""
+    """One object, a prefix ending in "/", or a glob such as s3://lake/churn/*.parquet; .gz and .zst are decompressed. Images: a prefix
+    with a folder a class, a table with their paths or bytes, tar shards, or an .npz file."""
     format: DataFormat = DataFormat.AUTO
-    """Auto (by file name), Csv, Tsv, Parquet or JsonLines."""
+    """Auto (by file name), Csv, Tsv, Parquet, JsonLines, ImageFolder (a folder a class), WebDataset (tar files) or Npz (numpy arrays)."""
     secret_ref: LocalRef | None = None
     """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if needed, AWS_ENDPOINT_URL, AWS_REGION, AWS_SESSION_TOKEN."""
 

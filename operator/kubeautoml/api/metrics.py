@@ -17,6 +17,13 @@ class TaskType(StrEnum):
     TABULAR_REGRESSION = "TabularRegression"
     TEXT_CLASSIFICATION = "TextClassification"
     TEXT_REGRESSION = "TextRegression"
+    IMAGE_CLASSIFICATION = "ImageClassification"
+    IMAGE_REGRESSION = "ImageRegression"
+
+    @property
+    def is_of_images(self) -> bool:
+        """Whether the point of the table is a column of images."""
+        return self.value.startswith("Image")
 
     @property
     def is_classification(self) -> bool:
@@ -78,6 +85,8 @@ DEFAULT_METRIC: dict[TaskType, str] = {
     TaskType.TABULAR_REGRESSION: "Rmse",
     TaskType.TEXT_CLASSIFICATION: "Accuracy",
     TaskType.TEXT_REGRESSION: "Rmse",
+    TaskType.IMAGE_CLASSIFICATION: "Accuracy",
+    TaskType.IMAGE_REGRESSION: "Rmse",
 }
 
 

@@ -33,6 +33,11 @@ class Column:
     """Number: lower-case words that the training rows held in place of numbers, such as "unknown"; they mean missing."""
     day_first: bool = False
     """Datetime: 03/04/2020 is the third of April."""
+    height: int | None = None
+    """Image: pixels of the stored size, to which every image of the column is brought."""
+    width: int | None = None
+    channels: int | None = None
+    """Image: 1 (grey) or 3 (red, green, blue)."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,9 @@ class Rows:
     """Typed rows.
 
     frame: one column a `Schema.features` column, in its order, with dtype by type: Number float64 (NaN missing), Boolean float64
-        (0, 1, NaN), Category and Text `object` of str (None missing), Datetime float64 Unix seconds (NaN missing).
+        (0, 1, NaN), Category and Text `object` of str (None missing), Datetime float64 Unix seconds (NaN missing), Image `object`
+        of uint8 arrays (height, width, channels) of the column's stored size, C-contiguous and not to be written (None missing):
+        in training, views into a file that the system pages in and out.
     y: classification int64 (n,), index into `Schema.classes`; regression float64 (n,). Without NaN.
     weight: float64 (n,), mean 1; None when all are 1.
     groups: object (n,), rows of one group never stand on both sides of a split; None when there are none.

@@ -38,7 +38,9 @@ def holdout_drift(
     """
     if kind in (SplitType.RANDOM, SplitType.STRATIFIED) or min(len(train), len(holdout)) < 2 * BLOCKS:
         return []
-    names = [c.name for c in schema.features if c.type is not ColumnType.TEXT and c.name != time_column][:MAX_COLUMNS]
+    names = [
+        c.name for c in schema.features if c.type not in (ColumnType.TEXT, ColumnType.IMAGE) and c.name != time_column
+    ][:MAX_COLUMNS]
     if not names:
         return []
     random = np.random.default_rng(0)

@@ -13,6 +13,8 @@ from kubeautoml.api.conditions import Reason
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import DataError
 from kubeautoml_trainer.data.base import Column
+from kubeautoml_trainer.data.image_cache import Size, cached_images
+from kubeautoml_trainer.data.images import SUFFIXES
 from kubeautoml_trainer.data.values import (
     FALSE_WORDS,
     MAX_NUMBER,
@@ -75,6 +77,14 @@ def infer_column(
     Raises:
         DataError: the values are no scalars, or the override does not fit them.
     """
+    images = cached_images(raw)
+    if images is not None and override in (None, ColumnType.IMAGE):
+        return Inferred(_of_images(name, images.size, raw, train))
+    if override is ColumnType.IMAGE:
+        raise DataError(
+            f"column '{name}' must hold images, as spec.dataset.columns.types says, but has none",
+            reason=Reason.INVALID_DATA,
+        )
     nested = is_nested(raw)
     if nested.any():
         row = int(np.flatnonzero(nested)[0])
@@ -101,6 +111,19 @@ def infer_column(
     }.get(kind, _describe_text)
     column, more = describe(column, raw, train)
     return Inferred(column, (*warnings, *more))
+
+
+def _of_images(name: str, size: Size, raw: pd.Series, train: np.ndarray | None) -> Column:
+    present = [v for v in (raw if train is None else raw[train]) if v is not None]
+    return Column(
+        name=name,
+        type=ColumnType.IMAGE,
+        missing_fraction=1 - len(present) / max(1, len(raw) if train is None else int(train.sum())),
+        unique=len({v.digest for v in present}),
+        height=size.height,
+        width=size.width,
+        channels=size.channels,
+    )
 
 
 def _overridden(name: str, raw: pd.Series, kind: ColumnType) -> tuple[ColumnType, tuple[str, ...], list[str]]:
@@ -208,6 +231,8 @@ def _kind_of_words(texts: pd.Series, levels: np.ndarray) -> ColumnType:
     words = float(sample.str.split().str.len().mean())
     length = float(sample.str.len().mean())
     distinct = len(levels) / len(texts)
+    if all(str(v).lower().endswith(SUFFIXES) for v in levels):
+        return ColumnType.IDENTIFIER  # file names of images, which stand beside the images themselves
     if len(texts) >= 20 and distinct == 1.0 and (words < 1.5 or bool(sample.str.match(_UUID).all())):
         return ColumnType.IDENTIFIER
     if distinct > 0.2 and len(levels) > 20 and (words >= TEXT_WORDS or length > 60):

@@ -21,8 +21,9 @@ from kubeautoml.api.errors import DataError, ObjectNotFound, PredictionError
 from kubeautoml.api.pod import PodContext, PodJob
 from kubeautoml.storage import ObjectStore, open_store
 from kubeautoml_trainer.data.base import PreparedData, Profile, Rows, Schema
+from kubeautoml_trainer.data.dataset import asked_by_job, asked_of_test, read_dataset, with_stored_images
+from kubeautoml_trainer.data.image_cache import ImageCache, cached_images, temporary_cache
 from kubeautoml_trainer.data.infer import infer_column
-from kubeautoml_trainer.data.read import read_table
 from kubeautoml_trainer.data.schema import coerce, frame_of, schema_from_json, schema_to_json, typed_values
 from kubeautoml_trainer.data.split import Assignment, assign, resolve
 from kubeautoml_trainer.data.target import Target, find_column, read_target, to_labels
@@ -53,18 +54,25 @@ def prepare(context: PodContext, budget_seconds: float | None = None) -> Prepare
         StorageError: a location cannot be read or written.
     """
     job, patience = context.job, context.storage_patience_seconds
+    cache = ImageCache(context.scratch_dir / "images", context.threads)
     try:
-        raw = read_table(job.dataset.train, context.train_credentials_dir, patience_seconds=patience)
-        test = None
+        found = read_dataset(
+            job.dataset.train, asked_by_job(job), cache, context.train_credentials_dir, patience_seconds=patience
+        )
+        raw, said, test = found.frame, found.warnings, None
         if job.dataset.test:
-            test = read_table(job.dataset.test, context.test_credentials_dir, patience_seconds=patience)
+            asked = asked_of_test(raw, job)
+            found = read_dataset(
+                job.dataset.test, asked, cache, context.test_credentials_dir, patience_seconds=patience
+            )
+            test, said = found.frame, (*said, *found.warnings)
     except ObjectNotFound as error:
         raise DataError(str(error), reason=Reason.DATASET_NOT_FOUND) from error
     store = open_store(job.output.uri, context.output_credentials_dir, patience_seconds=patience)
     stored = _stored(store, job)
     frames = [raw]
-    del raw  # `prepare_frames` holds it alone, and lets go of it as soon as it can
-    prepared, assignment = prepare_frames(frames.pop(), test, job, stored, budget_seconds)
+    del raw, found  # `prepare_frames` holds it alone, and lets go of it as soon as it can
+    prepared, assignment = prepare_frames(frames.pop(), test, job, stored, budget_seconds, said)
     # what Arrow's pool keeps for later would count as this pod's memory for as long as it trains
     pa.default_memory_pool().release_unused()
     if stored is None:
@@ -78,12 +86,16 @@ def prepare_frames(
     job: PodJob,
     stored: tuple[Profile, Assignment] | None = None,
     budget_seconds: float | None = None,
+    warnings: Sequence[str] = (),
 ) -> tuple[PreparedData, Assignment]:
-    """The same from frames: no storage, so that tests and notebooks can call it.
+    """The same from frames: no storage, so that tests and notebooks can call it. Images may be bytes or arrays.
+
+    warnings: about how they were read.
 
     Raises:
         DataError: the data cannot be used, or is not what `stored` was made from.
     """
+    raw, test, warnings = _with_images(raw, test, job, warnings)
     sha256 = _digest(raw, test)
     if stored is not None and stored[0].sha256 != sha256:
         raise DataError(
@@ -96,7 +108,7 @@ def prepare_frames(
     groups = _groups(raw, job.dataset.split.group_column)
     assignment = stored[1] if stored else _assignment(raw, test, target, groups, job, budget_seconds)
     keep = ~assignment.holdout
-    schema, warnings = (stored[0].schema, []) if stored else _schema(raw, target, job, keep)
+    schema, about_columns = (stored[0].schema, []) if stored else _schema(raw, target, job, keep)
     weight, time = _weights(raw, job), _time(raw, job)
     columns = {c.name: raw[c.name] for c in schema.features}
     del raw  # so that each raw column is gone when its typed one is there
@@ -116,6 +128,7 @@ def prepare_frames(
             folds=int(fold.max()) + 1,
             sha256=sha256,
             warnings=(
+                *warnings,
                 *target.warnings,
                 *data_warnings(
                     train,
@@ -127,11 +140,25 @@ def prepare_frames(
                     split=job.dataset.split,
                 ),
                 *_class_warnings(train, holdout, schema),
-                *warnings,
+                *about_columns,
             ),
         )
     )
     return PreparedData(profile, train, fold, holdout, None if groups is None else groups[keep]), assignment
+
+
+def _with_images(
+    raw: pd.DataFrame, test: pd.DataFrame | None, job: PodJob, warnings: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame | None, Sequence[str]]:
+    """The frames with their images decoded, for those that `read_dataset` did not make."""
+    cache = temporary_cache()
+    where = "the training rows"
+    found = with_stored_images(raw, asked_by_job(job), cache, where, where)
+    if test is None:
+        return found.frame, None, (*warnings, *found.warnings)
+    where = "the test rows"
+    tested = with_stored_images(test, asked_of_test(found.frame, job), cache, where, where)
+    return found.frame, tested.frame, (*warnings, *found.warnings, *tested.warnings)
 
 
 def _assignment(
@@ -174,9 +201,12 @@ def _values(raw: pd.DataFrame, target: Target) -> int:
 
 
 def _words(column: pd.Series) -> float:
-    """Words of a middling value, about; 1 for what is no text."""
+    """Words of a middling value, about, or pixels; 1 for what is neither text nor image."""
     if pd.api.types.is_numeric_dtype(column.dtype):
         return 1.0
+    images = cached_images(column)
+    if images is not None:
+        return float(images.size.bytes)
     some = column.iloc[:: max(1, len(column) // _SAMPLED)]
     lengths = [len(v) for v in some if isinstance(v, str)]
     return max(1.0, float(np.mean(lengths)) / _LETTERS) if lengths else 1.0

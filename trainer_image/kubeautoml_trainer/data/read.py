@@ -27,7 +27,8 @@ import zstandard
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.dataset import DataFormat, DataSource
 from kubeautoml.api.errors import DataError
-from kubeautoml.storage import StoredObject, open_store
+from kubeautoml.storage import ObjectStore, StoredObject, open_store
+from kubeautoml.storage.base import is_glob
 
 SUFFIXES = {
     ".csv": DataFormat.CSV,
@@ -63,17 +64,47 @@ def read_table(
         StorageError: the storage refuses or does not answer.
     """
     store = open_store(source.uri, credentials_dir, patience_seconds=patience_seconds)
-    objects = store.find(source.uri)
+    return read_files(store, find_files(store, source.uri), source)
+
+
+def find_files(store: ObjectStore, uri: str) -> list[StoredObject]:
+    """The files of a URI, at least one.
+
+    Raises:
+        DataError: there is none.
+    """
+    objects = store.find(uri)
     if not objects:
-        raise DataError(
-            f"no file matches {source.uri}; check bucket, path and spelling", reason=Reason.DATASET_NOT_FOUND
+        below = (
+            ""
+            if uri.endswith("/") or is_glob(uri) or not store.find(uri + "/")
+            else f"; for the files below it: {uri}/"
         )
+        hint = below or "; check bucket, path and spelling"
+        raise DataError(f"no file matches {uri}{hint}", reason=Reason.DATASET_NOT_FOUND)
+    return objects
+
+
+def read_files(
+    store: ObjectStore,
+    objects: list[StoredObject],
+    source: DataSource,
+    each: Callable[[pd.DataFrame, str], pd.DataFrame] = lambda frame, uri: frame,
+) -> pd.DataFrame:
+    """The rows of these files, joined.
+
+    Args:
+        each: called with the rows of a file and its URI; what it returns is taken.
+
+    Raises:
+        DataError: a file is missing, empty or broken, or they do not belong together.
+    """
     frames: list[pd.DataFrame] = []
     for found in objects:
         frame = _read(store.read(found.uri), found.uri, source.format)
         if frames:
             frame = _in_order(frame, frames[0], found, objects[0])
-        frames.append(frame)
+        frames.append(each(frame, found.uri) if len(frame) else frame)
     # parallel writers leave parts without rows; only all of them together must hold some
     filled = [f for f in frames if len(f)]
     if not filled:

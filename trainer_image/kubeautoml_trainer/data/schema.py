@@ -13,6 +13,7 @@ import pandas as pd
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import BundleError, PredictionError
 from kubeautoml_trainer.data.base import Column, Schema
+from kubeautoml_trainer.data.images import typed_images
 from kubeautoml_trainer.data.values import MAX_NUMBER, Parsed, shown, to_booleans, to_numbers, to_seconds, to_texts
 
 FORMAT_VERSION = 1
@@ -80,6 +81,8 @@ def typed_values(raw: pd.Series, column: Column, *, infinite_is_missing: bool = 
     Raises:
         PredictionError: it holds values of another kind.
     """
+    if column.type is ColumnType.IMAGE:
+        return typed_images(raw, column)
     parsers: dict[ColumnType, Callable[[pd.Series], Parsed]] = {
         ColumnType.NUMBER: lambda s: to_numbers(s, frozenset(column.missing_words)),
         ColumnType.BOOLEAN: to_booleans,

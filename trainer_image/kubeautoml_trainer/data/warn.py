@@ -55,7 +55,11 @@ def column_warnings(train: Rows, schema: Schema) -> list[str]:
             f"columns {_listed(shares)} are missing in nearly all rows; leave them out unless a gap says something"
         )
     if len(train) >= MIN_ROWS:
-        even = [c.name for c in schema.features if _is_almost_constant(c, train.frame[c.name])]
+        even = [
+            c.name
+            for c in schema.features
+            if c.type is not ColumnType.IMAGE and _is_almost_constant(c, train.frame[c.name])
+        ]
         if even:
             said.append(
                 f"columns {_listed(even)} have one value in at least {ALMOST_ALL:.1%} of the rows; leave them out unless "

@@ -12,6 +12,7 @@ import pandas as pd
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.objective import ConstraintMetric, ModelConstraint
 from kubeautoml_trainer.data.base import Schema
+from kubeautoml_trainer.data.images import data_url
 from kubeautoml_trainer.data.values import iso_time
 from kubeautoml_trainer.ensemble.base import Cost
 
@@ -59,6 +60,8 @@ def _raw(value: Any, kind: ColumnType) -> Any:
         return None
     if kind is ColumnType.BOOLEAN:
         return bool(value)
+    if kind is ColumnType.IMAGE:
+        return data_url(value)
     if kind is ColumnType.DATETIME:
         return iso_time(value)
     return value

@@ -223,7 +223,9 @@ def _scale(task: Task, metric: str, rows: Rows) -> Scale | None:
 
 def _without_texts(schema: Schema) -> Schema:
     """Words were the first level's work; a few small trees make nothing of them."""
-    return replace(schema, columns=tuple(c for c in schema.columns if c.type is not ColumnType.TEXT))
+    return replace(
+        schema, columns=tuple(c for c in schema.columns if c.type not in (ColumnType.TEXT, ColumnType.IMAGE))
+    )
 
 
 def _some(at: np.ndarray, seed: int) -> np.ndarray:

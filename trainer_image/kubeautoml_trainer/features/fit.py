@@ -19,6 +19,7 @@ from kubeautoml_trainer.features.choose import SAMPLE_ROWS, make_sample
 from kubeautoml_trainer.features.crosses import choose_crosses, fit_crosses
 from kubeautoml_trainer.features.fitted import Features, floats
 from kubeautoml_trainer.features.groups import choose_groups, fit_groups
+from kubeautoml_trainer.features.images import KNOWN, ImageFeatures
 from kubeautoml_trainer.features.indicators import fit_indicators
 from kubeautoml_trainer.features.selection import best_columns
 from kubeautoml_trainer.features.target_means import (
@@ -105,8 +106,16 @@ def _plain(recipe: Recipe, rows: Rows, schema: Schema, seed: int) -> tuple[Featu
         origin=np.array([_first(frame[c].to_numpy()) for c in dates], dtype=np.float64),
         levels=tuple(fit_levels(frame[c].to_numpy(), recipe.max_levels, recipe.min_level_rows) for c in categories),
         terms=tuple(fit_text(frame[c].to_numpy(), recipe.text == "svd", seed) for c in texts),
+        images=names[ColumnType.IMAGE],
+        pictures=_pictures(schema),
     )
     return plain, plain.columns(frame)
+
+
+def _pictures(schema: Schema) -> tuple[ImageFeatures, ...]:
+    found = [c for c in schema.features if c.type is ColumnType.IMAGE]
+    KNOWN.keeps = KNOWN.keeps or bool(found)
+    return tuple(ImageFeatures(c.height or 1, c.width or 1, c.channels or 1) for c in found)
 
 
 def _with_counts(features: Features, t: _Training) -> Features:

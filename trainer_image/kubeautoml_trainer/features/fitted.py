@@ -16,6 +16,7 @@ from kubeautoml_trainer.features.base import MISSING, Encoded, Recipe
 from kubeautoml_trainer.features.crosses import Crosses
 from kubeautoml_trainer.features.datetimes import date_differences, datetime_parts
 from kubeautoml_trainer.features.groups import Groups
+from kubeautoml_trainer.features.images import ImageFeatures
 from kubeautoml_trainer.features.numbers import Scaling
 from kubeautoml_trainer.features.polynomials import MAX_NUMBERS, products
 from kubeautoml_trainer.features.target_means import OutOfFold, TargetMeans
@@ -48,6 +49,8 @@ class Features:
     origin: np.ndarray
     levels: tuple[cats.Levels, ...]
     terms: tuple[Text, ...]
+    images: tuple[str, ...] = ()
+    pictures: tuple[ImageFeatures, ...] = ()
     indicators: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
     frequencies: cats.Frequencies | None = None
     crosses: Crosses | None = None
@@ -65,7 +68,7 @@ class Features:
 
     def columns(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
         """The columns used, without a copy."""
-        return {n: frame[n].to_numpy() for n in self.numbers + self.dates + self.categories + self.texts}
+        return {n: frame[n].to_numpy() for n in self.numbers + self.dates + self.categories + self.texts + self.images}
 
     def codes(self, columns: Mapping[str, np.ndarray], n: int) -> np.ndarray:
         """int32 (n, categories)."""
@@ -132,6 +135,7 @@ class Features:
                 parts.append(text_statistics(values))
             if self.recipe.text == "svd":
                 parts.append(terms.numbers(values))
+        parts += [p.numbers(columns[name][part]) for name, p in zip(self.images, self.pictures, strict=True)]
         return _joined(parts)
 
     def _gaps(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:

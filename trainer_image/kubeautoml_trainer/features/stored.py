@@ -18,16 +18,29 @@ from kubeautoml_trainer.features.categories import Frequencies, Levels
 from kubeautoml_trainer.features.crosses import Crosses
 from kubeautoml_trainer.features.fitted import Features
 from kubeautoml_trainer.features.groups import Groups
+from kubeautoml_trainer.features.images import ImageFeatures
 from kubeautoml_trainer.features.numbers import Scaling
 from kubeautoml_trainer.features.target_means import TargetMeans
 from kubeautoml_trainer.features.texts import Text
 
-FORMAT = 2
+FORMAT = 3
 _SHORT = 8  # finite numbers that stand in the JSON: most models then are one small file
 _JSON, _ARRAYS = "features.json", "features.safetensors"
 _KINDS: dict[str, type] = {
     kind.__name__: kind
-    for kind in (Features, Recipe, Levels, Frequencies, Text, TargetMeans, Crosses, Arithmetic, Groups, Scaling)
+    for kind in (
+        Features,
+        Recipe,
+        Levels,
+        Frequencies,
+        Text,
+        ImageFeatures,
+        TargetMeans,
+        Crosses,
+        Arithmetic,
+        Groups,
+        Scaling,
+    )
 }
 
 

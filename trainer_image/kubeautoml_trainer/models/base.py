@@ -43,13 +43,15 @@ class DataShape:
     """How many quantiles of a number are predicted; 0 for its mean and for classes."""
     accelerated: bool = False
     """Whether networks are trained on an accelerator."""
+    images: int = 0
+    """Columns of images."""
     balance: float = 1.0
     """The rarest class's share of the rows by an even share; 1 where classes are alike in number, and for numbers."""
 
     @property
     def width(self) -> int:
         """About how many columns there are once levels and words have become numbers; a guess."""
-        return self.features + 20 * self.categories + 32 * self.texts
+        return self.features + 20 * self.categories + 32 * self.texts + 256 * self.images
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ def data_shape(data: PreparedData, job: PodJob, accelerated: bool = False) -> Da
         features=len(features),
         categories=kinds.count(ColumnType.CATEGORY),
         texts=kinds.count(ColumnType.TEXT),
+        images=kinds.count(ColumnType.IMAGE),
         outputs=task_of(job, data.schema).outputs,
         quantiles=len(data.schema.quantiles),
         accelerated=accelerated,

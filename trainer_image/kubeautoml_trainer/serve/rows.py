@@ -15,6 +15,7 @@ import pandas as pd
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import PredictionError
 from kubeautoml_trainer.data.base import Column, Schema
+from kubeautoml_trainer.data.images import data_url
 
 MAX_ROWS = 100_000
 """Rows of one request; more belong into `kubeautoml predict`. A guess: about 100 MB of JSON at 50 columns."""
@@ -25,8 +26,9 @@ DATATYPES: dict[ColumnType, str] = {
     ColumnType.CATEGORY: "BYTES",
     ColumnType.TEXT: "BYTES",
     ColumnType.DATETIME: "BYTES",
+    ColumnType.IMAGE: "BYTES",
 }
-"""Open Inference Protocol datatype by column type; dates travel as ISO 8601 text."""
+"""Open Inference Protocol datatype by column type; dates travel as ISO 8601 text, images as base64."""
 
 KNOWN_DATATYPES = (
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES",
@@ -165,6 +167,8 @@ def example_value(column: Column) -> Any:
         return None if value is None else int(value) if column.is_integer else round(value, 4)
     if column.type is ColumnType.BOOLEAN:
         return (column.example or "true").lower() in ("true", "1", "1.0", "yes")
+    if column.type is ColumnType.IMAGE:
+        return data_url(np.full((column.height or 1, column.width or 1, column.channels or 1), 127, dtype=np.uint8))
     return column.example if column.example is not None else (column.levels[0] if column.levels else "")
 
 

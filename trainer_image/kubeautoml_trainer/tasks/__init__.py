@@ -13,6 +13,7 @@ from kubeautoml.api.objective import DecisionCost
 from kubeautoml_trainer.data.base import Schema
 from kubeautoml_trainer.tasks.base import Task
 from kubeautoml_trainer.tasks.classification import ClassificationTask
+from kubeautoml_trainer.tasks.image import IMAGE_FAMILIES
 from kubeautoml_trainer.tasks.regression import RegressionTask
 from kubeautoml_trainer.tasks.text import TEXT_FAMILIES
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SUITED: Mapping[TaskType, tuple[str, ...]] = {
     TaskType.TEXT_CLASSIFICATION: TEXT_FAMILIES,
     TaskType.TEXT_REGRESSION: TEXT_FAMILIES,
+    TaskType.IMAGE_CLASSIFICATION: IMAGE_FAMILIES,
+    TaskType.IMAGE_REGRESSION: IMAGE_FAMILIES,
 }
 """Model families that a task searches where a job names none; a task that is not in it takes all that fit the shape of its data."""
 

@@ -1,0 +1,350 @@
+"""Where images lie: files, parts of tar shards, arrays; and how folders, tar shards and .npz files become raw frames of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import posixpath
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+
+from kubeautoml.api.conditions import Reason
+from kubeautoml.api.errors import DataError
+from kubeautoml.storage import ObjectStore, StoredObject
+from kubeautoml_trainer.data.images import SUFFIXES, ImageError
+
+IMAGE, PATH, TEXT = "image", "path", "text"
+"""Names of the columns that files without a header become."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """An object of a storage."""
+
+    uri: str
+    store: ObjectStore = field(repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        return self.uri
+
+    def read(self) -> bytes:
+        return self.store.read(self.uri)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Some bytes of a file on this machine."""
+
+    path: Path
+    offset: int
+    length: int
+    name: str
+
+    def read(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.length)
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """An image that is in memory already; `value` as `data.images.pixels_of` takes it."""
+
+    value: bytes | np.ndarray = field(repr=False)
+    name: str
+
+    def read(self) -> bytes | np.ndarray:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """What a table names and nobody can have meant."""
+
+    name: str
+    why: str
+
+    def read(self) -> bytes:
+        raise ImageError(self.why)
+
+
+SOURCES = (Remote, Span, Inline, Absent)
+
+
+def is_image_name(text: str) -> bool:
+    """Whether a path or URI ends as image files do."""
+    return text.lower().endswith(SUFFIXES)
+
+
+# A folder a class
+
+
+def folder_frame(objects: Sequence[StoredObject], root: str, target: str | None, store: ObjectStore) -> pd.DataFrame:
+    """Columns `image` and `path`, and the target: the folder right below the root in which an image lies.
+
+    Args:
+        root: URI that ends in "/".
+        target: name for the column of folders; None where there is none to be.
+
+    Raises:
+        DataError: there are no images, or some lie in no folder although they must.
+    """
+    found = [o for o in objects if is_image_name(o.uri)]
+    if not found:
+        few = ", ".join(sorted({posixpath.splitext(o.uri)[1] or "no suffix" for o in objects})[:5])
+        raise DataError(
+            f"there is no image below {root} (files end in {few or 'nothing'}); images end in {', '.join(SUFFIXES)}",
+            reason=Reason.DATASET_EMPTY,
+        )
+    paths = [_below(o.uri, root) for o in found]
+    frame = pd.DataFrame({IMAGE: _objects([Remote(o.uri, store) for o in found]), PATH: _objects(paths)})
+    if target is None:
+        return frame
+    if target in frame.columns:
+        raise DataError(
+            f"spec.task.target: '{target}' is the name of the images' own column; choose another, such as 'label'",
+            reason=Reason.TARGET_UNUSABLE,
+        )
+    loose = [p for p in paths if "/" not in p]
+    if loose:
+        raise DataError(
+            f"images below {root} must lie in folders that are named by their '{target}', such as {root}cat/1.jpg, "
+            f"but {len(loose)} of {len(paths)} lie in none, such as {loose[0]}; or give a table with columns for path and '{target}'",
+            reason=Reason.TARGET_NOT_FOUND,
+        )
+    frame[target] = _objects([p.split("/", 1)[0] for p in paths])
+    return frame
+
+
+def _below(uri: str, root: str) -> str:
+    path = uri.removeprefix(root)
+    return unquote(path) if uri.startswith("file://") else path
+
+
+def _objects(values: Sequence[Any]) -> np.ndarray:
+    """object (n,): numpy would look into what it can look into."""
+    out = np.empty(len(values), dtype=object)
+    out[:] = values
+    return out
+
+
+# WebDataset: tar shards
+
+
+LABEL_SUFFIXES = ("cls", "cls.txt")
+
+
+def shard_frame(path: Path, name: str, target: str | None) -> pd.DataFrame:
+    """The samples of one tar file, in its order: files with the same name up to the first dot are one.
+
+    An image suffix gives column `image` (its bytes stay in the file), .cls the target, .txt column `text`, the fields of .json columns
+    of their own; a field named like the target is the target.
+
+    Raises:
+        DataError: it is no tar file, or is cut off.
+    """
+    samples: dict[str, dict[str, Any]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if not member.isfile() or posixpath.basename(member.name).startswith((".", "_")):
+                    continue
+                folder, base = posixpath.split(member.name)
+                key, _, suffix = base.partition(".")
+                sample = samples.setdefault(posixpath.join(folder, key), {})
+                _add(sample, suffix.lower(), member, tar, path, name, target)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(
+            f"{name} is no tar file, or is cut off: {error}; write it again", reason=Reason.DATASET_UNREADABLE
+        ) from error
+    columns = dict.fromkeys(k for s in samples.values() for k in s)
+    values = {c: _objects([s.get(c) for s in samples.values()]) for c in columns}
+    return pd.DataFrame(values).infer_objects()
+
+
+def _add(
+    sample: dict[str, Any],
+    suffix: str,
+    member: tarfile.TarInfo,
+    tar: tarfile.TarFile,
+    path: Path,
+    name: str,
+    target: str | None,
+) -> None:
+    where = f"{name}/{member.name}"
+    if is_image_name(f".{suffix}"):
+        before, _, _ = suffix.rpartition(".")
+        sample[before or IMAGE] = Span(path, member.offset_data, member.size, where)
+        return
+    if suffix not in (*LABEL_SUFFIXES, "txt", "text", "json"):
+        return
+    file = tar.extractfile(member)
+    assert file is not None
+    try:
+        text = file.read().decode("utf-8")
+        if suffix == "json":
+            fields = json.loads(text)
+            if not isinstance(fields, dict):
+                raise ValueError(f"must be an object, got a {type(fields).__name__}")
+            sample.update({k: v for k, v in fields.items() if k not in sample or k == target})
+        elif suffix in LABEL_SUFFIXES:
+            sample.setdefault(target or "cls", text.strip())
+        else:
+            sample[TEXT] = text
+    except ValueError as error:
+        raise DataError(
+            f"{where} cannot be read: {error}; write the shard again", reason=Reason.DATASET_UNREADABLE
+        ) from error
+
+
+# Arrays
+
+
+_PAIRS = (
+    ("x_train", "y_train"), ("train_images", "train_labels"), ("x", "y"), ("images", "labels"), ("image", "label"), ("data", "target"),
+)  # fmt: skip
+_TESTS = (("x_test", "y_test"), ("test_images", "test_labels"))
+
+
+def npz_frame(
+    data: bytes, name: str, target: str | None, *, is_test: bool = False
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Columns `image` and the target of numpy's .npz: arrays x and y, images and labels, data and target, or x_train and y_train (as in
+    Keras' mnist.npz, of which a test file means x_test and y_test), in upper or lower case.
+
+    x: (n, h, w), (n, h, w, 1, 3 or 4), (n, 1 or 3, h, w), or (n, pixels) of squares. uint8; other whole numbers from 0 to 255 and 16
+    bits; booleans; floats from 0 to 1, or whole ones from 0 to 255.
+
+    Raises:
+        DataError: it holds other arrays.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {k.lower(): k for k in file.files}
+            pair = next((p for p in ((*_TESTS, *_PAIRS) if is_test else _PAIRS) if p[0] in arrays), None)
+            if pair is None:
+                known = ", ".join(" and ".join(p) for p in _PAIRS)
+                raise DataError(
+                    f"{name} must hold arrays named {known}, has {', '.join(file.files)[:200] or 'none'}; "
+                    "save it with np.savez(file, x=..., y=...)",
+                    reason=Reason.DATASET_UNREADABLE,
+                )
+            x = file[arrays[pair[0]]]
+            y = file[arrays[pair[1]]] if pair[1] in arrays else None
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{name} is no .npz file of plain arrays: {error}; save it with np.savez",
+            reason=Reason.DATASET_UNREADABLE,
+        ) from error
+    pixels = _as_pixels(x, f"{name}: array {pair[0]}")
+    columns: dict[str, Any] = {IMAGE: _objects([Inline(p, f"{name}: {pair[0]}[{k}]") for k, p in enumerate(pixels)])}
+    if y is not None and target is not None:
+        y = y.reshape(len(y), -1)
+        if len(y) != len(pixels) or y.shape[1] != 1:
+            raise DataError(
+                f"{name}: {pair[1]} must have one value for each of the {len(pixels)} images, has shape {y.shape}",
+                reason=Reason.INVALID_DATA,
+            )
+        columns[target] = y[:, 0]
+    unused = [t[0] for t in _TESTS if t[0] in arrays and t[0] != pair[0]]
+    said = tuple(
+        f"{u} of {name} is not used; name the file in spec.dataset.test, too, to evaluate on it" for u in unused
+    )
+    return pd.DataFrame(columns), said
+
+
+def _as_pixels(x: np.ndarray, name: str) -> np.ndarray:
+    """uint8 (n, h, w, c)."""
+    if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] not in (1, 3, 4):
+        x = np.moveaxis(x, 1, 3)
+    if x.ndim == 2 and (side := round(x.shape[1] ** 0.5)) ** 2 == x.shape[1] and side > 1:
+        x = x.reshape(len(x), side, side)
+    if x.ndim == 3:
+        x = x[..., None]
+    if x.ndim != 4 or x.shape[3] not in (1, 3, 4) or not x.size:
+        rule = "must have shape (images, height, width) or (images, height, width, 1, 3 or 4)"
+        raise DataError(f"{name} {rule}, has {x.shape}", reason=Reason.INVALID_DATA)
+    if x.dtype == np.uint8:
+        return x
+    if x.dtype == bool:
+        return x.astype(np.uint8) * np.uint8(255)
+    if x.dtype == np.uint16 and x.max() > 255:
+        return (x >> 8).astype(np.uint8)
+    if np.issubdtype(x.dtype, np.number) and not np.issubdtype(x.dtype, np.complexfloating):
+        low, high = float(x.min()), float(x.max())
+        if low >= 0 and high <= 1 and np.issubdtype(x.dtype, np.floating):
+            return np.asarray(np.round(x * 255).astype(np.uint8))
+        if low >= 0 and high <= 255 and (np.issubdtype(x.dtype, np.integer) or bool((x == np.floor(x)).all())):
+            return x.astype(np.uint8)
+        raise DataError(
+            f"{name} must hold values from 0 to 255, or from 0 to 1, has {low:g} to {high:g}",
+            reason=Reason.INVALID_DATA,
+        )
+    raise DataError(f"{name} must hold numbers, has {x.dtype}", reason=Reason.INVALID_DATA)
+
+
+# Tables that name images
+
+
+def named_images(values: Iterable[Any], base: str, open_: Callable[[str], ObjectStore]) -> np.ndarray:
+    """Text values of a table as sources, object (n,): paths relative to the table's own folder, absolute ones, URIs, or base64.
+
+    Args:
+        base: URI of the table's file.
+        open_: the store of a URI.
+    """
+    return _objects([v if not isinstance(v, str) else _source(v.strip(), base, open_) for v in values])
+
+
+def _source(text: str, base: str, open_: Callable[[str], ObjectStore]) -> Any:
+    if not text:
+        return None
+    if not is_image_name(text) and not text.startswith(("s3://", "file://")):
+        return text  # base64, which is read where it is looked at
+    uri = resolved(text, base)
+    return Absent(text, "leads out of the storage of its table") if uri is None else Remote(uri, open_(uri))
+
+
+def resolved(text: str, base: str) -> str | None:
+    """The URI that a table at `base` means; None for one that it must not name.
+
+    >>> resolved("a/1.png", "s3://lake/x/labels.csv"), resolved("../b/1.png", "file:///d/x/labels.csv")
+    ('s3://lake/x/a/1.png', 'file:///d/b/1.png')
+    """
+    scheme, _, rest = base.partition("://")
+    if text.startswith("s3://"):
+        return text
+    if text.startswith("file://"):
+        return text if scheme == "file" else None
+    head, _, folder = rest.partition("/") if scheme == "s3" else ("", "", rest.lstrip("/"))
+    path = text.replace("\\", "/")
+    if scheme == "file":
+        path = path.replace("%", "%25")
+    joined = posixpath.normpath(posixpath.join("/", posixpath.dirname(folder), path))
+    return f"{scheme}://{head}{joined}"
+
+
+def columns_of_paths(frame: pd.DataFrame, names: Iterable[str], share: float = 0.9) -> list[str]:
+    """Columns of text of which most values end as image files do."""
+    found = []
+    for name in names:
+        texts = [v for v in frame[name] if isinstance(v, str) and v.strip()]
+        if texts and sum(map(is_image_name, texts)) >= share * len(texts):
+            found.append(name)
+    return found
+
+
+def bytes_or_path(value: Any) -> Any:
+    """What {"bytes": ..., "path": ...} holds, as tools for data sets of images write it; any other value as it is."""
+    if not isinstance(value, Mapping) or "bytes" not in value:
+        return value
+    return value["bytes"] if value["bytes"] is not None else value.get("path")
