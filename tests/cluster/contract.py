@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from kubeautoml.api.errors import ClusterError
+from kubeautoml.api.job_status import RankedTrial
 from kubeautoml.api.names import LABEL_JOB
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.cluster.base import Change, Cluster
@@ -300,6 +301,21 @@ class ClusterContract:
         assert stored["status"]["trials"]["total"] == 2
         assert len(stored["status"]["conditions"]) == 1
         assert again == stored
+
+    async def test_a_best_trial_without_parameters_follows_one_with_some(
+        self, cluster: Cluster, namespace: str, name: str
+    ) -> None:
+        """A server-side apply of an empty map where there was a full one leaves null, which real servers refuse."""
+        ref = Ref("AutoMLJob", namespace, name)
+        await cluster.apply(make_automl_job(namespace, name))
+        first = RankedTrial(trial=1, value="0.8", family="Linear", parameters={"C": "1"})
+        second = RankedTrial(trial=2, value="0.9", family="LightGBM")
+
+        for best in (first, second):
+            await cluster.patch_status(ref, make_status(best=best.to_manifest()))
+
+        stored = await cluster.get(ref)
+        assert stored is not None and RankedTrial.model_validate(stored["status"]["best"]) == second
 
     async def test_what_others_left_in_the_status_goes(self, cluster: Cluster, namespace: str, name: str) -> None:
         """Written by hand, say: the status is as it was sent, and the next pass finds nothing to write."""

@@ -296,14 +296,25 @@ class KubeCluster:
             "status": status,
         }
         path = _path(ref, "status")
-        stored = self._server_side_apply("patch_status", ref, path, body)
+        try:
+            stored = self._server_side_apply("patch_status", ref, path, body)
+        except ClusterError as error:
+            # some servers leave null where an apply empties a map, and refuse that; without the old members there is nothing to empty
+            if error.reason != "Invalid" or not self._take_out(ref, path, self._get(ref) or {}, status):
+                raise
+            stored = self._server_side_apply("patch_status", ref, path, body)
         # what another manager has put there is no part of what was applied, and would stay
-        foreign = leftovers(stored.get("status", {}), status)
-        if foreign:
+        self._take_out(ref, path, stored, status)
+
+    def _take_out(self, ref: Ref, path: str, found: Manifest, status: Manifest) -> bool:
+        """Remove members of the stored status that are not in this one; whether there were any."""
+        more = leftovers(found.get("status", {}), status)
+        if more:
             content_type = "application/merge-patch+json"
             self._json(
-                Request("patch_status", ref.kind, "PATCH", path, body={"status": foreign}, content_type=content_type)
+                Request("patch_status", ref.kind, "PATCH", path, body={"status": more}, content_type=content_type)
             )
+        return bool(more)
 
     def _server_side_apply(self, verb: str, ref: Ref, path: str, body: Manifest) -> Manifest:
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
