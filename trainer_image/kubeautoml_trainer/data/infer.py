@@ -15,6 +15,7 @@ from kubeautoml.api.errors import DataError
 from kubeautoml_trainer.data.base import Column
 from kubeautoml_trainer.data.image_cache import Size, cached_images
 from kubeautoml_trainer.data.images import SUFFIXES
+from kubeautoml_trainer.data.texts import long_texts
 from kubeautoml_trainer.data.values import (
     FALSE_WORDS,
     MAX_NUMBER,
@@ -295,7 +296,8 @@ def _describe_text(column: Column, raw: pd.Series, train: np.ndarray) -> tuple[C
     counts = pd.Series(texts, dtype=object).value_counts()
     example = next((v for v in texts if v is not None), None)
     if column.type is not ColumnType.CATEGORY:
-        return _with(column, unique=len(counts), example=example[:200] if example else None), []
+        told = long_texts(column.name, parsed.values) if column.type is ColumnType.TEXT else []
+        return _with(column, unique=len(counts), example=example[:200] if example else None), told
     # a stable order among equally frequent levels
     ordered = sorted(counts.items(), key=lambda item: (-int(item[1]), str(item[0])))
     levels = tuple(str(v) for v, _ in ordered[:MAX_LEVELS])

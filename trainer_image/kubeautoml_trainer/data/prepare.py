@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from kubeautoml.api.conditions import Reason
-from kubeautoml.api.dataset import DataSource, SplitType
+from kubeautoml.api.dataset import ColumnType, DataSource, SplitType
 from kubeautoml.api.errors import DataError, ObjectNotFound, PredictionError
 from kubeautoml.api.pod import PodContext, PodJob
 from kubeautoml.storage import ObjectStore, open_store
@@ -27,6 +27,7 @@ from kubeautoml_trainer.data.infer import infer_column
 from kubeautoml_trainer.data.schema import coerce, frame_of, schema_from_json, schema_to_json, typed_values
 from kubeautoml_trainer.data.split import Assignment, assign, resolve
 from kubeautoml_trainer.data.target import Target, find_column, read_target, to_labels
+from kubeautoml_trainer.data.texts import column_of_texts
 from kubeautoml_trainer.data.values import (
     MAX_NUMBER,
     is_day_first,
@@ -39,6 +40,7 @@ from kubeautoml_trainer.data.values import (
     to_texts,
 )
 from kubeautoml_trainer.data.warn import data_warnings
+from kubeautoml_trainer.tasks import POINT
 
 _SAMPLED, _LETTERS = 200, 6.0
 """Values that tell how long a column's texts are, and letters of a word with its space."""
@@ -272,7 +274,14 @@ def _schema(raw: pd.DataFrame, target: Target, job: PodJob, train: np.ndarray) -
         find_column(name, raw, "spec.dataset.columns")
     left_out = {job.task.target, columns.weight, job.dataset.split.group_column, *columns.ignore}
     names = [str(n) for n in raw.columns if n not in left_out]
-    found = [infer_column(n, raw[n], columns.types.get(n), train) for n in names]
+    types = dict(columns.types)
+    found = [infer_column(n, raw[n], types.get(n), train) for n in names]
+    if POINT.get(job.task.type) is ColumnType.TEXT:
+        point = column_of_texts([i.column for i in found], raw, types)
+        found = [
+            infer_column(n, raw[n], ColumnType.TEXT, train) if n == point else i
+            for n, i in zip(names, found, strict=True)
+        ]
     schema = Schema(
         target=job.task.target,
         columns=tuple(i.column for i in found),

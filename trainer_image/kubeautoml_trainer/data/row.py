@@ -17,6 +17,7 @@ import pandas as pd
 
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml_trainer.data.base import Schema
+from kubeautoml_trainer.data.texts import READ_CHARACTERS
 from kubeautoml_trainer.data.values import FALSE_WORDS, MAX_NUMBER, MAX_YEAR, MIN_YEAR, TRUE_WORDS, as_text
 
 _UNCLEAR = object()
@@ -108,6 +109,11 @@ def _word(value: Any) -> Any:
     return as_text(value) if kind in (int, float, bool) else _UNCLEAR
 
 
+def _prose(value: Any) -> Any:
+    text = _word(value)
+    return text[:READ_CHARACTERS] if type(text) is str else text
+
+
 def _moment(value: Any) -> Any:
     if value is None:
         return np.nan
@@ -124,7 +130,7 @@ _READ: dict[ColumnType, Callable[[Any], Any]] = {
     ColumnType.NUMBER: _number,
     ColumnType.BOOLEAN: _boolean,
     ColumnType.CATEGORY: _word,
-    ColumnType.TEXT: _word,
+    ColumnType.TEXT: _prose,
     ColumnType.DATETIME: _moment,
 }
 _DTYPE: dict[ColumnType, type] = {

@@ -14,6 +14,7 @@ from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import BundleError, PredictionError
 from kubeautoml_trainer.data.base import Column, Schema
 from kubeautoml_trainer.data.images import typed_images
+from kubeautoml_trainer.data.texts import read_part
 from kubeautoml_trainer.data.values import MAX_NUMBER, Parsed, shown, to_booleans, to_numbers, to_seconds, to_texts
 
 FORMAT_VERSION = 1
@@ -96,6 +97,8 @@ def typed_values(raw: pd.Series, column: Column, *, infinite_is_missing: bool = 
         raise PredictionError(
             f"column '{column.name}' must be {_WANTED[column.type]}, got {shown(raw.iloc[row])} in row {row}"
         )
+    if column.type is ColumnType.TEXT:
+        return read_part(parsed.values)
     return _bounded(parsed.values, column, infinite_is_missing) if column.type is ColumnType.NUMBER else parsed.values
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import DataError
 from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.objective import DecisionCost
@@ -27,6 +28,12 @@ SUITED: Mapping[TaskType, tuple[str, ...]] = {
     TaskType.IMAGE_REGRESSION: IMAGE_FAMILIES,
 }
 """Model families that a task searches where a job names none; a task that is not in it takes all that fit the shape of its data."""
+
+POINT: Mapping[TaskType, ColumnType] = {
+    TaskType.TEXT_CLASSIFICATION: ColumnType.TEXT,
+    TaskType.TEXT_REGRESSION: ColumnType.TEXT,
+}
+"""The type of column that a task is about: its data must have one."""
 
 
 def task_for(
