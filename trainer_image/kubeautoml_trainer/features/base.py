@@ -31,6 +31,8 @@ class Recipe:
     frequencies: adds how often a level occurs.
     indicators: adds 0/1 numbers for columns whose gaps say something about the target.
     text: `svd` up to 32 numbers a column; `sparse` the word matrix itself, in `Encoded.sparse`.
+    terms: of the word matrix: `words` and pairs of them, `characters` runs of two to five, or `both` side by side.
+    most_terms: columns of a text's matrix, all kinds together; where there are both, a quarter of them words.
     text_statistics: adds length, words, digits and such of each text.
     cyclic: adds sine and cosine of day of year, weekday and hour.
     calendar: adds weekend, first and last day of the month, quarter, day of the year.
@@ -51,6 +53,8 @@ class Recipe:
     frequencies: bool = False
     indicators: bool = False
     text: Literal["svd", "sparse"] = "svd"
+    terms: Literal["words", "characters", "both"] = "words"
+    most_terms: int = 50_000
     text_statistics: bool = True
     cyclic: bool = False
     calendar: bool = False

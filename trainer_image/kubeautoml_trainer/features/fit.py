@@ -15,6 +15,7 @@ from kubeautoml_trainer.features.arithmetic import fit_arithmetic
 from kubeautoml_trainer.features.base import MISSING, Encoded, Recipe
 from kubeautoml_trainer.features.cache import CACHE
 from kubeautoml_trainer.features.categories import fit_frequencies, fit_levels
+from kubeautoml_trainer.features.char_grams import fit_grams
 from kubeautoml_trainer.features.choose import SAMPLE_ROWS, make_sample
 from kubeautoml_trainer.features.crosses import choose_crosses, fit_crosses
 from kubeautoml_trainer.features.fitted import Features, floats
@@ -97,6 +98,7 @@ def _plain(recipe: Recipe, rows: Rows, schema: Schema, seed: int) -> tuple[Featu
     names = _names_by_type(schema)
     dates, categories, texts = (names[t] for t in (ColumnType.DATETIME, ColumnType.CATEGORY, ColumnType.TEXT))
     frame = rows.frame
+    words, runs = _most_terms(recipe, len(texts))
     plain = Features(
         recipe=recipe,
         numbers=names[ColumnType.NUMBER],
@@ -105,9 +107,10 @@ def _plain(recipe: Recipe, rows: Rows, schema: Schema, seed: int) -> tuple[Featu
         texts=texts,
         origin=np.array([_first(frame[c].to_numpy()) for c in dates], dtype=np.float64),
         levels=tuple(fit_levels(frame[c].to_numpy(), recipe.max_levels, recipe.min_level_rows) for c in categories),
-        terms=tuple(fit_text(frame[c].to_numpy(), recipe.text == "svd", seed) for c in texts),
         images=names[ColumnType.IMAGE],
         pictures=_pictures(schema),
+        terms=tuple(fit_text(frame[c].to_numpy(), recipe.text == "svd", seed, words) for c in texts),
+        grams=tuple(fit_grams(frame[c].to_numpy(), runs) for c in texts) if runs else (),
     )
     return plain, plain.columns(frame)
 
@@ -116,6 +119,14 @@ def _pictures(schema: Schema) -> tuple[ImageFeatures, ...]:
     found = [c for c in schema.features if c.type is ColumnType.IMAGE]
     KNOWN.keeps = KNOWN.keeps or bool(found)
     return tuple(ImageFeatures(c.height or 1, c.width or 1, c.channels or 1) for c in found)
+
+
+def _most_terms(recipe: Recipe, texts: int) -> tuple[int, int]:
+    """Words and runs of characters that each text may have as columns."""
+    most = recipe.most_terms // max(1, texts)
+    if recipe.text == "svd" or recipe.terms == "words":
+        return most, 0
+    return (0, most) if recipe.terms == "characters" else (most // 4, most - most // 4)
 
 
 def _with_counts(features: Features, t: _Training) -> Features:

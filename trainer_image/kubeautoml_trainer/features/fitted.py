@@ -13,6 +13,7 @@ import pandas as pd
 from kubeautoml_trainer.features import categories as cats
 from kubeautoml_trainer.features.arithmetic import Arithmetic
 from kubeautoml_trainer.features.base import MISSING, Encoded, Recipe
+from kubeautoml_trainer.features.char_grams import Grams
 from kubeautoml_trainer.features.crosses import Crosses
 from kubeautoml_trainer.features.datetimes import date_differences, datetime_parts
 from kubeautoml_trainer.features.groups import Groups
@@ -38,7 +39,8 @@ class Features:
     """Columns by kind, and what was learned about each; what a recipe does not ask for is None.
 
     origin: float64 (dates,), Unix seconds from which elapsed days count. indicators: intp, positions among numbers,
-    then categories, of columns whose gaps become a 0/1 number. kept: intp, positions of the dense columns kept.
+    then categories, of columns whose gaps become a 0/1 number. kept: intp, positions of the dense columns kept. grams: of each
+    text, where the recipe wants runs of characters; their columns stand behind all words'.
     """
 
     recipe: Recipe
@@ -59,6 +61,7 @@ class Features:
     groups: Groups | None = None
     scaling: Scaling | None = None
     kept: np.ndarray | None = None
+    grams: tuple[Grams, ...] = ()
 
     def transform(self, frame: pd.DataFrame) -> Encoded:
         """Encode typed rows (`data.base.Rows.frame`); columns are found by name."""
@@ -148,8 +151,9 @@ class Features:
             return None
         from scipy import sparse
 
-        each = zip(self.texts, self.terms, strict=True)
-        return sparse.hstack([t.matrix(columns[c]) for c, t in each], format="csr")
+        words = [t.matrix(columns[c]) for c, t in zip(self.texts, self.terms, strict=True)]
+        grams = [g.matrix(columns[c]) for c, g in zip(self.texts, self.grams, strict=True)] if self.grams else []
+        return sparse.hstack([*words, *grams], format="csr")
 
     def save(self, folder: Path) -> None:
         """Write into the folder; floats survive to the last bit."""

@@ -5,7 +5,7 @@ longer arrays. Both keep every bit.
 from __future__ import annotations
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.features.arithmetic import Arithmetic
 from kubeautoml_trainer.features.base import Recipe
 from kubeautoml_trainer.features.categories import Frequencies, Levels
+from kubeautoml_trainer.features.char_grams import Grams
 from kubeautoml_trainer.features.crosses import Crosses
 from kubeautoml_trainer.features.fitted import Features
 from kubeautoml_trainer.features.groups import Groups
@@ -30,6 +31,7 @@ _KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         Features,
+        Grams,
         Recipe,
         Levels,
         Frequencies,
@@ -106,6 +108,8 @@ def _read(stored: Any, arrays: dict[str, np.ndarray]) -> Any:
         return np.array(stored["values"], dtype=np.dtype(stored["dtype"]))
     kind = _KINDS[stored["is"]]
     given = set(stored) - {"is"}
-    if given != {f.name for f in fields(kind)}:
+    # what an earlier version did not have yet takes its default, which means the same
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    if not needed <= given <= {f.name for f in fields(kind)}:
         raise ValueError(f"{stored['is']} has the members {sorted(given)}")
     return kind(**{name: _read(v, arrays) for name, v in stored.items() if name != "is"})

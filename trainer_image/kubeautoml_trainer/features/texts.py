@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kubeautoml_trainer.features.char_grams import NOTHING, tfidf_matrix
 from kubeautoml_trainer.features.term_counts import TermCounts, numbers_of_terms, terms
 
 MAX_TERMS = 50_000
@@ -41,18 +42,7 @@ class Text:
 
     def matrix(self, values: np.ndarray) -> Any:
         """object (n,) -> scipy CSR float32 (n, terms), rows of length 1; empty for missing texts."""
-        from scipy import sparse
-
-        found = [self._of(value) if isinstance(value, str) else _NOTHING for value in values]
-        position = np.concatenate([p for p, _ in found]) if found else _NOTHING[0]
-        data = np.concatenate([c for _, c in found]) if found else _NOTHING[1]
-        indptr = np.concatenate([[0], np.cumsum([len(p) for p, _ in found])]).astype(np.int32)
-        weights = (1 + np.log(data)) * self.idf[position]
-        matrix = sparse.csr_matrix((weights, position, indptr), shape=(len(values), len(self.idf)), dtype=np.float32)
-        matrix.sort_indices()
-        length = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1))).ravel()
-        matrix.data /= np.repeat(np.maximum(length, 1e-12), np.diff(matrix.indptr)).astype(np.float32)
-        return matrix
+        return tfidf_matrix([self._of(value) if isinstance(value, str) else NOTHING for value in values], self.idf)
 
     def _of(self, text: str) -> tuple[np.ndarray, np.ndarray]:
         """Places of the terms that are known, int32, and how often each is there, float32."""
@@ -61,7 +51,7 @@ class Text:
             return np.fromiter(places, np.int32, len(places)), np.fromiter(places.values(), np.float32, len(places))
         known, place = self._numbered
         if not len(known):
-            return _NOTHING
+            return NOTHING
         numbers, counts = _counts.of(text)
         at = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
         is_known = known[at] == numbers
@@ -73,22 +63,21 @@ class Text:
         return np.asarray(self.matrix(values) @ self.components.T, dtype=np.float64)
 
 
-_NOTHING = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
-
-
-def fit_text(values: np.ndarray, reduce: bool, seed: int) -> Text:
+def fit_text(values: np.ndarray, reduce: bool, seed: int, most: int = MAX_TERMS) -> Text:
     """Learn the terms that occur in at least two texts (in one, where there are few texts), the most frequent first."""
+    if not most:
+        return Text((), np.zeros(0, dtype=np.float32), None)
     _counts.keeps = True
     values = values[:: max(1, len(values) // SAMPLE)]
     texts = [v for v in values if isinstance(v, str)]
     least = 2 if len(texts) >= 20 else 1
     every = np.concatenate([_counts.of(t)[0] for t in texts]) if texts else np.zeros(0, dtype=np.uint64)
     numbers, frequency = np.unique(every, return_counts=True)
-    if len(numbers) > MAX_TERMS:
-        least = max(least, int(np.partition(frequency, -MAX_TERMS)[-MAX_TERMS]))
+    if len(numbers) > most:
+        least = max(least, int(np.partition(frequency, -most)[-most]))
     numbers, frequency = numbers[frequency >= least], frequency[frequency >= least]
     counts = dict(zip(_counts.name(numbers, texts), frequency.tolist(), strict=True))
-    kept = sorted(counts, key=lambda t: (-counts[t], t))[:MAX_TERMS]
+    kept = sorted(counts, key=lambda t: (-counts[t], t))[:most]
     idf = np.array([np.log((1 + len(texts)) / (1 + counts[t])) + 1 for t in kept], dtype=np.float32)
     text = Text(tuple(kept), idf, None)
     return Text(text.vocabulary, idf, _components(text.matrix(values), seed)) if reduce else text

@@ -13,6 +13,7 @@ from kubeautoml_trainer.models.gaussian_process import GaussianProcess
 from kubeautoml_trainer.models.gradient_boosting import GradientBoosting
 from kubeautoml_trainer.models.lightgbm import LightGBM
 from kubeautoml_trainer.models.linear import Linear
+from kubeautoml_trainer.models.naive_bayes_svm import NaiveBayesSvm
 from kubeautoml_trainer.models.nearest_neighbors import NearestNeighbors
 from kubeautoml_trainer.models.neural_network import NeuralNetwork
 from kubeautoml_trainer.models.random_forest import RandomForest
@@ -24,6 +25,7 @@ from kubeautoml_trainer.models.xgboost import XGBoost
 FAMILIES: tuple[Family, ...] = (
     Dummy(),
     Linear(),
+    NaiveBayesSvm(),
     LightGBM(),
     CatBoost(),
     XGBoost(),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 RELATIVE: Mapping[str, float] = {
     "Dummy": 0.05,
     "Linear": 1.0,
+    "NaiveBayesSvm": 1.0,
     "NearestNeighbors": 1.0,
     "LightGBM": 1.0,
     "XGBoost": 2.0,
