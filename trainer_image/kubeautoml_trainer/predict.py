@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubeautoml.api.conditions import Reason
-from kubeautoml.api.dataset import DataFormat
+from kubeautoml.api.dataset import ColumnType, DataFormat, DataSource
 from kubeautoml.api.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def main(argv: list[str]) -> int:
 
     model = load_bundle(args.model, sha256=args.sha256, variant=args.variant)
     model.set_threads(args.threads)
-    parts = (_predicted(model, raw, name) for name, raw in _tables(as_uri(args.input), DataFormat(args.format)))
+    read = _with_images if any(c.type is ColumnType.IMAGE for c in model.schema.features) else _tables
+    found = read(model, as_uri(args.input), DataFormat(args.format), args.threads)
+    parts = (_predicted(model, raw, name) for name, raw in found)
     rows = _write(parts, as_uri(args.output), kind)
     if not rows:
         raise DataError(f"{args.input} has a header and no rows", reason=Reason.DATASET_EMPTY)
@@ -55,7 +57,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--input",
         required=True,
-        help="CSV, TSV, Parquet or JSON lines (.gz, .zst): a file, a URI, a folder/, or a glob",
+        help="CSV, TSV, Parquet or JSON lines (.gz, .zst), images, tar shards or .npz: a file, a URI, a folder/, or a glob",
     )
     parser.add_argument("--output", required=True, help=f"file or URI to write; ends in {', '.join(WRITERS)}")
     parser.add_argument(
@@ -78,11 +80,20 @@ def as_uri(text: str) -> str:
     """
     if "://" in text:
         return text
-    end = "/" if text.endswith("/") else ""
+    end = "/" if text.endswith("/") or Path(text).is_dir() else ""
     return "file://" + str(Path(text).absolute()).replace("%", "%25") + end
 
 
-def _tables(uri: str, data_format: DataFormat) -> Iterator[tuple[str, pd.DataFrame]]:
+def _with_images(model: Model, uri: str, data_format: DataFormat, threads: int) -> Iterator[tuple[str, pd.DataFrame]]:
+    """All rows, whose images lie in a file that the system pages in and out."""
+    from kubeautoml_trainer.data.dataset import asked_by_schema, read_dataset
+    from kubeautoml_trainer.data.image_cache import temporary_cache
+
+    with temporary_cache(threads) as cache:
+        yield uri, read_dataset(DataSource(uri=uri, format=data_format), asked_by_schema(model.schema), cache).frame
+
+
+def _tables(model: Model, uri: str, data_format: DataFormat, threads: int) -> Iterator[tuple[str, pd.DataFrame]]:
     """One file after the other, so that memory holds one; of several files some may have no rows."""
     from kubeautoml.storage import open_store
     from kubeautoml_trainer.data.read import read_bytes
@@ -104,6 +115,7 @@ def _predicted(model: Model, raw: pd.DataFrame, name: str) -> pd.DataFrame:
     import numpy as np
 
     from kubeautoml.api.errors import PredictionError
+    from kubeautoml_trainer.data.image_sources import PATH
     from kubeautoml_trainer.data.schema import coerce
 
     try:
@@ -111,7 +123,10 @@ def _predicted(model: Model, raw: pd.DataFrame, name: str) -> pd.DataFrame:
     except PredictionError as error:
         raise PredictionError(f"{name}: {error}") from error
     chunks = [model.predict_rows(typed.iloc[at : at + CHUNK_ROWS]) for at in range(0, len(typed), CHUNK_ROWS)]
-    return model.output_frame(np.concatenate(chunks))
+    out = model.output_frame(np.concatenate(chunks))
+    if PATH in raw.columns and PATH not in {c.name for c in model.schema.features} and PATH not in out:
+        out.insert(0, PATH, raw[PATH].to_numpy())  # a row of a folder has no other name
+    return out
 
 
 def _write(parts: Iterator[pd.DataFrame], uri: str, kind: str) -> int:

@@ -6,7 +6,10 @@ What follows (types, folds, features) sees a table, some columns of which hold i
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,9 @@ from kubeautoml.api.pod import PodJob
 from kubeautoml.storage import ObjectStore, StoredObject, open_store
 from kubeautoml.storage.base import glob_root, is_glob
 from kubeautoml_trainer.data.base import Schema
-from kubeautoml_trainer.data.image_cache import ImageCache, Size, StoredImage, cached_images
+from kubeautoml_trainer.data.image_cache import FETCHERS, ImageCache, Size, StoredImage, cached_images
 from kubeautoml_trainer.data.image_sources import (
+    IMAGE,
     SOURCES,
     Inline,
     Remote,
@@ -48,7 +52,8 @@ class Asked:
 
     target: what a folder's names, or a shard's labels, are; None where there are none to be. images: columns that must hold images, with
     the size of each where it is settled. others: columns that are something else, and are not looked at. of_images: whether file names
-    mean images even if the files are not there.
+    mean images even if the files are not there. is_test: of arrays for training and test, the test ones are meant. image: what the column
+    of images is called where files have no header. skips: whether a few rows may be left out whose images cannot be read.
     """
 
     target: str | None = None
@@ -56,6 +61,8 @@ class Asked:
     others: frozenset[str] = frozenset()
     of_images: bool = False
     is_test: bool = False
+    image: str = IMAGE
+    skips: bool = True
 
 
 def asked_by_job(job: PodJob) -> Asked:
@@ -78,7 +85,7 @@ def asked_of_test(train: pd.DataFrame, job: PodJob) -> Asked:
     return Asked(target=job.task.target, images=sizes, others=others, is_test=True)
 
 
-def asked_by_schema(schema: Schema, target: str | None = None) -> Asked:
+def asked_by_schema(schema: Schema) -> Asked:
     """What rows for a model are read with; every other column than its images is left as it is."""
     sizes = {
         c.name: Size(c.height, c.width, c.channels)
@@ -86,7 +93,8 @@ def asked_by_schema(schema: Schema, target: str | None = None) -> Asked:
         if c.type is ColumnType.IMAGE and c.height and c.width and c.channels
     }
     others = frozenset(c.name for c in schema.columns if c.name not in sizes)
-    return Asked(target=target, images=sizes, others=others, is_test=True)
+    image = next(iter(sizes)) if len(sizes) == 1 else IMAGE
+    return Asked(images=sizes, others=others, is_test=True, image=image, skips=False)
 
 
 @dataclass(frozen=True)
@@ -118,17 +126,20 @@ def read_dataset(
     objects = find_files(store, uri)
     kind = source.format if source.format is not DataFormat.AUTO else _format_of(objects)
     said: tuple[str, ...] = ()
-    if kind is DataFormat.IMAGE_FOLDER:
-        frame = folder_frame(objects, glob_root(uri) if is_glob(uri) else uri, asked.target, store)
-    elif kind is DataFormat.WEB_DATASET:
-        frame = _shards(store, objects, asked, cache)
-    elif kind is DataFormat.NPZ:
-        frame, said = _arrays(store, objects, asked)
-    else:
-        tables = [o for o in objects if not is_image_name(o.uri)] if source.format is DataFormat.AUTO else objects
-        frame = read_files(store, tables, source, _Naming(asked, credentials_dir, patience_seconds))
-    key = "\0".join(f"{o.uri} {o.version}" for o in objects)
-    stored = with_stored_images(frame, asked, cache, key, uri)
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".shards-", dir=cache.folder) as shards:
+        if kind is DataFormat.IMAGE_FOLDER:
+            root = glob_root(uri) if is_glob(uri) else uri
+            frame = folder_frame(objects, root, asked.target, store, asked.image)
+        elif kind is DataFormat.WEB_DATASET:
+            frame = _shards(store, objects, asked, Path(shards))
+        elif kind is DataFormat.NPZ:
+            frame, said = _arrays(store, objects, asked)
+        else:
+            tables = [o for o in objects if not is_image_name(o.uri)] if kind is DataFormat.AUTO else objects
+            frame = read_files(store, tables, source, _Naming(asked, credentials_dir, patience_seconds))
+        key = "\0".join(f"{o.uri} {o.version}" for o in objects)
+        stored = with_stored_images(frame, asked, cache, key, uri)
     return Dataset(stored.frame, (*said, *stored.warnings))
 
 
@@ -151,16 +162,21 @@ def _is_table(name: str) -> bool:
     return name.endswith(tuple(s for s in TABLE_SUFFIXES if s != ".txt"))
 
 
-def _shards(store: ObjectStore, objects: Sequence[StoredObject], asked: Asked, cache: ImageCache) -> pd.DataFrame:
+def _shards(store: ObjectStore, objects: Sequence[StoredObject], asked: Asked, folder: Path) -> pd.DataFrame:
     """The samples of all shards, which lie on the disk until their images are in the cache."""
-    frames = []
-    for found in objects:
-        name = hashlib.sha256(f"{found.uri} {found.version}".encode()).hexdigest()[:32]
-        path = cache.folder / "shards" / f"{name}.tar"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            store.download(found.uri, path)
-        frames.append(shard_frame(path, found.uri, asked.target))
+    needed, free = sum(o.size_bytes for o in objects), shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{len(objects)} tar files need {needed / 1e9:.2g} GB of scratch disk, {free / 1e9:.2g} GB are free; "
+            "raise the ephemeral storage of spec.workers.resources, or give fewer of them",
+            reason=Reason.INVALID_DATA,
+        )
+    paths = [folder / f"{k}.tar" for k in range(len(objects))]
+    with ThreadPoolExecutor(FETCHERS) as pool:
+        list(pool.map(store.download, [o.uri for o in objects], paths))
+    frames = [
+        shard_frame(path, found.uri, asked.target, asked.image) for path, found in zip(paths, objects, strict=True)
+    ]
     frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     if not len(frame):
         raise DataError(
@@ -170,7 +186,7 @@ def _shards(store: ObjectStore, objects: Sequence[StoredObject], asked: Asked, c
 
 
 def _arrays(store: ObjectStore, objects: Sequence[StoredObject], asked: Asked) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    each = [npz_frame(store.read(o.uri), o.uri, asked.target, is_test=asked.is_test) for o in objects]
+    each = [npz_frame(store.read(o.uri), o.uri, asked.target, asked.image, is_test=asked.is_test) for o in objects]
     return pd.concat([f for f, _ in each], ignore_index=True), tuple(w for _, said in each for w in said)
 
 
@@ -241,6 +257,11 @@ def with_stored_images(frame: pd.DataFrame, asked: Asked, cache: ImageCache, key
         if not _holds_images(column, name, asked):
             continue
         values, problems = _stored_column(column, name, asked.images.get(name), cache, key, where)
+        if problems.first and not asked.skips:
+            raise DataError(
+                f"the image in column '{name}' cannot be read: {problems.first}; leave it out, or upload it again",
+                reason=Reason.DATASET_UNREADABLE,
+            )
         stored[name] = values
         bad |= problems.mask
         if problems.first:

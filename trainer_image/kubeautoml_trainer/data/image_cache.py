@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -123,14 +123,11 @@ class CachedImages:
 
 @dataclass(frozen=True)
 class ImageCache:
-    """Where caches are made. threads: images decoded at once. told: hears of progress. is_temporary: what is made is gone from the
-    disk as soon as nobody looks at it any more.
-    """
+    """Where caches are made. threads: images decoded at once. told: hears of progress."""
 
     folder: Path
     threads: int = 1
     told: Told = lambda done, of: None
-    is_temporary: bool = False
 
     def of(self, key: str, sources: Sequence[Source], size: Size | None = None) -> CachedImages:
         """The images, from the cache of that key if it is there.
@@ -158,14 +155,14 @@ class ImageCache:
             found = _opened(target)
             if found is None:
                 raise StorageError(f"{target}: the cache of images cannot be read again; check the disk")
-        if self.is_temporary:
-            shutil.rmtree(target, ignore_errors=True)  # the mapping holds the file
         return found
 
 
-def temporary_cache(threads: int = 1) -> ImageCache:
-    """For notebooks and single files: caches that need no clearing up."""
-    return ImageCache(Path(tempfile.gettempdir()) / f"kubeautoml-images-{os.getpid()}", threads, is_temporary=True)
+@contextmanager
+def temporary_cache(threads: int = 1) -> Iterator[ImageCache]:
+    """For notebooks and single files. The images can be used afterwards: a mapping outlives the name of its file."""
+    with tempfile.TemporaryDirectory(prefix="kubeautoml-images-") as folder:
+        yield ImageCache(Path(folder), threads)
 
 
 def cached_images(column: pd.Series) -> CachedImages | None:

@@ -22,7 +22,7 @@ from kubeautoml.storage import ObjectStore, StoredObject
 from kubeautoml_trainer.data.images import SUFFIXES, ImageError
 
 IMAGE, PATH, TEXT = "image", "path", "text"
-"""Names of the columns that files without a header become."""
+"""Names of the columns that files without a header become; a model that was trained on a table calls its images as that did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,9 @@ def is_image_name(text: str) -> bool:
 # A folder a class
 
 
-def folder_frame(objects: Sequence[StoredObject], root: str, target: str | None, store: ObjectStore) -> pd.DataFrame:
+def folder_frame(
+    objects: Sequence[StoredObject], root: str, target: str | None, store: ObjectStore, image: str = IMAGE
+) -> pd.DataFrame:
     """Columns `image` and `path`, and the target: the folder right below the root in which an image lies.
 
     Args:
@@ -106,7 +108,7 @@ def folder_frame(objects: Sequence[StoredObject], root: str, target: str | None,
             reason=Reason.DATASET_EMPTY,
         )
     paths = [_below(o.uri, root) for o in found]
-    frame = pd.DataFrame({IMAGE: _objects([Remote(o.uri, store) for o in found]), PATH: _objects(paths)})
+    frame = pd.DataFrame({image: _objects([Remote(o.uri, store) for o in found]), PATH: _objects(paths)})
     if target is None:
         return frame
     if target in frame.columns:
@@ -143,7 +145,7 @@ def _objects(values: Sequence[Any]) -> np.ndarray:
 LABEL_SUFFIXES = ("cls", "cls.txt")
 
 
-def shard_frame(path: Path, name: str, target: str | None) -> pd.DataFrame:
+def shard_frame(path: Path, name: str, target: str | None, image: str = IMAGE) -> pd.DataFrame:
     """The samples of one tar file, in its order: files with the same name up to the first dot are one.
 
     An image suffix gives column `image` (its bytes stay in the file), .cls the target, .txt column `text`, the fields of .json columns
@@ -154,6 +156,7 @@ def shard_frame(path: Path, name: str, target: str | None) -> pd.DataFrame:
     """
     samples: dict[str, dict[str, Any]] = {}
     try:
+        _check_end(path)
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 if not member.isfile() or posixpath.basename(member.name).startswith((".", "_")):
@@ -161,7 +164,7 @@ def shard_frame(path: Path, name: str, target: str | None) -> pd.DataFrame:
                 folder, base = posixpath.split(member.name)
                 key, _, suffix = base.partition(".")
                 sample = samples.setdefault(posixpath.join(folder, key), {})
-                _add(sample, suffix.lower(), member, tar, path, name, target)
+                _add(sample, suffix.lower(), member, tar, path, name, target, image)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(
             f"{name} is no tar file, or is cut off: {error}; write it again", reason=Reason.DATASET_UNREADABLE
@@ -169,6 +172,18 @@ def shard_frame(path: Path, name: str, target: str | None) -> pd.DataFrame:
     columns = dict.fromkeys(k for s in samples.values() for k in s)
     values = {c: _objects([s.get(c) for s in samples.values()]) for c in columns}
     return pd.DataFrame(values).infer_objects()
+
+
+def _check_end(path: Path) -> None:
+    """A tar file ends in blocks of zeros; one that does not was cut off, which reading it would not tell.
+
+    Raises:
+        TarError: it does not.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - tarfile.BLOCKSIZE))
+        if any(file.read()) or not path.stat().st_size:
+            raise tarfile.ReadError("its end is missing")
 
 
 def _add(
@@ -179,11 +194,12 @@ def _add(
     path: Path,
     name: str,
     target: str | None,
+    image: str,
 ) -> None:
     where = f"{name}/{member.name}"
     if is_image_name(f".{suffix}"):
         before, _, _ = suffix.rpartition(".")
-        sample[before or IMAGE] = Span(path, member.offset_data, member.size, where)
+        sample[before or image] = Span(path, member.offset_data, member.size, where)
         return
     if suffix not in (*LABEL_SUFFIXES, "txt", "text", "json"):
         return
@@ -216,7 +232,7 @@ _TESTS = (("x_test", "y_test"), ("test_images", "test_labels"))
 
 
 def npz_frame(
-    data: bytes, name: str, target: str | None, *, is_test: bool = False
+    data: bytes, name: str, target: str | None, image: str = IMAGE, *, is_test: bool = False
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Columns `image` and the target of numpy's .npz: arrays x and y, images and labels, data and target, or x_train and y_train (as in
     Keras' mnist.npz, of which a test file means x_test and y_test), in upper or lower case.
@@ -246,7 +262,7 @@ def npz_frame(
             reason=Reason.DATASET_UNREADABLE,
         ) from error
     pixels = _as_pixels(x, f"{name}: array {pair[0]}")
-    columns: dict[str, Any] = {IMAGE: _objects([Inline(p, f"{name}: {pair[0]}[{k}]") for k, p in enumerate(pixels)])}
+    columns: dict[str, Any] = {image: _objects([Inline(p, f"{name}: {pair[0]}[{k}]") for k, p in enumerate(pixels)])}
     if y is not None and target is not None:
         y = y.reshape(len(y), -1)
         if len(y) != len(pixels) or y.shape[1] != 1:

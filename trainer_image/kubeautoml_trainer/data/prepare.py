@@ -153,13 +153,13 @@ def _with_images(
     raw: pd.DataFrame, test: pd.DataFrame | None, job: PodJob, warnings: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame | None, Sequence[str]]:
     """The frames with their images decoded, for those that `read_dataset` did not make."""
-    cache = temporary_cache()
-    where = "the training rows"
-    found = with_stored_images(raw, asked_by_job(job), cache, where, where)
-    if test is None:
-        return found.frame, None, (*warnings, *found.warnings)
-    where = "the test rows"
-    tested = with_stored_images(test, asked_of_test(found.frame, job), cache, where, where)
+    with temporary_cache() as cache:
+        where = "the training rows"
+        found = with_stored_images(raw, asked_by_job(job), cache, where, where)
+        if test is None:
+            return found.frame, None, (*warnings, *found.warnings)
+        where = "the test rows"
+        tested = with_stored_images(test, asked_of_test(found.frame, job), cache, where, where)
     return found.frame, tested.frame, (*warnings, *found.warnings, *tested.warnings)
 
 
