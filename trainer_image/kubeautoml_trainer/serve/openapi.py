@@ -7,6 +7,7 @@ from typing import Any
 
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml_trainer.data.base import Column, Schema
+from kubeautoml_trainer.data.images import WANTED
 from kubeautoml_trainer.serve.rows import DATATYPES, example_record
 
 ERROR: dict[str, Any] = {
@@ -26,6 +27,8 @@ _JSON_TYPES: dict[ColumnType, str] = {ColumnType.NUMBER: "number", ColumnType.BO
 def describe(column: Column) -> str:
     """A column's type and what the training rows showed of it, in a few words."""
     shown = seen(column)
+    if column.type is ColumnType.IMAGE:
+        return f"image: {WANTED}, as base64 or a data: URL; made {shown} before it is looked at"
     if column.type is ColumnType.NUMBER or column.type is ColumnType.DATETIME:
         kind = "number" if column.type is ColumnType.NUMBER else "date or time, ISO 8601"
         return f"{kind}, {shown} in training" if shown else kind
@@ -33,7 +36,9 @@ def describe(column: Column) -> str:
 
 
 def seen(column: Column) -> str:
-    """The range or the levels of the training rows; empty where there is neither."""
+    """The range, the levels or the size of the training rows; empty where there is none of them."""
+    if column.type is ColumnType.IMAGE:
+        return f"{column.width} x {column.height} pixels, {'grey' if column.channels == 1 else 'colour'}"
     if column.type in (ColumnType.NUMBER, ColumnType.DATETIME):
         if column.low is None or column.high is None:
             return ""
@@ -52,7 +57,11 @@ def records_body(schema: Schema) -> dict[str, Any]:
         "type": "object",
         "required": [c.name for c in schema.features],
         "properties": {
-            c.name: {"type": [_JSON_TYPES.get(c.type, "string"), "null"], "description": describe(c)}
+            c.name: {
+                "type": [_JSON_TYPES.get(c.type, "string"), "null"],
+                "description": describe(c),
+                **({"contentEncoding": "base64"} if c.type is ColumnType.IMAGE else {}),
+            }
             for c in schema.features
         },
     }

@@ -44,7 +44,13 @@ def _template() -> Template:
 
 
 def _column_facts(column: Column) -> dict[str, Any]:
-    kinds = {ColumnType.NUMBER: "number", ColumnType.BOOLEAN: "boolean", ColumnType.DATETIME: "datetime"}
+    kinds = {
+        ColumnType.NUMBER: "number",
+        ColumnType.BOOLEAN: "boolean",
+        ColumnType.DATETIME: "datetime",
+        ColumnType.TEXT: "prose",
+        ColumnType.IMAGE: "image",
+    }
     has_menu = column.type is ColumnType.CATEGORY and 0 < len(column.levels) <= MAX_CHOICES
     return {
         "name": column.name,

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from kubeautoml import __version__
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import PredictionError
-from kubeautoml_trainer.data.base import Schema
+from kubeautoml_trainer.data.base import Column, Schema
 from kubeautoml_trainer.serve.rows import DATATYPES
 
 
@@ -21,7 +22,7 @@ def server_metadata() -> dict[str, Any]:
 
 def model_metadata(name: str, version: str, schema: Schema, more: Sequence[str] = ()) -> dict[str, Any]:
     """GET /v2/models/{name}: every column and type. `more`: `Model.interval_columns`."""
-    inputs = [{"name": c.name, "datatype": DATATYPES[c.type], "shape": [-1]} for c in schema.features]
+    inputs = [_input(c) for c in schema.features]
     return {
         "name": name,
         "versions": [version],
@@ -29,6 +30,15 @@ def model_metadata(name: str, version: str, schema: Schema, more: Sequence[str] 
         "inputs": inputs,
         "outputs": output_metadata(schema, more),
     }
+
+
+def _input(column: Column) -> dict[str, Any]:
+    """One column; of images, what a file becomes before the model sees it."""
+    described: dict[str, Any] = {"name": column.name, "datatype": DATATYPES[column.type], "shape": [-1]}
+    if column.type is ColumnType.IMAGE:
+        size = {"height": column.height, "width": column.width, "channels": column.channels}
+        described["parameters"] = {"content_type": "base64", **size}
+    return described
 
 
 def output_metadata(schema: Schema, more: Sequence[str] = ()) -> list[dict[str, Any]]:

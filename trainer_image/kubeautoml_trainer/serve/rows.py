@@ -6,6 +6,7 @@ training goes through as well.
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from typing import Any
 
@@ -75,7 +76,8 @@ _PLAIN = {int, float, type(None)}
 
 
 def frame_from_tensors(body: Any, schema: Schema) -> pd.DataFrame:
-    """The `inputs` of an inference request: one tensor a column, each of shape [rows] or [rows, 1].
+    """The `inputs` of an inference request: one tensor a column, each of shape [rows] or [rows, 1]; of images also UINT8 pixels of shape
+    [rows, height, width] or [rows, height, width, channels].
 
     Raises:
         PredictionError: a tensor is malformed; names it, the rule and the value.
@@ -83,8 +85,9 @@ def frame_from_tensors(body: Any, schema: Schema) -> pd.DataFrame:
     if not isinstance(body, dict) or not isinstance(body.get("inputs"), list):
         raise PredictionError('the body must be {"inputs": [{"name", "shape", "datatype", "data"}, ...]}')
     columns: dict[str, list[Any]] = {}
+    images = {c.name for c in schema.features if c.type is ColumnType.IMAGE}
     for tensor in body["inputs"]:
-        name, values = _tensor_values(tensor)
+        name, values = _tensor_values(tensor, images)
         if name in columns:
             raise PredictionError(f"input '{name}' is given twice")
         columns[name] = values
@@ -98,7 +101,7 @@ def frame_from_tensors(body: Any, schema: Schema) -> pd.DataFrame:
     return _frame(columns, rows, schema)
 
 
-def _tensor_values(tensor: Any) -> tuple[str, list[Any]]:
+def _tensor_values(tensor: Any, images: set[str]) -> tuple[str, list[Any]]:
     if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
         raise PredictionError('every input must be an object with "name", "shape", "datatype" and "data"')
     name = tensor["name"]
@@ -111,6 +114,8 @@ def _tensor_values(tensor: Any) -> tuple[str, list[Any]]:
     shape, datatype = tensor["shape"], tensor["datatype"]
     if datatype not in KNOWN_DATATYPES:
         raise PredictionError(f"input '{name}': datatype must be one of {', '.join(KNOWN_DATATYPES)}, got {datatype!r}")
+    if name in images and datatype != "BYTES":
+        return name, _pixels(name, shape, datatype, tensor["data"])
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape) or not 1 <= len(shape) <= 2:
         raise PredictionError(f"input '{name}': shape must be [rows] or [rows, 1], got {shape}")
     if len(shape) == 2 and shape[1] != 1:
@@ -122,6 +127,31 @@ def _tensor_values(tensor: Any) -> tuple[str, list[Any]]:
         raise PredictionError(f"input '{name}': shape {shape} needs {shape[0]} values in data, got {len(values)}")
     _check_values(name, datatype, values)
     return name, values
+
+
+def _pixels(name: str, shape: Any, datatype: str, data: Any) -> list[Any]:
+    """The images of a tensor of pixels, uint8 (height, width, channels) each."""
+    if datatype != "UINT8":
+        raise PredictionError(
+            f"input '{name}': datatype of images must be BYTES (base64) or UINT8 (pixels), got {datatype}"
+        )
+    is_shape = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
+    if not is_shape or len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
+        raise PredictionError(
+            f"input '{name}': shape of UINT8 images must be [rows, height, width] or [rows, height, width, 1, 3 or 4], got {shape}"
+        )
+    _check_rows(shape[0])
+    try:
+        values = np.array(data)
+    except ValueError as error:
+        raise PredictionError(f"input '{name}': rows of data must have the same length, as shape says") from error
+    if values.shape != tuple(shape) and values.shape != (math.prod(shape),):
+        raise PredictionError(
+            f"input '{name}': shape {shape} needs {math.prod(shape)} values in data, flat or nested as shape says, got {values.shape}"
+        )
+    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255:
+        raise PredictionError(f"input '{name}': datatype UINT8 needs whole numbers from 0 to 255")
+    return list(values.astype(np.uint8).reshape(shape))
 
 
 def _check_values(name: str, datatype: str, values: list[Any]) -> None:
