@@ -19,6 +19,7 @@ from factories import (
     make_observed,
     make_pod,
     make_profile,
+    make_running_trial,
 )
 from kubeautoml.api.objects import Ref
 from kubeautoml.plan import plan
@@ -290,6 +291,20 @@ def test_a_budget_raised_while_workers_are_leaving_resumes_the_search() -> None:
     assert stage.study.limits == make_limits(max_trials=50, keep_trial_artifacts=5)
     assert stage.conditions()["Succeeded"] == "Unknown Searching"
     assert stage.job.status.budget_used.ended_by is None
+
+
+def test_the_status_says_how_far_a_long_trial_is() -> None:
+    """The first one that says so."""
+    stage = searching()
+    quiet = make_running_trial(2)
+    busy = replace(make_running_trial(3), doing="epoch 4 of 12, 1,900 rows a second")
+    study_of(stage, running=2, running_trials=(quiet, busy), completed=2)
+
+    stage.wait(60)
+    stage.settle()
+
+    told = "2 trials completed, 2 running, of at most 3; trial 3: epoch 4 of 12, 1,900 rows a second"
+    assert stage.message("Succeeded") == told
 
 
 def test_a_retry_queued_after_the_last_worker_left_brings_new_workers() -> None:

@@ -156,6 +156,10 @@ class ArtifactPaths:
         folder = f"{self.root}/checkpoints/" if origin is None else f"{self.root}/checkpoints/{origin}/"
         return folder if fold is None else f"{folder}{fold}.tar"
 
+    def fit_state(self, origin: int, fold: int) -> str:
+        """State of a fit that was interrupted, beside the checkpoints of its trial."""
+        return f"{self.checkpoint(origin)}{fold}.state"
+
     @property
     def leaderboard(self) -> str:
         return f"{self.root}/leaderboard.csv"

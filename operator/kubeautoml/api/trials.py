@@ -49,6 +49,10 @@ class TrialAttr(StrEnum):
     """What the trial costs, in ordinary trials of its pipeline; 1 when absent."""
     OVERRAN = "overran"
     """It was ended because a fit did not return."""
+    DOING = "doing"
+    """What a long trial does just now, in words: written by its worker every so often."""
+    RUNGS = "rungs"
+    """Validation losses of the first fold's fit by the share of its epochs, where its family trains by epochs."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,8 @@ class RunningTrial:
     pod_uid: str
     attempt: int
     started_at: float
+    doing: str = ""
+    """What a long one does just now, such as "epoch 4 of 12, 1,900 rows a second"."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,9 @@ def open_end(words: str) -> Facts:
 
 def search_words(scene: Scene) -> str:
     study = scene.study
-    return f"{study.completed} trials completed, {study.running} running, of at most {scene.job.spec.budget.max_trials}"
+    doing = next((f"; trial {t.number}: {t.doing}" for t in study.running_trials if t.doing), "")
+    most = scene.job.spec.budget.max_trials
+    return f"{study.completed} trials completed, {study.running} running, of at most {most}{doing}"
 
 
 def workers_words(scene: Scene) -> str:

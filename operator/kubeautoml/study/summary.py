@@ -125,6 +125,7 @@ def running(trial: FrozenTrial) -> RunningTrial:
         pod_uid=str(trial.user_attrs.get(TrialAttr.POD_UID.value, "")),
         attempt=attempt_of(trial),
         started_at=trial.datetime_start.timestamp() if trial.datetime_start else 0.0,
+        doing=str(trial.user_attrs.get(TrialAttr.DOING.value, "")),
     )
 
 

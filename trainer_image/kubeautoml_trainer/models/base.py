@@ -7,7 +7,8 @@ get one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -54,6 +55,43 @@ class DataShape:
         return self.features + 20 * self.categories + 32 * self.texts + 256 * self.images
 
 
+class FitProgress(Protocol):
+    """Where a long fit says how far it is, and keeps its state; a family that trains by epochs calls it, others need not."""
+
+    def report(self, epoch: int, of: int, value: float | None, rows_a_second: float) -> None:
+        """An epoch is done.
+
+        Args:
+            epoch: counted from 1. of: as many as there will be, as far as is known.
+            value: a validation loss, lower is better, comparable within the family; None where there is none.
+
+        Raises:
+            Exception: the fit is not worth going on; pass it on.
+        """
+        ...
+
+    def stored(self) -> bytes | None:
+        """The state that an earlier attempt at this fit kept; None for a fresh start."""
+        ...
+
+    def keep(self, make: Callable[[], bytes]) -> None:
+        """A state could be kept now: `make` gives it, and is called only when it is worth it. Call it as often as after each step."""
+        ...
+
+
+class Unwatched:
+    """Nobody watches: a fit outside of a search."""
+
+    def report(self, epoch: int, of: int, value: float | None, rows_a_second: float) -> None:
+        return
+
+    def stored(self) -> bytes | None:
+        return None
+
+    def keep(self, make: Callable[[], bytes]) -> None:
+        return
+
+
 @dataclass(frozen=True)
 class FitContext:
     """What a fit may use."""
@@ -65,6 +103,7 @@ class FitContext:
     threads: int
     deadline: float
     """`time.monotonic()` at which the fit must have returned with the best it has."""
+    progress: FitProgress = field(default_factory=Unwatched)
 
 
 class FittedModel(Protocol):

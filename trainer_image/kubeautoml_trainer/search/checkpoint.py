@@ -1,8 +1,9 @@
-"""Checkpoints of long trials: the folds that are done, so that the next attempt begins with those that are left.
+"""Checkpoints of long trials: the folds that are done, so that the next attempt begins with those that are left; and the state of the
+fit that is under way, where its family gives one.
 
 Under `ArtifactPaths.checkpoint(origin)`, where origin is the first attempt's number: one tar a fold, with the fitted pipeline,
-its predictions and a description. Folds are stored only once a trial has become long, so short trials pay nothing. What is
-damaged, or belongs to other parameters, is passed over: that fold is fitted again.
+its predictions and a description, and the last state of a fit. Folds are stored only once a trial has become long, so short trials pay
+nothing. What is damaged, or belongs to other parameters, is passed over: that fold is fitted again.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class Checkpoint:
         self._pending: dict[int, FoldResult] = {}
         self._began = time.monotonic()
         self._has_stored = is_retry
+        self._state: tuple[int, bytes] | None = None
 
     def stored(self, fold: int) -> FoldResult | None:
         """The fold as an earlier attempt left it, or None."""
@@ -96,15 +98,37 @@ class Checkpoint:
             log.warning("checkpoint passed over", extra={"uri": uri, "error": str(error)[:200]})
             return None
 
+    def state(self, fold: int) -> bytes | None:
+        """The state of this fold's fit as an earlier attempt left it, or None."""
+        if not self._is_retry:
+            return None
+        uri = self._paths.fit_state(self._origin, fold)
+        try:
+            if not self._store.exists(uri):
+                return None
+            digest, _, state = self._store.read(uri).partition(b"\n")
+        except KubeAutoMLError as error:
+            log.warning("state of a fit passed over", extra={"uri": uri, "error": str(error)[:200]})
+            return None
+        return state if hashlib.sha256(state + self._named()).hexdigest().encode() == digest else None
+
+    def keep_state(self, fold: int, state: bytes, *, now: bool) -> None:
+        """Where the fit of a fold has come to: stored now, or else with `store`, when the trial is handed back."""
+        self._state = fold, state
+        if now:
+            self._store_state()
+
     def done(self, fold: int, result: FoldResult) -> None:
         """A fold is done. It is stored, with those before it, once they are worth it."""
         self._pending[fold] = result
+        self._state = None
         if time.monotonic() - self._began >= self._every_seconds:
             self.store()
 
     def store(self) -> None:
         """Store what is not stored yet. Best effort: without it the next attempt has more to do, and nothing is wrong."""
         try:
+            self._store_state()
             for fold, result in sorted(self._pending.items()):
                 self._store.write(self._paths.checkpoint(self._origin, fold), self._packed(result))
                 self._has_stored = True
@@ -114,9 +138,23 @@ class Checkpoint:
         self._pending.clear()
         self._began = time.monotonic()
 
+    def _store_state(self) -> None:
+        """Best effort, as `store`."""
+        if self._state is None:
+            return
+        fold, state = self._state
+        digest = hashlib.sha256(state + self._named()).hexdigest().encode()
+        try:
+            self._store.write(self._paths.fit_state(self._origin, fold), digest + b"\n" + state)
+            self._has_stored = True
+        except KubeAutoMLError as error:
+            log.warning("state of a fit not stored", extra={"error": str(error)})
+        self._state = None
+
     def forget(self) -> None:
         """The trial has ended: remove what was stored of it. The finalizer removes what stays behind."""
         self._pending.clear()
+        self._state = None
         shutil.rmtree(self._scratch, ignore_errors=True)
         if not self._has_stored:
             return
@@ -124,6 +162,10 @@ class Checkpoint:
             self._store.delete(self._paths.checkpoint(self._origin))
         except KubeAutoMLError as error:
             log.warning("checkpoint stays until the model is made", extra={"error": str(error)})
+
+    def _named(self) -> bytes:
+        """Family and parameters, so that a state is never taken for another pipeline's."""
+        return json.dumps(self._described(), sort_keys=True).encode()
 
     def _described(self) -> dict[str, Any]:
         return {"format": FORMAT, "family": self._entry.family, "parameters": dict(self._entry.parameters)}

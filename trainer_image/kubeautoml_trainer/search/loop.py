@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml.api.errors import StorageError, StudyError
 from kubeautoml.api.pod import PodContext
+from kubeautoml.api.search import PrunerType
 from kubeautoml.api.trials import MAX_ATTEMPTS, StudyAttr, StudyLimits, TrialAttr
 from kubeautoml.storage import ObjectStore
 from kubeautoml.study import is_fenced, read_limits, set_study_attr
@@ -36,6 +37,7 @@ from kubeautoml_trainer.search.budget import (
 )
 from kubeautoml_trainer.search.checkpoint import CHECKPOINT_SECONDS, Checkpoint, FoldResult, Load
 from kubeautoml_trainer.search.cost import Costs, learn_costs
+from kubeautoml_trainer.search.epochs import FitWatch, is_hopeless
 from kubeautoml_trainer.search.exhausted import is_almost_bred, is_exhausted, trials_to_breed
 from kubeautoml_trainer.search.finalists import Finalist, find_finalist, first_round, next_finalist, progress, scheme_of
 from kubeautoml_trainer.search.outage import full_disk, is_full_disk, persistently
@@ -276,6 +278,7 @@ class SearchLoop:
             known=() if finalist is None else self._known(finalist),
             most_rows=None if finalist is not None else self._scheme.sample,
             class_weight=job.objective.class_weight,
+            watch=self._watch(trial, entry, self._checkpoint, finalist),
         )
         try:
             outcome = run_trial(trial.number, attempt, entry, self.plan.families[entry.family], run)
@@ -284,6 +287,33 @@ class SearchLoop:
         if not math.isfinite(outcome.record.value):
             raise ArithmeticError(f"{job.metric} of the predictions is not a number")
         return outcome
+
+    def _watch(
+        self, trial: optuna.Trial, entry: Entry, checkpoint: Checkpoint, finalist: Finalist | None
+    ) -> Callable[[int], FitWatch]:
+        """What the fit of each fold reports to: the first one may end the trial, unless it is one to be spared."""
+        rungs: dict[str, float] = {}
+        prunes = self.context.job.search.pruner.type is not PrunerType.NONE
+
+        def decide(rung: float, value: float) -> None:
+            rungs[str(rung)] = value
+            self._persistently(lambda: trial.set_user_attr(TrialAttr.RUNGS, dict(rungs)))
+            trials = self._persistently(lambda: self.study.get_trials(deepcopy=False))
+            completed = sum(t.state is TrialState.COMPLETE for t in trials)
+            if not prunes or self._pruner.spares(trial.user_attrs, completed):
+                return
+            if is_hopeless(trials, entry.family, rung, value):
+                raise TrialCut(f"hopeless against its family after {rung:.0%} of the epochs")
+
+        def no_decision(rung: float, value: float) -> None:
+            return
+
+        def say(words: str) -> None:
+            self._persistently(lambda: trial.set_user_attr(TrialAttr.DOING, words))
+
+        return lambda fold: FitWatch(
+            trial.number, fold, checkpoint, say, decide if fold == 0 and finalist is None else no_decision
+        )
 
     def _finalist_of(self, latest: FrozenTrial) -> Finalist | None:
         """What a trial promotes: as it was just decided, or as its first attempt was."""

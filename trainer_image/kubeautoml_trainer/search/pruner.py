@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
@@ -75,10 +76,14 @@ class MercifulPruner(BasePruner):  # type: ignore[misc]  # untyped here
         """Whether reports are needed at all; they cost a database write each."""
         return not isinstance(self._inner, NopPruner)
 
+    def spares(self, attrs: Mapping[str, Any], completed: int) -> bool:
+        """Whether a trial with these attributes is of the portfolio, and too few are complete to judge it."""
+        return TrialAttr.PORTFOLIO in attrs and completed < COMPLETED_BEFORE_PORTFOLIO
+
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Never the portfolio before some trials are complete, nor the first trial of a family."""
         completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if TrialAttr.PORTFOLIO in trial.user_attrs and len(completed) < COMPLETED_BEFORE_PORTFOLIO:
+        if self.spares(trial.user_attrs, len(completed)):
             return False
         family = trial.params.get(FAMILY)
         if not any(t.params.get(FAMILY) == family for t in completed):

@@ -14,7 +14,7 @@ from kubeautoml_trainer.artifacts import Predictions, TrialRecord, pack_pipeline
 from kubeautoml_trainer.data.base import PreparedData, Rows
 from kubeautoml_trainer.data.split import sampled
 from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
-from kubeautoml_trainer.models.base import Family, FitContext, FitTimeout, Pipeline
+from kubeautoml_trainer.models.base import Family, FitContext, FitProgress, FitTimeout, Pipeline, Unwatched
 from kubeautoml_trainer.models.weights import class_factors, weighed, without_class_weight
 from kubeautoml_trainer.search.checkpoint import Checkpoint, FoldResult
 from kubeautoml_trainer.search.plan import Entry
@@ -48,6 +48,7 @@ class TrialRun:
     repeats: further rounds of folds, each int16 (train rows,) like `PreparedData.fold`; a row's prediction is the mean over rounds.
     known: results of the first folds, if another trial of this pipeline has them already.
     most_rows: training rows of a fit; None takes all there are.
+    watch: called with a fold before it is fitted; gives what the fit reports its progress to.
     """
 
     data: PreparedData
@@ -62,6 +63,7 @@ class TrialRun:
     known: Sequence[FoldResult] = ()
     most_rows: int | None = None
     class_weight: ClassWeight = ClassWeight.AUTO
+    watch: Callable[[int], FitProgress] = lambda fold: Unwatched()
 
 
 def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: TrialRun) -> Outcome:
@@ -150,7 +152,8 @@ def _fit(family: Family, train: Rows, valid: Rows, entry: Entry, run: TrialRun, 
 
     def attempt(is_short: bool) -> Pipeline:
         deadline = run.fit_deadline(here.of - here.number, is_short)
-        context = FitContext(run.task, run.metric, run.seed + here.number, run.threads, deadline)
+        watched = run.watch(here.number)
+        context = FitContext(run.task, run.metric, run.seed + here.number, run.threads, deadline, watched)
         return family.fit(train, valid, run.data.schema, parameters, context)
 
     try:
