@@ -87,6 +87,11 @@ class AdamW:
             for tensor in group["params"]:
                 tensor.grad = None
 
+    def tensors(self) -> list[Tensor]:
+        """Its state, in place: writing into them sets it."""
+        moments = [t for pair in self._moments for kind in pair for t in kind]
+        return moments + [t for steps in self._steps for t in steps]
+
     @torch.no_grad()
     def step(self) -> None:
         for group, (first, second), steps in zip(self.param_groups, self._moments, self._steps, strict=True):

@@ -1,0 +1,434 @@
+"""The training loop of networks that learn by epochs: data, forward, loss, step, evaluate, checkpoint.
+
+Whoever calls `train` brings the network, the examples and what a prediction is worth; how fast, how long and how carefully is in
+`Settings`. The result depends on the seed alone while the planned epochs fit before the deadline.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kubeautoml_trainer.models.base import FitContext, FitTimeout
+from kubeautoml_trainer.models.early_stopping import Patience
+from kubeautoml_trainer.models.torch_augment import Blend
+from kubeautoml_trainer.models.torch_memory import fitting_rows, is_out_of_memory, row_bytes, was_too_much, weight_bytes
+from kubeautoml_trainer.models.torch_optimisers import Optimiser, make_optimiser, set_rates
+from kubeautoml_trainer.models.torch_parallel import ALONE, World
+from kubeautoml_trainer.models.torch_schedule import SHAPES, Schedule
+from kubeautoml_trainer.models.torch_state import StateError, packed, unpacked, with_prefix, write_into
+from kubeautoml_trainer.models.torch_training import Loss, limited_threads
+
+log = logging.getLogger("kubeautoml.worker")
+
+Inputs = tuple[Tensor, ...]
+_MOST_LOOKS = 40  # validations of a training; more cost time and tell nothing
+_VALIDATION_COST = 0.35  # what a row takes to be predicted, of what it takes to be learned: one of three passes
+_AFTERWARDS, _AFTERWARDS_SHARE = 1.0, 0.1  # seconds kept for writing the network, and the most of a fit's time; guesses
+
+
+class Examples(Protocol):
+    """Rows to learn from or to judge by."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, orders: Sequence[Tensor]) -> Iterator[Inputs]:
+        """The raw inputs of each batch, on the device; an order is int64 (b,), positions of rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network is trained.
+
+    rate: greatest learning rate, as AdamW takes it. decay: of weights, as AdamW takes it. optimiser: "adamw" or "nesterov". schedule:
+    "one_cycle" or "cosine". warm_up: share of the steps in which the rate rises. clip: greatest norm of a gradient. averaging: share of
+    the steps over which weights are averaged; 0 for none. patience: epochs without a better validation at least, before a training ends.
+    """
+
+    epochs: int
+    batch: int = 128
+    rate: float = 0.003
+    decay: float = 0.02
+    optimiser: str = "adamw"
+    schedule: str = "one_cycle"
+    warm_up: float = 0.2
+    clip: float = 5.0
+    averaging: float = 0.03
+    patience: int = 10
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is learned. truth: (n,) and weight: float32 (n,), on the device.
+
+    augment: (raw inputs, generator) -> what the network takes, and whose truths that holds. plain: the same without chance.
+    """
+
+    examples: Examples
+    truth: Tensor
+    weight: Tensor
+    loss: Loss
+    augment: Callable[[Inputs, torch.Generator], tuple[Inputs, Blend | None]]
+    plain: Callable[[Inputs], Inputs]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What tells when to stop. judge: float32 (n, outputs) -> a loss, lower is better."""
+
+    examples: Examples
+    judge: Callable[[np.ndarray], float]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out; the network holds the weights of the best epoch.
+
+    epoch: the best one, from 1. value: its validation loss. at_once: rows of a batch that memory held.
+    """
+
+    epoch: int
+    value: float | None
+    at_once: int
+    rows_a_second: float
+
+
+@dataclass
+class _Run:
+    """A training under way: everything that changes from step to step."""
+
+    net: nn.Module
+    averaged: nn.Module
+    best: dict[str, Tensor]
+    optimiser: Optimiser
+    schedule: Schedule
+    pairs: list[tuple[Tensor, Tensor]]
+    """Averaged weights, and the present ones."""
+    counts: list[tuple[Tensor, Tensor]]
+    """The same for whole numbers."""
+    order: torch.Generator
+    chance: torch.Generator
+    patience: Patience
+    epoch: int = 1
+    batch: int = 0
+    """Batches of the epoch that are done."""
+    order_before: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.uint8))
+    """State of `order` when the epoch began."""
+    learned: int = 0
+    """Rows of the epoch, and its seconds, in this process."""
+    seconds: float = 0.0
+    rows_a_second: float = 0.0
+
+
+def train(
+    net: nn.Module,
+    groups: Callable[[nn.Module], list[dict[str, Any]]],
+    training: Training,
+    validation: Validation | None,
+    settings: Settings,
+    context: FitContext,
+    device: torch.device,
+    world: World = ALONE,
+) -> Trained:
+    """Train until the schedule ends, nothing gets better, or time is up; afterwards `net` has the weights of the best epoch.
+
+    Memory that turns out too small halves the rows computed at once, and the training begins anew; the batch stays what it was.
+
+    Args:
+        groups: the network's parameters as `torch_optimisers.parameter_groups` says them.
+
+    Raises:
+        FitTimeout: the deadline came before the first step.
+        ArithmeticError: the loss was no number from the start.
+    """
+    net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    start = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    cuda = [device.index or 0] if device.type == "cuda" else []
+    with limited_threads(context.threads), torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(context.seed)
+        batch = min(settings.batch, len(training.examples))
+        probe = _first_rows(training, device)
+        row = row_bytes(net, probe)
+        at_once = fitting_rows(max(1, batch // world.size), row, weight_bytes(net), device)
+        while True:
+            torch.manual_seed(context.seed + world.rank)
+            try:
+                return _train(net, groups, training, validation, settings, context, device, world, at_once)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or at_once == 1:
+                    raise
+            at_once = was_too_much(at_once, row, device)
+            net.load_state_dict(start)
+
+
+def _train(
+    net: nn.Module,
+    groups: Callable[[nn.Module], list[dict[str, Any]]],
+    training: Training,
+    validation: Validation | None,
+    settings: Settings,
+    context: FitContext,
+    device: torch.device,
+    world: World,
+    at_once: int,
+) -> Trained:
+    """The loop."""
+    batches = max(1, round(len(training.examples) / settings.batch))
+    run = _begin(net, groups, training, validation, settings, context, device, world, batches)
+    signature = _signature(net, training, settings, context)
+    _resume(run, context, signature)
+    parallel = world.wrap(net, device)
+    look_every = _look_every(settings)
+    schedule, precision = run.schedule, autocast_type(device)
+    while not world.agrees(schedule.is_over):
+        run.order_before = run.order.get_state()
+        orders = torch.randperm(len(training.examples), generator=run.order).to(device).tensor_split(batches)
+        orders = orders[run.batch :]
+        began = time.perf_counter()
+        for order, raw in zip(orders, training.examples.batches([world.mine(o) for o in orders]), strict=True):
+            progress = world.same(schedule.step())
+            factor = SHAPES[settings.schedule](progress, settings.warm_up)
+            set_rates(run.optimiser, settings.optimiser, settings.rate * factor, settings.decay)
+            run.optimiser.zero_grad()
+            _learn(parallel, training, world, order, raw, run.chance, at_once, precision)
+            _clip(run.optimiser, settings.clip)
+            run.optimiser.step()
+            _average(run, settings.averaging)
+            run.batch, run.learned = run.batch + 1, run.learned + len(order)
+            if world.agrees(schedule.is_over):
+                break
+            context.progress.keep(lambda: _state(run, signature))
+        run.seconds += time.perf_counter() - began
+        run.rows_a_second = run.learned / max(1e-9, run.seconds)
+        is_end = world.agrees(schedule.is_over)
+        if is_end or run.epoch % look_every == 0:
+            began = time.perf_counter()
+            value = world.same(_validated(run, training, validation, device, precision))
+            schedule.validated(time.perf_counter() - began)
+            if not math.isfinite(value):
+                break
+            if run.patience.see(run.epoch, value):
+                run.best = {name: tensor.clone() for name, tensor in run.averaged.state_dict().items()}
+            of = run.epoch + (0 if is_end else math.ceil(schedule.left / batches))
+            context.progress.report(run.epoch, of, None if validation is None else value, run.rows_a_second)
+            if is_end or run.patience.is_over(run.epoch):
+                break
+        run.epoch, run.batch, run.learned, run.seconds = run.epoch + 1, 0, 0, 0.0
+    return _finished(run, net, validation, at_once)
+
+
+def _learn(
+    net: nn.Module,
+    training: Training,
+    world: World,
+    order: Tensor,
+    raw: Inputs,
+    chance: torch.Generator,
+    at_once: int,
+    precision: torch.dtype | None,
+) -> None:
+    """Gradients of a batch: the weighted mean loss over all its rows, in as many parts as memory demands."""
+    mine = world.mine(order)
+    truth, weight = training.truth[mine], training.weight[mine]
+    share = world.size / training.weight[order].sum().clamp_min(1e-12)  # gradients are averaged over processes
+    for part in torch.split(torch.arange(len(mine), device=mine.device), at_once):
+        inputs, blend = training.augment(tuple(t[part] for t in raw), chance)
+        with torch.autocast(mine.device.type, dtype=precision, enabled=precision is not None):
+            out = net(*inputs)
+        loss = _summed(training.loss, out.float(), truth[part], weight[part])
+        if blend is not None:
+            other = part[blend.partner]
+            loss = blend.share * loss + (1 - blend.share) * _summed(
+                training.loss, out.float(), truth[other], weight[part]
+            )
+        torch.autograd.backward(loss * share)
+
+
+def _summed(loss: Loss, out: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """The weighted sum, of a loss that gives the weighted mean."""
+    return loss(out, truth, weight) * weight.sum().clamp_min(1e-12)
+
+
+def _clip(optimiser: Optimiser, most: float) -> None:
+    """Shorten the gradient to `most`, as one vector; parameters that nothing depends on get one of zeros."""
+    every = [t for group in optimiser.param_groups for t in group["params"]]
+    for tensor in every:
+        if tensor.grad is None:
+            tensor.grad = torch.zeros_like(tensor)
+    gradients = [t.grad for t in every]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp_max(1.0))
+
+
+@torch.no_grad()
+def _average(run: _Run, share: float) -> None:
+    """Move the averaged weights towards the present ones (Polyak averaging): a mean over the last `share` of all steps."""
+    expected = run.schedule.done / max(1e-9, run.schedule.reached)
+    horizon = max(1.0, min(run.schedule.done, share * expected))
+    torch._foreach_lerp_([a for a, _ in run.pairs], [b for _, b in run.pairs], 1.0 / horizon)
+    for a, b in run.counts:
+        a.copy_(b)
+
+
+def _validated(
+    run: _Run, training: Training, validation: Validation | None, device: torch.device, precision: torch.dtype | None
+) -> float:
+    """The validation loss of the averaged weights; without validation rows the later epoch is the better one."""
+    if validation is None:
+        finite = all(bool(torch.isfinite(t).all()) for t in run.averaged.state_dict().values() if t.is_floating_point())
+        return -float(run.epoch) if finite else math.nan
+    return validation.judge(outputs(run.averaged, validation.examples, training.plain, device, precision))
+
+
+@torch.no_grad()
+def outputs(
+    net: nn.Module,
+    examples: Examples,
+    plain: Callable[[Inputs], Inputs],
+    device: torch.device,
+    precision: torch.dtype | None = None,
+    at_once: int = 512,
+) -> np.ndarray:
+    """What the network says of all rows, float32 (n, outputs)."""
+    was_training = net.training
+    net.eval()
+    orders = torch.split(torch.arange(len(examples), device=device), at_once)
+    with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
+        parts = [net(*plain(raw)).float().cpu() for raw in examples.batches(orders)]
+    net.train(was_training)
+    return torch.cat(parts).numpy()
+
+
+def autocast_type(device: torch.device) -> torch.dtype | None:
+    """bfloat16 where the device computes faster in it, else None; its range is float32's, so losses need no scaling."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if has else None
+
+
+def _begin(
+    net: nn.Module,
+    groups: Callable[[nn.Module], list[dict[str, Any]]],
+    training: Training,
+    validation: Validation | None,
+    settings: Settings,
+    context: FitContext,
+    device: torch.device,
+    world: World,
+    batches: int,
+) -> _Run:
+    net.train()
+    averaged = copy.deepcopy(net).eval()
+    both = list(zip(averaged.state_dict().values(), net.state_dict().values(), strict=True))
+    judged = 0 if validation is None else len(validation.examples)
+    every = batches * _look_every(settings)
+    schedule = Schedule(
+        settings.epochs * batches,
+        context.deadline,
+        afterwards=min(_AFTERWARDS, _AFTERWARDS_SHARE * max(0.0, context.deadline - time.monotonic())),
+        validation=_VALIDATION_COST * judged * batches / max(1, len(training.examples)),
+        every=every,
+    )
+    return _Run(
+        net=net,
+        averaged=averaged,
+        best={},
+        optimiser=make_optimiser(settings.optimiser, groups(net)),
+        schedule=schedule,
+        pairs=[(a, b) for a, b in both if a.is_floating_point()],
+        counts=[(a, b) for a, b in both if not a.is_floating_point()],
+        order=torch.Generator().manual_seed(context.seed),
+        chance=torch.Generator(device).manual_seed(context.seed + 1 + world.rank),
+        patience=Patience(settings.patience, context.deadline),
+    )
+
+
+def _look_every(settings: Settings) -> int:
+    """Epochs from one validation to the next."""
+    return max(1, math.ceil(settings.epochs / _MOST_LOOKS))
+
+
+def _finished(run: _Run, net: nn.Module, validation: Validation | None, at_once: int) -> Trained:
+    if not run.schedule.done:
+        raise FitTimeout("no time for one step of training; give spec.budget.maxDurationSeconds more")
+    if not run.best:
+        raise ArithmeticError("the training's loss was no number; a smaller learning rate may help")
+    net.load_state_dict(run.best)
+    net.eval()
+    value = None if validation is None else run.patience.best_loss
+    return Trained(run.patience.best_round, value, at_once, run.rows_a_second)
+
+
+def _first_rows(training: Training, device: torch.device) -> Inputs:
+    two = torch.arange(min(2, len(training.examples)), device=device)
+    return training.plain(next(iter(training.examples.batches([two]))))
+
+
+def _signature(net: nn.Module, training: Training, settings: Settings, context: FitContext) -> str:
+    """Names the training: states of others are refused."""
+    shapes = [(name, list(t.shape)) for name, t in net.state_dict().items()]
+    described = [shapes, asdict(settings), context.seed, len(training.examples)]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def _tensors(run: _Run) -> dict[str, Tensor]:
+    """Those that are written into to set a state."""
+    state = {f"optimiser.{k}": t for k, t in enumerate(run.optimiser.tensors())}
+    return state | with_prefix("net.", run.net.state_dict()) | with_prefix("averaged.", run.averaged.state_dict())
+
+
+def _state(run: _Run, signature: str) -> bytes:
+    """Everything that decides how the training goes on."""
+    generators = {"order": run.order_before, "chance": run.chance.get_state(), "torch": torch.get_rng_state()}
+    if run.chance.device.type == "cuda":
+        generators["cuda"] = torch.cuda.get_rng_state(run.chance.device)
+    counters = {
+        "epoch": run.epoch,
+        "batch": run.batch,
+        "done": run.schedule.done,
+        "reached": run.schedule.reached,
+        "isShort": run.schedule.is_short,
+        "bestRound": run.patience.best_round,
+        "bestLoss": run.patience.best_loss if run.best else None,
+    }
+    tensors = _tensors(run) | with_prefix("best.", run.best) | with_prefix("generator.", generators)
+    return packed(tensors, counters, signature)
+
+
+def _resume(run: _Run, context: FitContext, signature: str) -> None:
+    """Go on where an earlier attempt was interrupted; what is of another training, or damaged, is passed over."""
+    data = context.progress.stored()
+    if data is None:
+        return
+    try:
+        tensors, counters = unpacked(data, signature)
+        write_into(_tensors(run), tensors)
+    except StateError as error:
+        log.warning("the state of a training is passed over", extra={"error": str(error)[:200]})
+        return
+    run.order.set_state(tensors["generator.order"])
+    run.chance.set_state(tensors["generator.chance"])
+    torch.set_rng_state(tensors["generator.torch"])
+    if run.chance.device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["generator.cuda"], run.chance.device)
+    device = next(run.net.parameters()).device
+    run.best = {k.removeprefix("best."): t.to(device) for k, t in tensors.items() if k.startswith("best.")}
+    run.epoch, run.batch = counters["epoch"], counters["batch"]
+    run.schedule.done, run.schedule.reached = counters["done"], counters["reached"]
+    run.schedule.is_short = counters["isShort"]
+    if run.best:
+        run.patience.best_round, run.patience.best_loss = counters["bestRound"], counters["bestLoss"]
+    log.info("training resumed", extra={"epoch": run.epoch, "steps": run.schedule.done})
