@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -262,7 +263,7 @@ def test_a_schedule_that_does_not_fit_ends_in_time_and_at_its_end():
 
     assert clock.now <= 100.0
     assert schedule.is_short and schedule.reached == 1.0 and seen[-1] > 0.95
-    assert all(a < b for a, b in zip(seen, seen[1:], strict=False))
+    assert all(a < b for a, b in pairwise(seen))
     assert len(seen) > 80
 
 

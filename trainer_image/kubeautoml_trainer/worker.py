@@ -107,7 +107,7 @@ def _families(context: PodContext) -> tuple[Family, ...]:
     Raises:
         DataError: reason InvalidSearch; a family is unknown or needs no weights, or they cannot be fetched or used.
     """
-    from kubeautoml_trainer.models import FAMILIES, PRETRAINED_FAMILIES, bound_families
+    from kubeautoml_trainer.models import EVERY_FAMILY, PRETRAINED_FAMILIES, bound_families
     from kubeautoml_trainer.pretrained import fetch_pretrained
 
     wanted, able = context.job.search.pretrained, [f.name for f in PRETRAINED_FAMILIES]
@@ -124,7 +124,7 @@ def _families(context: PodContext) -> tuple[Family, ...]:
         patience_seconds=context.storage_patience_seconds,
     )
     try:
-        return (*FAMILIES, *bound_families(paths))
+        return (*EVERY_FAMILY, *bound_families(paths))
     except BundleError as error:
         where = ", ".join(w.uri for w in wanted)
         raise DataError(

@@ -34,6 +34,8 @@ class Recipe:
     terms: of the word matrix: `words` and pairs of them, `characters` runs of two to five, or `both` side by side.
     most_terms: columns of a text's matrix, all kinds together; where there are both, a quarter of them words.
     text_statistics: adds length, words, digits and such of each text.
+    images: `features` numbers that say where edges run and which colours there are; `pixels` the pictures themselves, in
+        `Encoded.images`.
     cyclic: adds sine and cosine of day of year, weekday and hour.
     calendar: adds weekend, first and last day of the month, quarter, day of the year.
     date_differences: adds the days between two date columns.
@@ -56,6 +58,7 @@ class Recipe:
     terms: Literal["words", "characters", "both"] = "words"
     most_terms: int = 50_000
     text_statistics: bool = True
+    images: Literal["features", "pixels"] = "features"
     cyclic: bool = False
     calendar: bool = False
     date_differences: bool = True
@@ -77,12 +80,14 @@ class Encoded:
 
     numbers: float64 (n, k). codes: int32 (n, c). strings: object of str (n, c) with `strings` categories, else None.
     sparse: scipy CSR float32 (n, words) with `sparse` text columns, else None.
+    images: object (n, image columns) of uint8 arrays (height, width, channels), None missing, with `pixels`, else None.
     """
 
     numbers: np.ndarray
     codes: np.ndarray
     strings: np.ndarray | None = None
     sparse: Any = None
+    images: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)

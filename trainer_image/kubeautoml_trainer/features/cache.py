@@ -64,7 +64,8 @@ def encoded_bytes(encoded: Encoded) -> int:
     sparse = encoded.sparse
     words = 0 if sparse is None else sparse.data.nbytes + sparse.indices.nbytes + sparse.indptr.nbytes
     strings = 0 if encoded.strings is None else encoded.strings.nbytes
-    return int(encoded.numbers.nbytes + encoded.codes.nbytes + strings + words)
+    pixels = 0 if encoded.images is None else encoded.images.nbytes  # views into a file
+    return int(encoded.numbers.nbytes + encoded.codes.nbytes + strings + words + pixels)
 
 
 CACHE = FeatureCache(most_bytes=192 * 2**20)

@@ -108,7 +108,7 @@ def _plain(recipe: Recipe, rows: Rows, schema: Schema, seed: int) -> tuple[Featu
         origin=np.array([_first(frame[c].to_numpy()) for c in dates], dtype=np.float64),
         levels=tuple(fit_levels(frame[c].to_numpy(), recipe.max_levels, recipe.min_level_rows) for c in categories),
         images=names[ColumnType.IMAGE],
-        pictures=_pictures(schema),
+        pictures=_pictures(schema) if recipe.images == "features" else (),
         terms=tuple(fit_text(frame[c].to_numpy(), recipe.text == "svd", seed, words) for c in texts),
         grams=tuple(fit_grams(frame[c].to_numpy(), runs) for c in texts) if runs else (),
     )

@@ -92,7 +92,7 @@ class Features:
                 whole[part] = self._block(columns, codes, part, own)
             numbers = whole
         strings = _strings(columns, self.categories, n) if self.recipe.categories == "strings" else None
-        return Encoded(numbers, codes, strings, self._sparse(columns))
+        return Encoded(numbers, codes, strings, self._sparse(columns), self._pixels(columns, n))
 
     def _block(self, columns: Mapping[str, np.ndarray], codes: np.ndarray, part: Part, own: OutOfFold | None) -> Any:
         """Numbers as the model takes them, float64 (rows of the part, k)."""
@@ -138,7 +138,7 @@ class Features:
                 parts.append(text_statistics(values))
             if self.recipe.text == "svd":
                 parts.append(terms.numbers(values))
-        parts += [p.numbers(columns[name][part]) for name, p in zip(self.images, self.pictures, strict=True)]
+        parts += [p.numbers(columns[name][part]) for name, p in zip(self.images, self.pictures, strict=False)]
         return _joined(parts)
 
     def _gaps(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -154,6 +154,14 @@ class Features:
         words = [t.matrix(columns[c]) for c, t in zip(self.texts, self.terms, strict=True)]
         grams = [g.matrix(columns[c]) for c, g in zip(self.texts, self.grams, strict=True)] if self.grams else []
         return sparse.hstack([*words, *grams], format="csr")
+
+    def _pixels(self, columns: Mapping[str, np.ndarray], n: int) -> np.ndarray | None:
+        if self.recipe.images != "pixels":
+            return None
+        out = np.empty((n, len(self.images)), dtype=object)
+        for k, name in enumerate(self.images):
+            out[:, k] = columns[name]
+        return out
 
     def save(self, folder: Path) -> None:
         """Write into the folder; floats survive to the last bit."""

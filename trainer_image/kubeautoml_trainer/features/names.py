@@ -30,6 +30,6 @@ def column_names(features: Features) -> tuple[str, ...]:
         if recipe.text == "svd":
             count = 0 if terms.components is None else len(terms.components)
             names += [f"{column}: topic {k + 1}" for k in range(count)]
-    for column, picture in zip(features.images, features.pictures, strict=True):
+    for column, picture in zip(features.images, features.pictures, strict=False):
         names += [f"{column}: feature {k + 1}" for k in range(picture.count)]
     return (*names, *features.categories)

@@ -6,6 +6,7 @@ from pathlib import Path
 from kubeautoml.api.errors import UsageError
 from kubeautoml_trainer.models.base import Family
 from kubeautoml_trainer.models.catboost import CatBoost
+from kubeautoml_trainer.models.conv_net import ConvNet
 from kubeautoml_trainer.models.dummy import Dummy
 from kubeautoml_trainer.models.explainable_boosting import ExplainableBoosting
 from kubeautoml_trainer.models.extra_trees import ExtraTrees
@@ -39,6 +40,13 @@ FAMILIES: tuple[Family, ...] = (
     NearestNeighbors(),
     ExplainableBoosting(),
 )
+"""Families for any table."""
+
+PICTURE_FAMILIES: tuple[Family, ...] = (ConvNet(),)
+"""Families that need a column of pictures."""
+
+EVERY_FAMILY: tuple[Family, ...] = (*FAMILIES, *PICTURE_FAMILIES)
+"""All that need no weights."""
 
 QUANTILE_FAMILIES = (
     "Dummy", "Linear", "LightGBM", "CatBoost", "XGBoost", "ExtraTrees", "RandomForest", "NeuralNetwork", "TabM",
@@ -65,7 +73,7 @@ def family_named(name: str) -> Family:
     Raises:
         UsageError: there is none.
     """
-    every: tuple[Family, ...] = (*FAMILIES, *PRETRAINED_FAMILIES)
+    every: tuple[Family, ...] = (*EVERY_FAMILY, *PRETRAINED_FAMILIES)
     for family in every:
         if family.name == name:
             return family

@@ -46,6 +46,10 @@ class DataShape:
     """Whether networks are trained on an accelerator."""
     images: int = 0
     """Columns of images."""
+    side: int = 0
+    """Pixels of the shorter side of the smallest image column; 0 without one."""
+    channels: int = 0
+    """Of the images: 1 where all are grey, else 3."""
     balance: float = 1.0
     """The rarest class's share of the rows by an even share; 1 where classes are alike in number, and for numbers."""
 

@@ -39,6 +39,8 @@ POWERS: Mapping[str, float] = {
     "width": 0.5,
     "members": 0.6,
     "interactions": 0.5,
+    "pixels": 1.7,
+    "blocks": 0.6,
 }
 """Parameter -> the power of it that a fit's time grows with. Guesses to begin with; six trials of a family outweigh them."""
 

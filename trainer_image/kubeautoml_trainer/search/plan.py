@@ -18,7 +18,7 @@ from kubeautoml.api.objective import ClassWeight
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.search import Choices, Parameter, Preset, SamplerType, Search
 from kubeautoml_trainer.data.base import PreparedData
-from kubeautoml_trainer.models import FAMILIES, PRETRAINED_FAMILIES, QUANTILE_FAMILIES
+from kubeautoml_trainer.models import EVERY_FAMILY, PRETRAINED_FAMILIES, QUANTILE_FAMILIES
 from kubeautoml_trainer.models.base import DataShape, Family
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space, Value
 from kubeautoml_trainer.models.weights import CLASS_WEIGHT
@@ -97,6 +97,8 @@ def data_shape(data: PreparedData, job: PodJob, accelerated: bool = False) -> Da
         categories=kinds.count(ColumnType.CATEGORY),
         texts=kinds.count(ColumnType.TEXT),
         images=kinds.count(ColumnType.IMAGE),
+        side=min((min(c.height or 0, c.width or 0) for c in features if c.type is ColumnType.IMAGE), default=0),
+        channels=max((c.channels or 0 for c in features if c.type is ColumnType.IMAGE), default=0),
         outputs=task_of(job, data.schema).outputs,
         quantiles=len(data.schema.quantiles),
         accelerated=accelerated,
@@ -113,7 +115,7 @@ def _balance(data: PreparedData) -> float:
 
 
 def search_plan(
-    job: PodJob, shape: DataShape, warm: Iterable[Entry] = (), families: tuple[Family, ...] = FAMILIES
+    job: PodJob, shape: DataShape, warm: Iterable[Entry] = (), families: tuple[Family, ...] = EVERY_FAMILY
 ) -> SearchPlan:
     """The plan of a job; entries of earlier jobs (`warm`) come first.
 

@@ -21,6 +21,8 @@ RELATIVE: Mapping[str, float] = {
     "TabM": 15.0,
     "ExplainableBoosting": 4.0,
     "TabularFoundation": 15.0,
+    "ConvNet": 40.0,
+    "ImageEncoder": 40.0,
 }
 """What a trial of a family costs, in trials of LightGBM. Guesses by order of magnitude, from trials on two cores: they order the
 first trials on large data, and count work where a job has no time budget.
