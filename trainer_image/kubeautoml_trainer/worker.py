@@ -27,6 +27,7 @@ from kubeautoml.api.errors import (
 from kubeautoml.api.logs import log_context, log_to_stderr
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.trials import DataFacts, Failure, StudyAttr, StudyLimits
+from kubeautoml_trainer.activity import Activity, study_activity
 
 if TYPE_CHECKING:
     import optuna
@@ -80,8 +81,9 @@ def _work(context: PodContext, guard: TerminationGuard) -> int:
     study = open_study(context)
     limits = wait_for_limits(study)
     began = time.monotonic()
+    activity = study_activity(study)
     try:
-        data = _prepare(context, limits.budget_seconds)
+        data = _prepare(context, limits.budget_seconds, activity)
         read_seconds = time.monotonic() - began
         families = _families(context)
         shape = data_shape(data, context.job, has_accelerator())
@@ -95,6 +97,7 @@ def _work(context: PodContext, guard: TerminationGuard) -> int:
     except Exception as error:  # noqa: BLE001  # another pod would come to the same end
         return give_up(study, "data", unexpected(error, context))
     tell_data(study, data, read_seconds)
+    activity.tell("", now=True)
     store = open_store(context.job.output.uri, context.output_credentials_dir)
     left = SearchLoop(context, data, plan, study, store, guard, ends_overrun_fits=True).run()
     log.info("worker is done", extra={"why": str(left or "search space exhausted")})
@@ -142,7 +145,7 @@ def has_accelerator(devices: Path = Path("/dev")) -> bool:
     return device_for_training().type == "cuda"
 
 
-def _prepare(context: PodContext, budget_seconds: float | None) -> PreparedData:
+def _prepare(context: PodContext, budget_seconds: float | None, activity: Activity) -> PreparedData:
     """The data, after a look at whether the results can be written at all: found before the search, not after."""
     from kubeautoml.storage import check_writable
     from kubeautoml_trainer.data.prepare import prepare
@@ -157,7 +160,8 @@ def _prepare(context: PodContext, budget_seconds: float | None) -> PreparedData:
     except StorageError as error:
         raise _OutputError(f"spec.output.uri: {error}", reason=Reason.OUTPUT_NOT_WRITABLE) from error
     try:
-        return prepare(context, budget_seconds)
+        activity.tell(f"reading {job.dataset.train.uri}")
+        return prepare(context, budget_seconds, activity)
     except AccessDenied as error:
         raise DataError(str(error), reason=Reason.ACCESS_DENIED) from error
 

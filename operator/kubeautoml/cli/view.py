@@ -146,6 +146,9 @@ def live_view(job: AutoMLJob, now: datetime | None = None) -> RenderableType:
     best = job.status.best
     line = f"{counts(job)}" + (f"; best {metric_of(job)} {short_number(best.value)} ({best.family})" if best else "")
     parts: list[RenderableType] = [head, Text(line)]
+    reading = find_condition(job.status.conditions, "DataReady")
+    if reading is not None and reading.status is ConditionStatus.UNKNOWN and reading.message:
+        parts.append(Text(reading.message, style="dim"))
     if job.status.leaderboard:
         parts.append(leaderboard_table(job))
     return Group(*parts)

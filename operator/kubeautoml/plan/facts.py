@@ -23,7 +23,7 @@ def data_facts(scene: Scene) -> Facts:
     data = scene.study.data
     facts = {C.ACCEPTED: true(Reason.SPEC_VALID)}
     if data is None:
-        return {**facts, C.DATA_READY: unknown(Reason.READING_DATA)}
+        return {**facts, C.DATA_READY: unknown(Reason.READING_DATA, scene.study.activity)}
     words = (
         f"{data.rows} rows, {data.columns} columns, {data.folds} folds, {data.holdout_rows} rows kept for evaluation"
     )

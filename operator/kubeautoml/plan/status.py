@@ -31,7 +31,7 @@ LOST_ACCELERATOR_SECONDS = 15.0
 """Accelerator seconds of one pod that may go uncounted."""
 
 FEW_TRIALS_INTERVALS = 6
-"""So many intervals pass before a few trials alone are published."""
+"""So many intervals pass before a few trials alone, or other words in a condition, are published."""
 
 MAX_PARAMETER_NAME = 48
 MAX_PARAMETER_TEXT = 32
@@ -151,7 +151,8 @@ def worth_publishing(
     if max_accelerator_seconds and held >= max(LOST_ACCELERATOR_SECONDS, max_accelerator_seconds / 100):
         is_due = since >= interval
     elif (old.trials, old.leaderboard) == (new.trials, new.leaderboard):
-        is_due = since >= TIME_ONLY_SECONDS
+        has_news = [c.message for c in old.conditions] != [c.message for c in new.conditions]
+        is_due = since >= min(TIME_ONLY_SECONDS, FEW_TRIALS_INTERVALS * interval if has_news else TIME_ONLY_SECONDS)
     elif _ended(new) - _ended(old) >= settings.status_trials:
         is_due = since >= interval
     else:

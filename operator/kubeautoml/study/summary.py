@@ -82,6 +82,7 @@ def _summary(facts: StudyFacts) -> StudySummary:
         exhausted=bool((attrs.get(StudyAttr.SEARCH.value) or {}).get("exhausted")),
         data=parse_attr(StudyAttr.DATA, attrs.get(StudyAttr.DATA.value)),
         failure=parse_attr(StudyAttr.FAILURE, attrs.get(StudyAttr.FAILURE.value)),
+        activity=str(attrs.get(StudyAttr.ACTIVITY.value) or ""),
         stage=attrs.get(StudyAttr.STAGE.value),
         result=parse_attr(StudyAttr.RESULT, attrs.get(StudyAttr.RESULT.value)),
         limits=parse_attr(StudyAttr.LIMITS, attrs.get(StudyAttr.LIMITS.value)),

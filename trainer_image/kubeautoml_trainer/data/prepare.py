@@ -20,6 +20,7 @@ from kubeautoml.api.dataset import ColumnType, DataSource, SplitType
 from kubeautoml.api.errors import DataError, ObjectNotFound, PredictionError
 from kubeautoml.api.pod import PodContext, PodJob
 from kubeautoml.storage import ObjectStore, open_store
+from kubeautoml_trainer.activity import SILENT, Activity
 from kubeautoml_trainer.data.base import PreparedData, Profile, Rows, Schema
 from kubeautoml_trainer.data.dataset import asked_by_job, asked_of_test, read_dataset, with_stored_images
 from kubeautoml_trainer.data.image_cache import ImageCache, cached_images, temporary_cache
@@ -46,17 +47,18 @@ _SAMPLED, _LETTERS = 200, 6.0
 """Values that tell how long a column's texts are, and letters of a word with its space."""
 
 
-def prepare(context: PodContext, budget_seconds: float | None = None) -> PreparedData:
+def prepare(context: PodContext, budget_seconds: float | None = None, activity: Activity = SILENT) -> PreparedData:
     """Read, check, profile and split; store what later pods check theirs against.
 
     budget_seconds: what the job may take; fewer folds are made of much data where it is short.
+    activity: hears how far it is.
 
     Raises:
         DataError: the data cannot be used; the message is for the author of the manifest.
         StorageError: a location cannot be read or written.
     """
     job, patience = context.job, context.storage_patience_seconds
-    cache = ImageCache(context.scratch_dir / "images", context.threads)
+    cache = ImageCache(context.scratch_dir / "images", context.threads, activity.counted("fetching and caching images"))
     try:
         found = read_dataset(
             job.dataset.train, asked_by_job(job), cache, context.train_credentials_dir, patience_seconds=patience

@@ -11,6 +11,7 @@ from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import KubeAutoMLError
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.trials import StudyAttr, TrialAttr
+from kubeautoml_trainer.activity import Activity
 
 if TYPE_CHECKING:
     import optuna
@@ -71,7 +72,7 @@ def load(context: PodContext, study: optuna.Study) -> Work:
     scored = scored_trials(study)
     if not scored:
         raise _nothing_completed(study)
-    data = prepare(context)
+    data = prepare(context, activity=Activity(lambda words: tell_stage(study, f"Loading, {words}")))
     limits = read_limits(study)
     return Work(
         context=context,
