@@ -112,7 +112,7 @@ def combined(
     Trees of a second level may jump where their columns differ in the last bit, so the order of the sums matters.
     """
     total = sum(w * said[n].astype(np.float64) for n, w in weights.items())
-    if second is not None:
+    if second is not None and len(frame):
         first = np.stack([said[n].astype(np.float64) for n in second.inputs])
         total = total + second.weight * second.level.predict(first, frame)
     return np.asarray(total, dtype=np.float32)

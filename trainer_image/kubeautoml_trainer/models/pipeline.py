@@ -17,7 +17,7 @@ import pandas as pd
 
 from kubeautoml.api.errors import BundleError, UsageError
 from kubeautoml_trainer.features import Features, load_features
-from kubeautoml_trainer.models.base import Family, FittedModel
+from kubeautoml_trainer.models.base import Family, FittedModel, Pipeline
 from kubeautoml_trainer.models.cores import usable_cores
 from kubeautoml_trainer.models.space import Parameters
 
@@ -57,6 +57,11 @@ class FittedPipeline:
         (folder / _FILE).write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
         self.features.save(folder)
         self.model.save(folder)
+
+
+def predict_all(pipeline: Pipeline, frame: pd.DataFrame, outputs: int) -> np.ndarray:
+    """float32 (n, outputs) of typed rows, which may be none: libraries stumble over those, each in its own way."""
+    return pipeline.predict(frame) if len(frame) else np.zeros((0, outputs), dtype=np.float32)
 
 
 def load_pipeline(folder: Path) -> FittedPipeline:

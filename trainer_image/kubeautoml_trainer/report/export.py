@@ -85,11 +85,13 @@ def main() -> None:
     def predict(frame):
         return np.mean([p.predict(frame) for p in pipelines], axis=0)
 
-    prediction = predict(data.holdout.frame)
-    print(f"{len(data.train)} training rows, {data.profile.folds} folds; on {len(data.holdout)} hold-out rows:")
+    rows, prediction, where = known, oof[seen], "rows left out"
+    if len(data.holdout):
+        rows, prediction, where = data.holdout, predict(data.holdout.frame), "hold-out rows"
+    print(f"{len(data.train)} training rows, {data.profile.folds} folds; on {len(rows)} {where}:")
     for metric in task.metrics:
         decided = decide(prediction) if decide is not None and metric == job.metric else None
-        print(f"{metric} {task.score(metric, data.holdout.y, prediction, data.holdout.weight, decided):.6f}")
+        print(f"{metric} {task.score(metric, rows.y, prediction, rows.weight, decided):.6f}")
 
     if args.predict:
         rows = coerce(read_table(source(args.predict)), data.schema)

@@ -15,6 +15,7 @@ from kubeautoml_trainer.data.base import PreparedData, Rows
 from kubeautoml_trainer.data.split import sampled
 from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
 from kubeautoml_trainer.models.base import Family, FitContext, FitProgress, FitTimeout, Pipeline, Unwatched
+from kubeautoml_trainer.models.pipeline import predict_all
 from kubeautoml_trainer.models.weights import class_factors, weighed, without_class_weight
 from kubeautoml_trainer.search.checkpoint import Checkpoint, FoldResult
 from kubeautoml_trainer.search.plan import Entry
@@ -133,7 +134,7 @@ def _run_fold(family: Family, entry: Entry, run: TrialRun, here: _Fold, folds: n
     oof = pipeline.predict(valid.frame)
     pipeline.set_threads(1)
     began = time.perf_counter()
-    holdout = pipeline.predict(run.data.holdout.frame)
+    holdout = predict_all(pipeline, run.data.holdout.frame, run.task.outputs)
     predict_seconds = time.perf_counter() - began
     value = out_of_fold_score(run.task, run.metric, valid.y, oof, valid.weight)
     return FoldResult(pipeline, oof, holdout, value, fit_seconds, predict_seconds)

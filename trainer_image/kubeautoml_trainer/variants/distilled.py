@@ -23,7 +23,7 @@ from kubeautoml_trainer.ensemble.build import fold_folders
 from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
 from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.base import FitContext
-from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline
+from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline, predict_all
 from kubeautoml_trainer.models.space import Parameters
 from kubeautoml_trainer.tasks.post import Post
 from kubeautoml_trainer.variants.base import Bench, Made, post_of
@@ -122,7 +122,7 @@ def _made(bench: Bench, student: FittedPipeline, post: Post, seconds: float, com
     # no trial made it; the first of its teachers stands for them
     teacher = next(iter(bench.built.selection.first_weights))
     files = MemberFiles(teacher, student.family, student.parameters, 1.0, (folder,))
-    holdout = student.predict(bench.shop.data.holdout.frame)
+    holdout = predict_all(student, bench.shop.data.holdout.frame, bench.shop.task.outputs)
     note = f"taught by the ensemble; on rows that neither learned from: {compared}"
     return Made(ModelVariant.DISTILLED, (files,), holdout, None, None, post, seconds, (note,))
 

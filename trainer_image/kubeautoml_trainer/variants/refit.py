@@ -22,7 +22,7 @@ from kubeautoml_trainer.ensemble.build import fold_folders
 from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
 from kubeautoml_trainer.models import family_as_fitted, family_named
 from kubeautoml_trainer.models.base import FitContext
-from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline
+from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline, predict_all
 from kubeautoml_trainer.models.space import Parameters
 from kubeautoml_trainer.models.weights import class_factors, weighed, without_class_weight
 from kubeautoml_trainer.variants.base import Bench
@@ -73,10 +73,8 @@ class Refits:
         for k, value in enumerate(record.fold_values[: len(folders)]):
             if is_better(bench.shop.job.metric, value, record.fold_values[best]):
                 best = k
-        pipeline = load_pipeline(folders[best])
-        return Single(
-            folders[best], _predict(pipeline, bench.shop.data.holdout), record.fit_seconds / len(folders), False
-        )
+        holdout = self._holdout(load_pipeline(folders[best]))
+        return Single(folders[best], holdout, record.fit_seconds / len(folders), False)
 
     def refit(self, number: int) -> Single:
         """The trial fitted on all training rows, or its best fold where time or the fit do not allow it."""
@@ -124,7 +122,11 @@ class Refits:
         if folder.exists():
             folder = folder.with_name(f"{number}-{copy}-{time.monotonic_ns()}")
         pipeline.save(folder)
-        return Single(folder, _predict(pipeline, bench.shop.data.holdout), time.monotonic() - began, True)
+        return Single(folder, self._holdout(pipeline), time.monotonic() - began, True)
+
+    def _holdout(self, pipeline: FittedPipeline) -> np.ndarray:
+        shop = self._bench.shop
+        return predict_all(pipeline, shop.data.holdout.frame, shop.task.outputs)
 
     def _fit(self, record: TrialRecord, copy: int, deadline: float) -> FittedPipeline:
         bench, shop = self._bench, self._bench.shop
@@ -174,7 +176,3 @@ def mean_rounds(record: TrialRecord) -> int | None:
 def member(record: TrialRecord, weight: float, *singles: Single) -> MemberFiles:
     """One or more pipelines of a trial, which count alike, as a member of a variant."""
     return MemberFiles(record.number, record.family, record.parameters, weight, tuple(s.folder for s in singles))
-
-
-def _predict(pipeline: FittedPipeline, rows: Rows) -> np.ndarray:
-    return pipeline.predict(rows.frame)
