@@ -115,7 +115,7 @@ def _predicted(model: Model, raw: pd.DataFrame, name: str) -> pd.DataFrame:
     import numpy as np
 
     from kubeautoml.api.errors import PredictionError
-    from kubeautoml_trainer.data.image_sources import PATH
+    from kubeautoml_trainer.data.base import PATH
     from kubeautoml_trainer.data.schema import coerce
 
     try:

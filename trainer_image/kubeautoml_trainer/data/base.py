@@ -9,6 +9,9 @@ import pandas as pd
 
 from kubeautoml.api.dataset import ColumnType
 
+PATH = "path"
+"""Column of the paths by which the rows of a folder are known."""
+
 
 @dataclass(frozen=True)
 class Column:

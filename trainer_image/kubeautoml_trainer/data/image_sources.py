@@ -19,9 +19,10 @@ import pandas as pd
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import DataError
 from kubeautoml.storage import ObjectStore, StoredObject
+from kubeautoml_trainer.data.base import PATH
 from kubeautoml_trainer.data.images import SUFFIXES, ImageError
 
-IMAGE, PATH, TEXT = "image", "path", "text"
+IMAGE, TEXT = "image", "text"
 """Names of the columns that files without a header become; a model that was trained on a table calls its images as that did."""
 
 

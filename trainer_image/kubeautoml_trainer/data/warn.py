@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from kubeautoml.api.dataset import ColumnType, Split, SplitType
-from kubeautoml_trainer.data.base import Column, Rows, Schema
+from kubeautoml_trainer.data.base import PATH, Column, Rows, Schema
 from kubeautoml_trainer.data.drift import holdout_drift, target_drift
 from kubeautoml_trainer.data.leaks import leak_warnings
 
@@ -46,7 +46,10 @@ def data_warnings(
 def column_warnings(train: Rows, schema: Schema) -> list[str]:
     """Columns that are not used, and columns that hold next to nothing."""
     words = {ColumnType.IDENTIFIER: "look like identifiers", ColumnType.CONSTANT: "have one value or none"}
-    unused = {kind: [c.name for c in schema.columns if c.type is kind] for kind in words}
+    has_images = any(c.type is ColumnType.IMAGE for c in schema.features)
+    # the path that a folder's rows are known by is what it is meant to be
+    known = {PATH} if has_images else set()
+    unused = {kind: [c.name for c in schema.columns if c.type is kind and c.name not in known] for kind in words}
     said = [f"columns {_listed(names)} {words[kind]} and are not used" for kind, names in unused.items() if names]
     empty = [c for c in schema.features if c.missing_fraction > MISSING]
     if empty:

@@ -7,6 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml_trainer.finishing.work import Work, seed_of_trial
 
 if TYPE_CHECKING:
@@ -83,7 +84,13 @@ def write_reports(work: Work, built: Built, shipped: Shipped, facts: Facts, impo
     best = next(r for r in facts.leaderboard if r.trial in built.candidates)
     work.store.write(
         paths.pipeline,
-        export_pipeline(work.context.job, best, seed_of_trial(work, int(best.trial or 0)), len(work.scored)).encode(),
+        export_pipeline(
+            work.context.job,
+            best,
+            seed_of_trial(work, int(best.trial or 0)),
+            len(work.scored),
+            has_images=any(c.type is ColumnType.IMAGE for c in work.data.schema.features),
+        ).encode(),
     )
     work.store.write(paths.report, report_html(work, built, shipped, facts, importance).encode())
 

@@ -22,7 +22,7 @@ _SCRIPT = Template(
     python pipeline.py DATA                                retrain and print the hold-out metrics
     python pipeline.py DATA --predict ROWS --output FILE   ... then predict other rows into a CSV file
 
-DATA is the training file of the job (CSV, TSV, Parquet or JSON lines; a path or an s3:// URI). Needs:
+DATA is the training data of the job ($forms; a path or an s3:// URI). Needs:
 
     pip install 'kubeautoml[trainer]==$version'
 """
@@ -36,8 +36,7 @@ import numpy as np
 from kubeautoml.api.dataset import DataSource
 from kubeautoml.api.objective import ClassWeight
 from kubeautoml.api.pod import PodJob$api_import
-from kubeautoml_trainer.data.prepare import prepare_frames
-from kubeautoml_trainer.data.read import read_table
+$read_import
 from kubeautoml_trainer.data.schema import coerce
 from kubeautoml_trainer.ensemble.decisions import quick_decision
 from kubeautoml_trainer.models import family_named
@@ -58,8 +57,7 @@ JOB = $job
 def main() -> None:
     args = arguments()
     job = PodJob.model_validate(JOB)
-    raw = read_table(source(args.data))
-    test = read_table(source(args.test)) if args.test else None
+$read
     data, _ = prepare_frames(raw, test, job)
     task = task_of(job, data.schema)
 
@@ -94,7 +92,7 @@ def main() -> None:
         print(f"{metric} {task.score(metric, rows.y, prediction, rows.weight, decided):.6f}")
 
     if args.predict:
-        rows = coerce(read_table(source(args.predict)), data.schema)
+$read_rows
         found = predict(rows)
         table = task.output_frame(found)
         if decide is not None:
@@ -104,7 +102,8 @@ def main() -> None:
 
 
 def source(location: str) -> DataSource:
-    uri = location if "://" in location else "file://" + str(Path(location).resolve()).replace("%", "%25")
+    end = "/" * (location.endswith("/") or Path(location).is_dir())
+    uri = location if "://" in location else "file://" + str(Path(location).resolve()).replace("%", "%25") + end
     return DataSource(uri=uri, format=$format)
 
 
@@ -124,7 +123,29 @@ if __name__ == "__main__":
 )
 
 
-def export_pipeline(job: PodJob, best: Ranked, seed: int, trials: int) -> str:
+_TABLE = {
+    "forms": "CSV, TSV, Parquet or JSON lines",
+    "read_import": """from kubeautoml_trainer.data.prepare import prepare_frames
+from kubeautoml_trainer.data.read import read_table""",
+    "read": """    raw = read_table(source(args.data))
+    test = read_table(source(args.test)) if args.test else None""",
+    "read_rows": "        rows = coerce(read_table(source(args.predict)), data.schema)",
+}
+_IMAGES = {
+    "forms": "a folder a class, a table with paths or bytes, tar shards or .npz",
+    "read_import": """from kubeautoml_trainer.data.dataset import asked_by_job, asked_by_schema, asked_of_test, read_dataset
+from kubeautoml_trainer.data.image_cache import temporary_cache
+from kubeautoml_trainer.data.prepare import prepare_frames""",
+    "read": """    with temporary_cache(args.threads) as cache:  # images are decoded once, into a file that is memory-mapped
+        raw = read_dataset(source(args.data), asked_by_job(job), cache).frame
+        test = read_dataset(source(args.test), asked_of_test(raw, job), cache).frame if args.test else None""",
+    "read_rows": """        with temporary_cache(args.threads) as cache:
+            rows = coerce(read_dataset(source(args.predict), asked_by_schema(data.schema), cache).frame, data.schema)""",
+}
+"""How the script reads its rows."""
+
+
+def export_pipeline(job: PodJob, best: Ranked, seed: int, trials: int, *, has_images: bool = False) -> str:
     """The script for the best single trial of a job, whose fits used `seed` and the numbers after it.
 
     All text from the job and the data stands in Python literals, so nothing in it can become code.
@@ -133,7 +154,7 @@ def export_pipeline(job: PodJob, best: Ranked, seed: int, trials: int) -> str:
     parameters, class_weight = without_class_weight(best.parameters, job.objective.class_weight)
     holdout = "" if best.holdout_value is None else f", {best.holdout_value:.6g} on the hold-out"
     return _SCRIPT.substitute(
-        _family_parts(job, best.family),
+        {**_family_parts(job, best.family), **(_IMAGES if has_images else _TABLE)},
         version=__version__,
         trial=best.trial,
         trials=trials,

@@ -14,6 +14,7 @@ from kubeautoml.api.pod import PodJob
 from kubeautoml_trainer.data.base import Profile, Rows
 from kubeautoml_trainer.report.importance import Importance
 from kubeautoml_trainer.report.leaderboard import Ranked, RankedVariant, parameters_text
+from kubeautoml_trainer.report.pictures import STYLE, mistakes_section
 from kubeautoml_trainer.report.tables import Tables
 from kubeautoml_trainer.tasks.base import Task
 
@@ -78,6 +79,7 @@ def report_page(facts: ReportFacts, *, with_plots: bool = True) -> str:
         _metric_table(facts),
         _variants(facts),
         _quality_plots(facts, paint),
+        mistakes_section(facts.holdout, facts.prediction, facts.profile.schema),
         _importance(facts, paint),
         _tables(facts, paint),
         "<h2>Trials</h2>",
@@ -91,7 +93,7 @@ def report_page(facts: ReportFacts, *, with_plots: bool = True) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(job.name)} – KubeAutoML report</title><style>{_STYLE}</style></head>\n"
+        f"<title>{escape(job.name)} – KubeAutoML report</title><style>{_STYLE}{STYLE}</style></head>\n"
         f"<body><main>\n{body}\n</main></body></html>\n"
     )
 
