@@ -12,6 +12,7 @@ from kubeautoml_trainer.models.explainable_boosting import ExplainableBoosting
 from kubeautoml_trainer.models.extra_trees import ExtraTrees
 from kubeautoml_trainer.models.gaussian_process import GaussianProcess
 from kubeautoml_trainer.models.gradient_boosting import GradientBoosting
+from kubeautoml_trainer.models.image_encoder import ImageEncoder
 from kubeautoml_trainer.models.lightgbm import LightGBM
 from kubeautoml_trainer.models.linear import Linear
 from kubeautoml_trainer.models.naive_bayes_svm import NaiveBayesSvm
@@ -54,7 +55,7 @@ QUANTILE_FAMILIES = (
 """Families that can predict quantiles of a number; no other is tried when a job asks for them."""
 
 
-PRETRAINED_FAMILIES = (TabularFoundation(),)
+PRETRAINED_FAMILIES = (TabularFoundation(), ImageEncoder())
 """Families that take part only with weights that a job names."""
 
 

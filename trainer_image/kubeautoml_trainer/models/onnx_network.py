@@ -67,7 +67,7 @@ class OnnxNetwork:
         return self._sessions[threads]
 
 
-def load_network(folder: Path, inputs: Mapping[str, Sequence[int]], outputs: int) -> OnnxNetwork:
+def load_network(folder: Path, inputs: Mapping[str, Sequence[int]], outputs: int, *, at_once: int = 256) -> OnnxNetwork:
     """Read a network that must have exactly these inputs (their shapes without the first axis) and so many outputs.
 
     Raises:
@@ -75,7 +75,7 @@ def load_network(folder: Path, inputs: Mapping[str, Sequence[int]], outputs: int
     """
     path = folder / FILE
     try:
-        network = OnnxNetwork(path.read_bytes())
+        network = OnnxNetwork(path.read_bytes(), at_once)
         found, width = network.inputs, network.outputs
     except Exception as error:
         raise BundleError(f"{path} cannot be read: {str(error)[:300]}; the model is damaged, train it again") from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,14 @@ RECIPE = Recipe(scaling="standard", categories="onehot", images="pixels")
 """The pictures themselves, and the row's other columns as numbers beside them."""
 
 
+Answers = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+"""(pictures object (n,), numbers float32 (n, k), threads) -> the network's outputs, float32 (n, outputs)."""
+
+
 @dataclass(frozen=True)
 class PictureModel:
     """shape: (height, width, channels) of the pictures. numbers: columns beside them. at_once: rows of a training batch that memory
-    held.
+    held. quick: answers like the network, from what is known of these pictures already; only of a model that was just fitted.
     """
 
     network: OnnxNetwork
@@ -33,8 +38,11 @@ class PictureModel:
     outputs: int
     target: NumberTarget | None
     at_once: int
+    quick: Answers | None = field(default=None, repr=False, compare=False)
 
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
+        if self.quick is not None and len(x):
+            return prediction(self.quick(pictures_of(x), x.numbers.astype(np.float32), threads), self.target)
         out = np.empty((len(x), self.outputs), dtype=np.float32)
         for first in range(0, len(x), self.network.at_once):
             part = slice(first, first + self.network.at_once)
@@ -45,7 +53,13 @@ class PictureModel:
         return prediction(out, self.target)
 
     def save(self, folder: Path) -> None:
-        stored = {"shape": self.shape, "numbers": self.numbers, "outputs": self.outputs, "atOnce": self.at_once}
+        stored = {
+            "shape": self.shape,
+            "numbers": self.numbers,
+            "outputs": self.outputs,
+            "atOnce": self.at_once,
+            "predictedAtOnce": self.network.at_once,
+        }
         (folder / _FILE).write_text(json.dumps(stored), encoding="utf-8")
         self.network.save(folder)
         save_target(self.target, folder)
@@ -60,12 +74,14 @@ def load_picture_model(folder: Path) -> PictureModel:
     try:
         stored = json.loads((folder / _FILE).read_text(encoding="utf-8"))
         height, width, channels = (int(v) for v in stored["shape"])
-        numbers, outputs, at_once = (int(stored[name]) for name in ("numbers", "outputs", "atOnce"))
+        names = ("numbers", "outputs", "atOnce", "predictedAtOnce")
+        numbers, outputs, at_once, predicted_at_once = (int(stored[name]) for name in names)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{folder / _FILE} cannot be read: {error!r}") from error
     shape = (height, width, channels)
     inputs = {"pictures": shape} | ({"numbers": (numbers,)} if numbers else {})
-    return PictureModel(load_network(folder, inputs, outputs), shape, numbers, outputs, load_target(folder), at_once)
+    network = load_network(folder, inputs, outputs, at_once=max(1, predicted_at_once))
+    return PictureModel(network, shape, numbers, outputs, load_target(folder), at_once)
 
 
 def picture_shape(schema: Schema) -> tuple[int, int, int]:

@@ -1,0 +1,334 @@
+"""Training of heads on pretrained backbones, then of the backbones themselves; and the cache of what backbones say of pictures.
+
+Frozen features are computed once per backbone, size and picture in a process, however many folds and trials ask: on the CPU by
+onnxruntime, which is faster than torch there, on an accelerator by torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kubeautoml_trainer.models.base import FitContext, FitTimeout, Unwatched
+from kubeautoml_trainer.models.onnx_network import OnnxNetwork
+from kubeautoml_trainer.models.picture_model import Answers, stacked
+from kubeautoml_trainer.models.target import NumberTarget
+from kubeautoml_trainer.models.torch_conv import Normaliser, Scaler, Served
+from kubeautoml_trainer.models.torch_conv_fit import PictureRows, Prepared, augmentation, judge, written
+from kubeautoml_trainer.models.torch_encoder import (
+    Backbone,
+    Encoder,
+    Head,
+    check_backbone,
+    fixed_side,
+    layered_groups,
+    load_backbone,
+    moments_of,
+)
+from kubeautoml_trainer.models.torch_loop import Inputs, Settings, Trained, Training, Validation, train
+from kubeautoml_trainer.models.torch_onnx import to_onnx
+from kubeautoml_trainer.models.torch_optimisers import parameter_groups
+from kubeautoml_trainer.models.torch_pictures import Pictures
+from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, limited_threads, truth_tensor
+from kubeautoml_trainer.tasks.metrics import weights_or_ones
+
+_BLOCK, _BLOCK_SIDE = 64, 128  # pictures that a backbone looks at together, and of which side
+_HEAD_EPOCHS = 40  # of the head alone, before the backbone is trained, too; a guess
+_HEAD_RATE = 10.0  # what the head learns faster than the layer below it, when both are trained; a guess
+KEPT_BYTES = 512 * 2**20
+"""Of features in this process."""
+
+
+class FeatureStore:
+    """Features by backbone, size and picture; the ones used last stay."""
+
+    def __init__(self, most_bytes: int = KEPT_BYTES) -> None:
+        self._most, self._size = most_bytes, 0
+        self._kept: OrderedDict[tuple[str, int, bytes], np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, key: tuple[str, int, bytes]) -> np.ndarray | None:
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def keep(self, key: tuple[str, int, bytes], features: np.ndarray) -> None:
+        with self._lock:
+            if key not in self._kept:
+                self._size += features.nbytes
+            self._kept[key] = features
+            while self._size > self._most:
+                self._size -= self._kept.popitem(last=False)[1].nbytes
+
+
+FEATURES = FeatureStore()
+"""This process's."""
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A backbone that says what it sees in stored pictures. folder: where it lies. pixels: a side, as the network sees them."""
+
+    folder: Path
+    pixels: int
+    shape: tuple[int, int, int]
+
+    def features(self, pictures: np.ndarray, deadline: float, threads: int) -> np.ndarray:
+        """float32 (n, features) of an object array of pictures, None among them.
+
+        Raises:
+            FitTimeout: the deadline came first; what was done is kept for the next try.
+        """
+        digests = [_digest(p) for p in pictures]
+        keys = [(str(self.folder), self.pixels, d) for d in digests]
+        wanted: dict[tuple[str, int, bytes], int] = {}
+        found: dict[tuple[str, int, bytes], np.ndarray] = {}
+        for k, key in enumerate(keys):
+            if key in found or key in wanted:
+                continue
+            known = FEATURES.find(key)
+            if known is None:
+                wanted[key] = k
+            else:
+                found[key] = known
+        todo = list(wanted.items())
+        for first in range(0, len(todo), _BLOCK):
+            if time.monotonic() > deadline:
+                raise FitTimeout(
+                    f"ImageEncoder: no time to look at all pictures, {len(todo) - first} are left; "
+                    "give spec.budget.maxDurationSeconds more"
+                )
+            block = todo[first : first + _BLOCK]
+            rows = np.array([k for _, k in block])
+            for (key, _), features in zip(block, self._look(stacked(pictures[rows], self.shape), threads), strict=True):
+                FEATURES.keep(key, features)
+                found[key] = features
+        return np.stack([found[key] for key in keys])
+
+    def _look(self, pictures: np.ndarray, threads: int) -> np.ndarray:
+        device = device_for_training()
+        if device.type == "cpu":
+            return _network_of(str(self.folder), self.pixels, self.shape).run({"pictures": pictures}, threads)
+        served = _served_of(str(self.folder), self.pixels, self.shape).to(device)
+        with torch.no_grad():
+            out: Tensor = served(torch.as_tensor(pictures, device=device), torch.zeros(0, 0))
+        return np.asarray(out.float().cpu().numpy())
+
+
+class _OnlyFeatures(torch.nn.Module):
+    """A backbone where a network with numbers beside the picture is expected."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, pictures: Tensor, numbers: Tensor) -> Tensor:
+        features: Tensor = self.backbone(pictures)
+        return features
+
+
+@lru_cache(maxsize=4)
+def _served_of(folder: str, pixels: int, shape: tuple[int, int, int]) -> Served:
+    path = Path(folder)
+    scaler, normaliser = Scaler(shape[0], shape[1], pixels, pixels), Normaliser(*_moments(path, shape[2]))
+    return Served(scaler, normaliser, _OnlyFeatures(load_backbone(path)), "none").eval()
+
+
+@lru_cache(maxsize=4)
+def _network_of(folder: str, pixels: int, shape: tuple[int, int, int]) -> OnnxNetwork:
+    return OnnxNetwork(written(_served_of(folder, pixels, shape), shape, 0), at_once=_BLOCK)
+
+
+def _moments(folder: Path, channels: int) -> tuple[Tensor, Tensor]:
+    """As the backbone expects them: grey pictures take the mean over the colours."""
+    mean, deviation = moments_of(folder)
+    return (mean, deviation) if channels == 3 else (mean.mean(0, keepdim=True), deviation.mean(0, keepdim=True))
+
+
+def _digest(picture: np.ndarray | None) -> bytes:
+    return b"" if picture is None else hashlib.blake2b(picture.tobytes(), digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Features and numbers beside them, in memory on the device."""
+
+    features: Tensor
+    numbers: Tensor
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def batches(self, orders: Sequence[Tensor]) -> Iterator[Inputs]:
+        for order in orders:
+            yield self.features[order], self.numbers[order]
+
+
+def fit(
+    folder: Path,
+    settings: Mapping[str, Any],
+    shape: tuple[int, int, int],
+    learned: PictureRows,
+    judged: PictureRows | None,
+    target: NumberTarget | None,
+    context: FitContext,
+) -> tuple[OnnxNetwork, Trained, Answers | None]:
+    """Train, and return the network with what came out of the training, and a quicker way to its answers in this process, if there is
+    one.
+
+    Raises:
+        FitTimeout: the deadline came before there was anything.
+    """
+    device = device_for_training()
+    config = check_backbone(folder)
+    pixels = fixed_side(config) or int(settings["pixels"])
+    extractor = Extractor(folder, pixels, shape)
+    backbone = load_backbone(folder)
+    is_tuned = settings["tuning"] == "fine"
+    head, trained = _fit_head(extractor, settings, learned, judged, target, context, device, is_tuned)
+    net = Encoder(backbone, head)
+    if is_tuned:
+        trained = _fit_all(net, extractor, settings, learned, judged, target, context, device)
+    scaler = Scaler(shape[0], shape[1], pixels, pixels)
+    views, numbers = str(settings["views"]), learned.numbers.shape[1]
+    quick = None if is_tuned or views != "none" else _quick(extractor, head, numbers)
+    served = Served(scaler, Normaliser(*_moments(folder, shape[2])), net, views)
+    at_once = max(1, _BLOCK * _BLOCK_SIDE**2 // max(_BLOCK_SIDE, pixels) ** 2)
+    return OnnxNetwork(written(served, shape, numbers), at_once), trained, quick
+
+
+def _quick(extractor: Extractor, head: Head, numbers: int) -> Answers:
+    """The head on features that this process knows already: they were looked at once, for all folds and trials."""
+    inputs, names = [torch.zeros(2, len(head.mean))], ["features", "numbers"]
+    inputs += [torch.zeros(2, numbers)] if numbers else []
+    network = OnnxNetwork(to_onnx(head.eval(), inputs, names[: len(inputs)]))
+
+    def answers(pictures: np.ndarray, beside: np.ndarray, threads: int) -> np.ndarray:
+        inputs = {"features": extractor.features(pictures, math.inf, threads)}
+        return network.run(inputs | ({"numbers": beside} if numbers else {}), threads)
+
+    return answers
+
+
+def _fit_head(
+    extractor: Extractor,
+    settings: Mapping[str, Any],
+    learned: PictureRows,
+    judged: PictureRows | None,
+    target: NumberTarget | None,
+    context: FitContext,
+    device: torch.device,
+    is_start: bool,
+) -> tuple[Head, Trained]:
+    """A head on frozen features. is_start: the backbone is trained afterwards, so this must not take all the time."""
+    now = time.monotonic()
+    deadline = now + 0.4 * (context.deadline - now) if is_start else context.deadline
+    with limited_threads(context.threads):
+        seen = _vectors(extractor, learned, deadline, context.threads, device)
+        held_out = None if judged is None else _vectors(extractor, judged, deadline, context.threads, device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.seed)
+        head = Head(
+            seen.features.mean(dim=0).cpu(),
+            seen.features.std(dim=0, correction=0).cpu(),
+            seen.numbers.shape[1],
+            context.task.outputs,
+            hidden=settings["head"] == "hidden",
+            dropout=float(settings["dropout"]),
+        )
+    how = Settings(
+        epochs=_HEAD_EPOCHS if is_start else int(settings["epochs"]),
+        batch=int(settings["batch_size"]),
+        rate=float(settings["head_rate"]),
+        decay=float(settings["weight_decay"]),
+    )
+    training = _training(seen, settings, learned, target, context, device)
+    validation = (
+        None if judged is None or held_out is None else Validation(held_out, judge(judged.rows, target, context))
+    )
+    within = replace(context, deadline=deadline)
+    if is_start:  # what is said and kept is of the longer training
+        within = replace(within, progress=Unwatched())
+    trained = train(head, lambda n: parameter_groups(n.named_parameters()), training, validation, how, within, device)
+    return head.cpu(), trained
+
+
+def _fit_all(
+    net: Encoder,
+    extractor: Extractor,
+    settings: Mapping[str, Any],
+    learned: PictureRows,
+    judged: PictureRows | None,
+    target: NumberTarget | None,
+    context: FitContext,
+    device: torch.device,
+) -> Trained:
+    """Backbone and head together, each layer slower than the one above."""
+    shape, pixels = extractor.shape, extractor.pixels
+    scaler = Scaler(shape[0], shape[1], pixels, pixels)
+    normaliser = Normaliser(*_moments(extractor.folder, shape[2])).to(device)
+    prepared = Prepared(augmentation(settings, shape[2]), normaliser)
+    examples = Pictures(learned.pictures, learned.numbers, shape, scaler, device)
+    training = replace(
+        _training(Vectors(torch.zeros(0), torch.zeros(0)), settings, learned, target, context, device),
+        examples=examples,
+        augment=prepared.augment,
+        plain=prepared.plain,
+    )
+    validation = None
+    if judged is not None:
+        seen = Pictures(judged.pictures, judged.numbers, shape, scaler, device)
+        validation = Validation(seen, judge(judged.rows, target, context))
+    how = Settings(
+        epochs=int(settings["tuning_epochs"]),
+        batch=int(settings["batch_size"]),
+        rate=float(settings["learning_rate"]),
+        decay=float(settings["weight_decay"]),
+        schedule="cosine",
+        warm_up=0.1,
+        clip=1.0,
+    )
+
+    def groups(module: torch.nn.Module) -> list[dict[str, Any]]:
+        assert isinstance(module, Encoder)
+        return layered_groups(module, float(settings["layer_decay"]), _HEAD_RATE)
+
+    return train(net, groups, training, validation, how, context, device)
+
+
+def _training(
+    examples: Vectors,
+    settings: Mapping[str, Any],
+    learned: PictureRows,
+    target: NumberTarget | None,
+    context: FitContext,
+    device: torch.device,
+) -> Training:
+    weight = weights_or_ones(learned.rows.weight, len(learned.rows))
+    return Training(
+        examples,
+        truth_tensor(learned.rows, target, device),
+        torch.as_tensor(weight, dtype=torch.float32, device=device),
+        fit_loss(target, context, float(settings["smoothing"])),
+        lambda raw, generator: (raw, None),
+        lambda raw: raw,
+    )
+
+
+def _vectors(extractor: Extractor, rows: PictureRows, deadline: float, threads: int, device: torch.device) -> Vectors:
+    features = extractor.features(rows.pictures, deadline, threads)
+    return Vectors(torch.as_tensor(features, device=device), torch.as_tensor(rows.numbers, device=device))
