@@ -13,7 +13,12 @@ import pytest
 import yaml
 
 from cli.runs import Ended, Place
+from data.data_factories import make_context
+from images.image_factories import make_folders, make_image_job
 from kubeautoml_trainer import load_model
+from kubeautoml_trainer.data.prepare import prepare
+from kubeautoml_trainer.search.plan import data_shape, search_plan
+from kubeautoml_trainer.tasks.image import IMAGE_FAMILIES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,3 +106,19 @@ def test_the_exported_code_learns_from_the_folder_again(finished: tuple[Place, E
     assert ran.returncode == 0, ran.stderr
     assert float(re.search(r"^Accuracy ([\d.]+)$", ran.stdout, re.M)[1]) == pytest.approx(wanted, abs=1e-6)
     assert (pd.read_csv(tmp_path / "out.csv")["digit"] == 3).mean() > 0.9
+
+
+def test_a_job_of_images_tries_what_suits_them(tmp_path: Path):
+    """The quickest first; none of the families that need minutes for hundreds of numbers."""
+    make_folders(tmp_path / "train", each=30)
+    job = make_image_job(tmp_path)
+    shape = data_shape(prepare(make_context(job, tmp_path)), job)
+
+    plan = search_plan(job, shape)
+
+    first = dict(reversed([(e.family, e.parameters) for e in plan.portfolio]))
+    assert (shape.images, shape.features) == (1, 1)
+    assert set(plan.families) <= set(IMAGE_FAMILIES)
+    assert [e.family for e in plan.portfolio[:2]] == ["Dummy", "Linear"]
+    assert first["LightGBM"]["feature_fraction"] == 0.1
+    assert first["SupportVectors"]["scaling"] == "unscaled"

@@ -127,6 +127,19 @@ PORTFOLIO: tuple[tuple[int, Parameters], ...] = (
     ),
 )  # fmt: skip
 
+IMAGES: tuple[tuple[int, Parameters], ...] = (
+    (5, {"learning_rate": 0.1, "num_leaves": 15, "feature_fraction": 0.1}),
+    (
+        13,
+        {
+            "extra_trees": True, "learning_rate": 0.05, "num_leaves": 39, "feature_fraction": 0.2,
+            "bagging_fraction": 0.88, "lambda_l1": 0.24, "lambda_l2": 0.36, "min_data_in_leaf": 3,
+        },
+    ),
+)  # fmt: skip
+"""For the hundreds of numbers that an image becomes, of which a tree needs few: MNIST, 1,400 digits, 0.962 in 2 s; with 64 principal
+components in their place 0.918, with all of them ten times the time."""
+
 # What the metric is really about, where LightGBM has a loss for it.
 _LOSSES = {"Mae": "regression_l1", "MedianAbsoluteError": "regression_l1", "Mape": "mape"}
 
@@ -162,7 +175,7 @@ class LightGBM:
         space: dict[str, Float | Int | Choice] = {
             "learning_rate": Float(0.005, 0.1, log=True),
             "num_leaves": Int(2, 200, log=True),
-            "feature_fraction": Float(0.4, 1.0),
+            "feature_fraction": Float(0.05, 0.4, log=True) if shape.images else Float(0.4, 1.0),
             "bagging_fraction": Float(0.7, 1.0),
             "min_data_in_leaf": Int(1, 64, log=True),
             "extra_trees": Choice((False, True)),
@@ -183,6 +196,8 @@ class LightGBM:
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
         """The plain entries, and those with all features that can be made of such data."""
+        if shape.images:
+            return IMAGES
         best = makeable(shape)[-1]
         made = () if best == "none" else tuple((rank, {**entry, "features": best}) for rank, entry in PREPARED)
         return tuple(sorted(PORTFOLIO + made, key=lambda ranked: ranked[0]))
@@ -351,7 +366,7 @@ def _model(text: str, target: NumberTarget | None) -> BoosterModel:
 
 def makeable(shape: DataShape) -> tuple[str, ...]:
     """Which of `RECIPES` can make anything of such data, the richest last."""
-    numbers = shape.features - shape.categories - shape.texts
+    numbers = shape.features - shape.categories - shape.texts - shape.images
     arithmetic, crosses = numbers > 1 or (numbers > 0 and shape.categories > 0), shape.categories > 0
     if arithmetic and crosses:
         return ("none", "A", "CT", "ACT")

