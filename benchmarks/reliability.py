@@ -59,7 +59,9 @@ class Measured:
 
     @property
     def balanced_loss_percent(self) -> float:
-        return 100 * (self.losses["Balanced"] / self.losses["Quality"] - 1)
+        """Of the metric itself: of the area under the curve for two classes, else of the loss."""
+        quality, balanced = self.losses["Quality"], self.losses["Balanced"]
+        return 100 * (balanced - quality) / (1 - quality if self.kind == "binary" else quality)
 
 
 def measure(data: DataSet, seed: int, budget: int) -> Measured:
