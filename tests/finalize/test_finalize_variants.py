@@ -107,7 +107,7 @@ def test_refits_learn_from_the_hold_out_once_it_has_scored_them(tmp_path):
         output = {"uri": f"file://{tmp_path}/{rows}/out", "variants": ["Balanced", "Fast"], "refitOn": rows}
         searched = make_searched(tmp_path / rows, "MEDV", entries=ENTRIES[1:3], output=output)
         result = finalizer.finalize(searched.context, searched.study)
-        metrics[rows] = {v: load_bundle(result.model_uri, variant=v).metrics for v in ("Balanced", "Fast")}
+        metrics[rows] = load_bundle(result.model_uri).metrics
         results[rows] = result.model_uri
     data = load(searched.context, searched.study).data
     rows = all_rows(data)
@@ -392,14 +392,15 @@ def test_a_busy_moment_does_not_make_the_best_model_too_slow(finished, monkeypat
 
 
 def test_many_folds_leave_room_for_more_than_one_refit():
-    """Where chance has a part in a fit; as many as stay six times faster."""
+    """Where chance has a part in a fit; as many as stay fast enough, the heaviest member first."""
     _, members = make_members(0.3, 0.3, folds=24)
     members[1].record.family = "SupportVectors"
     weights = {0: 0.5, 1: 0.5}
 
     assert copies_of(members, weights, weights) == {0: 3, 1: 1}
     assert copies_of(*make_members(0.3, folds=8)[1:], {0: 1.0}, {0: 1.0}) == {0: 1}
-    assert copies_of(*make_members(0.3, 0.3, folds=14)[1:], weights, weights) == {0: 1, 1: 1}
+    assert copies_of(*make_members(0.3, 0.3, folds=14)[1:], weights, weights) == {0: 2, 1: 1}
+    assert copies_of(*make_members(0.3, 0.3, folds=8)[1:], weights, weights) == {0: 1, 1: 1}
 
 
 def test_a_balanced_member_of_a_repeated_trial_is_the_mean_of_refits_with_seeds_of_their_own(tmp_path):
