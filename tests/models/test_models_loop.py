@@ -1,6 +1,8 @@
 """The training loop: it learns, keeps its time, resumes to the last bit, and finds what memory holds."""
 
 import logging
+import math
+import multiprocessing
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -19,6 +21,8 @@ from kubeautoml_trainer.models.torch_conv import Architecture, ConvNet
 from kubeautoml_trainer.models.torch_loop import Settings, Training, Validation, outputs, train
 from kubeautoml_trainer.models.torch_memory import fitting_rows, free_bytes, row_bytes
 from kubeautoml_trainer.models.torch_optimisers import Nesterov, parameter_groups
+from kubeautoml_trainer.models.torch_parallel import ALONE, everywhere
+from kubeautoml_trainer.models.torch_rate import range_test
 from kubeautoml_trainer.models.torch_schedule import Schedule
 from kubeautoml_trainer.models.torch_state import StateError, packed, unpacked
 from kubeautoml_trainer.models.torch_training import fit_loss
@@ -431,3 +435,46 @@ def test_nesterovs_momentum_is_torchs():
             optimiser.step()
 
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(own, theirs, strict=True))
+
+
+def test_two_processes_come_to_what_one_does(monkeypatch):
+    """With the same whole batch, by DistributedDataParallel over gloo, weights of rows included: to rounding."""
+    from models.parallel_work import train_tiny
+
+    monkeypatch.setattr(torch_loop, "autocast_type", torch_loop.autocast_type)  # the work changes it
+    weight = torch.linspace(0.1, 2, 96)
+
+    both = everywhere(train_tiny, [CPU, CPU], weight, "group")
+    one = train_tiny(ALONE, CPU, weight, "group")
+
+    assert both.keys() == one.keys()
+    assert all(torch.allclose(both[name], one[name], atol=1e-4) for name in one)
+    assert not torch.distributed.is_initialized()
+    assert multiprocessing.active_children() == []
+
+
+def test_a_range_test_stays_below_the_rate_at_which_the_loss_bursts():
+    """A loss that falls until a rate of 0.01 and rises beyond it."""
+
+    def loss_at(rate: float) -> float:
+        return 1.0 + 0.5 * abs(math.log10(rate / 0.01))
+
+    found = range_test(loss_at)
+
+    assert found is not None and 0.0005 < found < 0.01
+    assert range_test(lambda rate: 1.0 + rate) is None
+    assert range_test(lambda rate: math.nan) is None
+
+
+def test_a_training_that_finds_its_rate_learns(caplog):
+    """Whatever it was given; a short one does not spend its time on a test."""
+    hopeless = replace(QUICK, rate=1e-9, finds_rate=True, epochs=80, patience=80)
+    validation = make_validation()
+
+    with caplog.at_level(logging.INFO):
+        net, _ = run(settings=hopeless, validation=validation)
+        run(settings=replace(hopeless, epochs=3))
+
+    told = outputs(net, validation.examples, lambda raw: raw, CPU).argmax(axis=1)
+    assert (told == make_pictures(48, seed=1)[1].numpy()).mean() > 0.9
+    assert caplog.text.count("learning rate tested") == 1

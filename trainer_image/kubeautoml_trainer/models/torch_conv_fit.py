@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kubeautoml_trainer.data.base import Rows
-from kubeautoml_trainer.models.base import FitContext
+from kubeautoml_trainer.models.base import FitContext, Unwatched
 from kubeautoml_trainer.models.early_stopping import steering_loss
 from kubeautoml_trainer.models.neural_network import prediction
 from kubeautoml_trainer.models.target import NumberTarget
@@ -20,9 +22,12 @@ from kubeautoml_trainer.models.torch_conv import Architecture, ConvNet, Normalis
 from kubeautoml_trainer.models.torch_loop import Inputs, Settings, Trained, Training, Validation, train
 from kubeautoml_trainer.models.torch_onnx import to_onnx
 from kubeautoml_trainer.models.torch_optimisers import parameter_groups
+from kubeautoml_trainer.models.torch_parallel import ALONE, World, accelerators, everywhere
 from kubeautoml_trainer.models.torch_pictures import Pictures
 from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, truth_tensor
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
+
+log = logging.getLogger("kubeautoml.worker")
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,9 @@ def net_size(height: int, width: int, most: int) -> tuple[int, int]:
     return max(1, round(height * share)), max(1, round(width * share))
 
 
+_MOST_COPIED = 2 << 30  # bytes of pictures beyond which processes do not get copies of them; a guess
+
+
 def fit(
     settings: Mapping[str, Any],
     shape: tuple[int, int, int],
@@ -71,12 +79,55 @@ def fit(
     target: NumberTarget | None,
     context: FitContext,
 ) -> tuple[bytes, Trained]:
-    """Train, and return the network as ONNX with what came out of the training.
+    """Train on all accelerators of the pod, or the one it has, or the CPU; return the network as ONNX with what came out of the training.
 
     Raises:
         FitTimeout: the deadline came before the first step.
     """
-    device = device_for_training()
+    devices = accelerators()
+    arguments = (settings, shape, learned, judged, target)
+    if len(devices) > 1 and len(learned.pictures) * math.prod(shape) < _MOST_COPIED:
+        try:
+            return everywhere(_fit_watched, devices, *arguments, _Watched(context))
+        except (RuntimeError, OSError) as error:
+            log.warning("training on several accelerators failed: on with one", extra={"error": str(error)[:300]})
+    return _fit(ALONE, device_for_training(), *arguments, context)
+
+
+class _Watched:
+    """A context whose progress stays in this process: copies in others report to nobody."""
+
+    def __init__(self, context: FitContext) -> None:
+        self.context = context
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Watched, (replace(self.context, progress=Unwatched()),)
+
+
+def _fit_watched(
+    world: World,
+    device: torch.device,
+    settings: Mapping[str, Any],
+    shape: tuple[int, int, int],
+    learned: PictureRows,
+    judged: PictureRows | None,
+    target: NumberTarget | None,
+    watched: _Watched,
+) -> tuple[bytes, Trained]:
+    return _fit(world, device, settings, shape, learned, judged, target, watched.context)
+
+
+def _fit(
+    world: World,
+    device: torch.device,
+    settings: Mapping[str, Any],
+    shape: tuple[int, int, int],
+    learned: PictureRows,
+    judged: PictureRows | None,
+    target: NumberTarget | None,
+    context: FitContext,
+) -> tuple[bytes, Trained]:
+    """One process's part of `fit`."""
     size = net_size(shape[0], shape[1], int(settings["pixels"]))
     scaler = Scaler(shape[0], shape[1], *size)
     examples = Pictures(learned.pictures, learned.numbers, shape, scaler, device)
@@ -105,6 +156,7 @@ def fit(
         loop_settings(settings),
         context,
         device,
+        world,
     )
     return written(Served(scaler, normaliser, net, str(settings["views"])), shape, learned.numbers.shape[1]), trained
 
@@ -179,4 +231,5 @@ def loop_settings(settings: Mapping[str, Any]) -> Settings:
         decay=float(settings["weight_decay"]),
         optimiser=str(settings["optimiser"]),
         schedule=str(settings["schedule"]),
+        finds_rate=settings["rate_by"] == "test",
     )

@@ -299,6 +299,7 @@ def _fit_all(
         rate=float(settings["learning_rate"]),
         decay=float(settings["weight_decay"]),
         schedule="cosine",
+        finds_rate=settings["rate_by"] == "test",
         warm_up=0.1,
         clip=1.0,
     )

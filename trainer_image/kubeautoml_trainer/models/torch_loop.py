@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +26,7 @@ from kubeautoml_trainer.models.torch_augment import Blend
 from kubeautoml_trainer.models.torch_memory import fitting_rows, is_out_of_memory, row_bytes, was_too_much, weight_bytes
 from kubeautoml_trainer.models.torch_optimisers import Optimiser, make_optimiser, set_rates
 from kubeautoml_trainer.models.torch_parallel import ALONE, World
+from kubeautoml_trainer.models.torch_rate import STEPS, WORTH, range_test
 from kubeautoml_trainer.models.torch_schedule import SHAPES, Schedule
 from kubeautoml_trainer.models.torch_state import StateError, packed, unpacked, with_prefix, write_into
 from kubeautoml_trainer.models.torch_training import Loss, limited_threads
@@ -55,6 +56,7 @@ class Settings:
     rate: greatest learning rate, as AdamW takes it. decay: of weights, as AdamW takes it. optimiser: "adamw" or "nesterov". schedule:
     "one_cycle" or "cosine". warm_up: share of the steps in which the rate rises. clip: greatest norm of a gradient. averaging: share of
     the steps over which weights are averaged; 0 for none. patience: epochs without a better validation at least, before a training ends.
+    finds_rate: whether the rate comes from a range test, where the training is long enough to be worth one.
     """
 
     epochs: int
@@ -67,6 +69,7 @@ class Settings:
     clip: float = 5.0
     averaging: float = 0.03
     patience: int = 10
+    finds_rate: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,9 @@ def train(
     net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     start = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     cuda = [device.index or 0] if device.type == "cuda" else []
-    with limited_threads(context.threads), torch.random.fork_rng(devices=cuda):
+    # of several ways to compute a convolution, the ones that give the same bits every time
+    repeatable = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    with limited_threads(context.threads), torch.random.fork_rng(devices=cuda), repeatable:
         torch.manual_seed(context.seed)
         batch = min(settings.batch, len(training.examples))
         probe = _first_rows(training, device)
@@ -165,9 +170,14 @@ def train(
         while True:
             torch.manual_seed(context.seed + world.rank)
             try:
+                if settings.finds_rate and world.size == 1:
+                    settings = _with_rate(net, groups, training, settings, context, device, at_once)
+                    net.load_state_dict(start)
+                    torch.manual_seed(context.seed)
                 return _train(net, groups, training, validation, settings, context, device, world, at_once)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or at_once == 1:
+                # of several processes the others wait for this one: they end together
+                if not is_out_of_memory(error) or at_once == 1 or world.size > 1:
                     raise
             at_once = was_too_much(at_once, row, device)
             net.load_state_dict(start)
@@ -215,7 +225,8 @@ def _train(
         is_end = world.agrees(schedule.is_over)
         if is_end or run.epoch % look_every == 0:
             began = time.perf_counter()
-            value = world.same(_validated(run, training, validation, device, precision))
+            value = _validated(run, training, validation, device, precision) if world.rank == 0 else 0.0
+            value = world.same(value)
             schedule.validated(time.perf_counter() - began)
             if not math.isfinite(value):
                 break
@@ -238,8 +249,9 @@ def _learn(
     chance: torch.Generator,
     at_once: int,
     precision: torch.dtype | None,
-) -> None:
-    """Gradients of a batch: the weighted mean loss over all its rows, in as many parts as memory demands."""
+) -> Tensor:
+    """Gradients of a batch: the weighted mean loss over all its rows, in as many parts as memory demands; returns the loss."""
+    total = torch.zeros((), device=order.device)
     mine = world.mine(order)
     truth, weight = training.truth[mine], training.weight[mine]
     share = world.size / training.weight[order].sum().clamp_min(1e-12)  # gradients are averaged over processes
@@ -254,6 +266,47 @@ def _learn(
                 training.loss, out.float(), truth[other], weight[part]
             )
         torch.autograd.backward(loss * share)
+        total += (loss * share).detach()
+    return total
+
+
+def _with_rate(
+    net: nn.Module,
+    groups: Callable[[nn.Module], list[dict[str, Any]]],
+    training: Training,
+    settings: Settings,
+    context: FitContext,
+    device: torch.device,
+    at_once: int,
+) -> Settings:
+    """The settings with the rate of a range test, which changes the network; as they are where a test is not worth its time."""
+    batches = max(1, round(len(training.examples) / settings.batch))
+    if settings.epochs * batches < WORTH * STEPS:
+        return settings
+    optimiser, chance = (
+        make_optimiser(settings.optimiser, groups(net)),
+        torch.Generator(device).manual_seed(context.seed),
+    )
+    order = torch.Generator().manual_seed(context.seed)
+    size = min(settings.batch, len(training.examples))
+    drawn = [torch.randperm(len(training.examples), generator=order)[:size].to(device) for _ in range(STEPS)]
+    raws = zip(drawn, training.examples.batches(drawn), strict=True)
+    net.train()
+
+    def step(rate: float) -> float:
+        if time.monotonic() > context.deadline:
+            return math.nan
+        here, raw = next(raws)
+        set_rates(optimiser, settings.optimiser, rate, settings.decay)
+        optimiser.zero_grad()
+        loss = _learn(net, training, ALONE, here, raw, chance, at_once, autocast_type(device))
+        _clip(optimiser, settings.clip)
+        optimiser.step()
+        return float(loss)
+
+    found = range_test(step)
+    log.info("learning rate tested", extra={"given": settings.rate, "found": found})
+    return settings if found is None else replace(settings, rate=found, finds_rate=False)
 
 
 def _summed(loss: Loss, out: Tensor, truth: Tensor, weight: Tensor) -> Tensor:

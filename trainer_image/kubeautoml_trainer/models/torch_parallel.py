@@ -6,11 +6,24 @@ that all take the same steps.
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+log = logging.getLogger("kubeautoml.worker")
+
+T = TypeVar("T")
+
+_SILENCE = timedelta(seconds=120)
+"""After which a process that hears nothing of the others gives up; far above a step's time, a guess."""
+_LEAVE_SECONDS = 10.0
 
 
 class World(Protocol):
@@ -85,3 +98,60 @@ class Group:
 
     def agrees(self, claim: bool) -> bool:
         return bool(self.same(float(claim)))
+
+
+def accelerators() -> list[torch.device]:
+    """Those of this pod."""
+    return [torch.device("cuda", k) for k in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+
+
+def everywhere(work: Callable[..., T], devices: Sequence[torch.device], *arguments: Any) -> T:
+    """Do the same work in one process a device, of which this one is the first; returns what it came to here.
+
+    Args:
+        work: a function of a module, called with (world, device, *arguments). The others' results are thrown away.
+        arguments: for this process; the others get copies, so they must be plain values.
+    """
+    world = len(devices)
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = f"file://{folder}/meeting"
+        others = [
+            context.Process(target=_work_along, args=(work, k, world, devices[k], meeting, arguments), daemon=True)
+            for k in range(1, world)
+        ]
+        for process in others:
+            process.start()
+        try:
+            _join(0, world, devices[0], meeting)
+            result = work(Group(0, world), devices[0], *arguments)
+            for process in others:
+                process.join(_LEAVE_SECONDS)
+            return result
+        finally:
+            for process in others:
+                process.kill()
+                process.join()
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+
+
+def _work_along(
+    work: Callable[..., Any], rank: int, size: int, device: torch.device, meeting: str, arguments: Sequence[Any]
+) -> None:
+    """What the other processes do."""
+    _join(rank, size, device, meeting)
+    work(Group(rank, size), device, *arguments)
+    torch.distributed.destroy_process_group()
+
+
+def _join(rank: int, size: int, device: torch.device, meeting: str) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        init_method=meeting,
+        rank=rank,
+        world_size=size,
+        timeout=_SILENCE,
+    )
