@@ -189,3 +189,21 @@ def test_a_value_that_is_no_image_is_named_by_column_and_row(value: Any, words: 
 
     rule = "column 'photo' must be an image (PNG, JPEG, WebP, GIF, BMP or TIFF, as base64), the one in row 1 "
     assert str(caught.value) == rule + words
+
+
+def test_pictures_of_a_notebook_are_images():
+    """Pillow's own, as it opened them; a path is not looked for."""
+    found = typed_images(pd.Series([COLOUR, SIXTEEN], dtype=object), COLUMN)
+
+    assert (found[0] == fitted(np.asarray(COLOUR), 6, 5, 3)).all()
+    assert found[1].shape == (6, 5, 3)
+    with pytest.raises(PredictionError, match=r"is no base64; of a file give the bytes: 'cat\.png'"):
+        typed_images(pd.Series(["cat.png"], dtype=object), COLUMN)
+
+
+def test_a_request_of_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch):
+    """Files of a few bytes can hold images that take seconds."""
+    monkeypatch.setattr("kubeautoml_trainer.data.images.MAX_TOGETHER", 250)
+
+    with pytest.raises(PredictionError, match="the one in row 2 is more than 250 pixels together with those before it"):
+        typed_images(pd.Series([encoded(COLOUR)] * 3, dtype=object), COLUMN)

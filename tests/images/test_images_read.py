@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import tarfile
@@ -499,3 +500,60 @@ def test_pixels_count_when_folds_are_chosen_by_time(tmp_path: Path):
     folds = [prepare_frames(frame, None, job, None, seconds)[0].profile.folds for seconds in (3600.0, 60.0, 6.0)]
 
     assert folds == [8, 5, 3]
+
+
+def test_a_job_of_images_needs_images(tmp_path: Path):
+    """A table of numbers and names is another task."""
+    table = pd.DataFrame({"age": range(30), "plan": ["a", "b", "c"] * 10, "label": LABELS})
+
+    with pytest.raises(DataError) as caught:
+        prepare_frames(table, None, make_image_job(tmp_path))
+
+    assert str(caught.value) == (
+        "ImageClassification needs a column of images, found: age (Number), plan (Category); give their bytes, or paths that end in "
+        ".png, .jpg and the like, relative to the table; or set spec.dataset.columns.types to Image"
+    )
+
+
+def test_a_column_of_base64_is_images_once_the_manifest_says_so(tmp_path: Path):
+    """CSV files can hold images, too."""
+    texts = [base64.b64encode(encoded(d)).decode() for d in DIGITS]
+    pd.DataFrame({"photo": texts, "label": LABELS}).to_csv(tmp_path / "rows.csv", index=False)
+    uri = {"uri": f"file://{tmp_path}/rows.csv"}
+    job = make_image_job(tmp_path, dataset={"train": uri, "columns": {"types": {"photo": "Image"}}})
+
+    found = pixels(read(tmp_path, "rows.csv", job).frame, "photo")
+
+    assert all((p == d).all() for p, d in zip(found, DIGITS, strict=True))
+
+
+def test_a_column_that_is_said_to_be_images_and_is_not_ends_the_job(tmp_path: Path):
+    """The first value that is none, and why."""
+    pd.DataFrame({"photo": range(30), "label": LABELS}).to_csv(tmp_path / "rows.csv", index=False)
+    uri = {"uri": f"file://{tmp_path}/rows.csv"}
+    job = make_image_job(tmp_path, dataset={"train": uri, "columns": {"types": {"photo": "Image"}}})
+
+    assert "such as 'photo' in row 0, which is no base64" in failing(tmp_path, "rows.csv", job=job)
+
+
+def test_the_digest_does_not_depend_on_where_copies_lie(tmp_path: Path):
+    """Shards are copied to another folder on each pod; a column of them may be ignored, and still counts."""
+    uri = {"uri": f"file://{tmp_path}/{write_shards(tmp_path)}"}
+    job = make_image_job(tmp_path, dataset={"train": uri, "columns": {"types": {"image": "Category"}}})
+    frames = [read_dataset(job.dataset.train, asked_by_job(job), ImageCache(tmp_path / n)).frame for n in "ab"]
+
+    assert [repr(v) for v in frames[0]["image"]] == [repr(v) for v in frames[1]["image"]]
+
+
+def test_numbers_are_learned_from_images_too(tmp_path: Path):
+    """ImageRegression: the label is a number of its own."""
+    write_manifest(tmp_path)
+    table = pd.read_csv(tmp_path / "labels.csv").assign(label=np.linspace(0, 5, 30))
+    table.to_csv(tmp_path / "labels.csv", index=False)
+
+    job = make_image_job(tmp_path, f"file://{tmp_path}/labels.csv", task="ImageRegression")
+    data = prepare(make_context(job, tmp_path))
+
+    assert job.metric == "Rmse"
+    assert data.schema.classes == ()
+    assert data.train.y.max() <= 5.0

@@ -21,11 +21,6 @@ class TaskType(StrEnum):
     IMAGE_REGRESSION = "ImageRegression"
 
     @property
-    def is_of_images(self) -> bool:
-        """Whether the point of the table is a column of images."""
-        return self.value.startswith("Image")
-
-    @property
     def is_classification(self) -> bool:
         """Whether classes are predicted; numbers else."""
         return self.value.endswith("Classification")

@@ -30,6 +30,7 @@ from kubeautoml_trainer.data.image_sources import (
     SOURCES,
     Inline,
     Remote,
+    Span,
     bytes_or_path,
     columns_of_paths,
     folder_frame,
@@ -41,6 +42,7 @@ from kubeautoml_trainer.data.image_sources import (
 from kubeautoml_trainer.data.images import ImageError, is_image_value, pixels_of
 from kubeautoml_trainer.data.read import DECOMPRESS, find_files, read_files
 from kubeautoml_trainer.data.read import SUFFIXES as TABLE_SUFFIXES
+from kubeautoml_trainer.tasks import POINT
 
 PROBED = 20
 """Files that are looked for before a column of file names is taken for images, where images are not the point of the job."""
@@ -74,7 +76,7 @@ def asked_by_job(job: PodJob) -> Asked:
         target=job.task.target,
         images={n: None for n, t in columns.types.items() if t is ColumnType.IMAGE},
         others=frozenset(others | {n for n in named if n}),
-        of_images=job.task.type.is_of_images,
+        of_images=POINT.get(job.task.type) is ColumnType.IMAGE,
     )
 
 
@@ -127,17 +129,17 @@ def read_dataset(
     kind = source.format if source.format is not DataFormat.AUTO else _format_of(objects)
     said: tuple[str, ...] = ()
     cache.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".shards-", dir=cache.folder) as shards:
+    with tempfile.TemporaryDirectory(prefix=".files-", dir=cache.folder) as kept:
         if kind is DataFormat.IMAGE_FOLDER:
             root = glob_root(uri) if is_glob(uri) else uri
             frame = folder_frame(objects, root, asked.target, store, asked.image)
         elif kind is DataFormat.WEB_DATASET:
-            frame = _shards(store, objects, asked, Path(shards))
+            frame = _shards(store, objects, asked, Path(kept))
         elif kind is DataFormat.NPZ:
             frame, said = _arrays(store, objects, asked)
         else:
             tables = [o for o in objects if not is_image_name(o.uri)] if kind is DataFormat.AUTO else objects
-            frame = read_files(store, tables, source, _Naming(asked, credentials_dir, patience_seconds))
+            frame = read_files(store, tables, source, _Naming(asked, Path(kept), credentials_dir, patience_seconds))
         key = "\0".join(f"{o.uri} {o.version}" for o in objects)
         stored = with_stored_images(frame, asked, cache, key, uri)
     return Dataset(stored.frame, (*said, *stored.warnings))
@@ -191,10 +193,13 @@ def _arrays(store: ObjectStore, objects: Sequence[StoredObject], asked: Asked) -
 
 
 class _Naming:
-    """Puts the images that tables name in the place of their names, file by file; the first file decides which columns do."""
+    """Puts the images that tables name in the place of their names, file by file; the first file decides which columns do. Images that
+    a table holds itself go to a file, so that memory holds those of one table only.
+    """
 
-    def __init__(self, asked: Asked, credentials_dir: Path | None, patience_seconds: float) -> None:
+    def __init__(self, asked: Asked, folder: Path, credentials_dir: Path | None, patience_seconds: float) -> None:
         self._asked = asked
+        self._held = folder / "held.bin"
         self._credentials_dir, self._patience_seconds = credentials_dir, patience_seconds
         self._stores: dict[str, ObjectStore] = {}
         self._columns: list[str] | None = None
@@ -202,12 +207,22 @@ class _Naming:
     def __call__(self, frame: pd.DataFrame, uri: str) -> pd.DataFrame:
         if self._columns is None:
             self._columns = self._naming(frame, uri)
-        named = {c: self._named(frame[c], uri) for c in self._columns if c in frame.columns}
+        named = {c: self._kept(self._named(frame[c], uri), uri) for c in self._columns if c in frame.columns}
         return frame.assign(**named) if named else frame
+
+    def _kept(self, column: pd.Series, uri: str) -> pd.Series:
+        """The column with spans of a file in place of bytes."""
+        values = column.to_numpy().copy()
+        with self._held.open("ab") as file:
+            for row, value in enumerate(values):
+                if isinstance(value, bytes):
+                    values[row] = Span(self._held, file.tell(), len(value), f"'{column.name}' in row {row} of {uri}")
+                    file.write(value)
+        return pd.Series(values, dtype=object, index=column.index)
 
     def _named(self, column: pd.Series, uri: str) -> pd.Series:
         values = [bytes_or_path(v) for v in column]
-        return pd.Series(named_images(values, uri, self._store), dtype=object, index=column.index)
+        return pd.Series(named_images(values, uri, self._store), dtype=object, index=column.index, name=column.name)
 
     def _naming(self, frame: pd.DataFrame, uri: str) -> list[str]:
         forced = [str(c) for c in frame.columns if c in self._asked.images]

@@ -43,9 +43,9 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Some bytes of a file on this machine."""
+    """Some bytes of a file on this machine, whose path is nobody's business: it is another one on each pod."""
 
-    path: Path
+    path: Path = field(repr=False)
     offset: int
     length: int
     name: str

@@ -31,6 +31,8 @@ WANTED = "PNG, JPEG, WebP, GIF, BMP or TIFF"
 
 MAX_PIXELS = 50_000_000
 """Of an image: 150 MB of colours. JPEG files are read at a half, a quarter or an eighth of their size until they fit."""
+MAX_TOGETHER = 1_000_000_000
+"""Pixels of the images of one request: small files can hold large images, which take seconds each. 80 photographs of 12 million."""
 LARGE_PIXELS = 4_000_000
 """Images of more are decoded one at a time, so that many threads need no more memory than one."""
 
@@ -125,8 +127,8 @@ def from_array(values: Any) -> np.ndarray:
 def pixels_of(value: Any) -> np.ndarray | None:
     """The pixels of one raw value; None where it is missing.
 
-    A raw value is the bytes of an image file, their base64 (plain, or a data: URL), an array, {"bytes": ...} as Parquet files of
-    images hold it, or an image that is decoded already.
+    A raw value is the bytes of an image file, their base64 (plain, or a data: URL), an array, Pillow's image, {"bytes": ...} as Parquet
+    files of images hold it, or an image that is decoded already.
 
     Raises:
         ImageError: it is none of these, or no image that can be used.
@@ -143,6 +145,8 @@ def pixels_of(value: Any) -> np.ndarray | None:
         return decode(_from_base64(value))
     if isinstance(value, np.ndarray):
         return from_array(value)
+    if type(value).__module__.startswith("PIL."):
+        return _as_array(_in_eight_bits(value))
     raise ImageError(f"must be the base64 of a {WANTED} file")
 
 
@@ -154,9 +158,15 @@ def typed_images(raw: pd.Series, column: Column) -> np.ndarray:
     """
     assert column.height and column.width and column.channels
     out = np.empty(len(raw), dtype=object)
+    decoded = 0
     for row, value in enumerate(raw):
         try:
             pixels = pixels_of(value)
+            decoded += 0 if pixels is None or isinstance(value, Pixels) else pixels.shape[0] * pixels.shape[1]
+            if decoded > MAX_TOGETHER:
+                raise ImageError(
+                    f"is more than {MAX_TOGETHER:,} pixels together with those before it; send fewer at once"
+                )
         except ImageError as error:
             raise PredictionError(
                 f"column '{column.name}' must be an image ({WANTED}, as base64), the one in row {row} {error}"
@@ -294,4 +304,5 @@ def _from_base64(text: str) -> bytes:
     try:
         return base64.b64decode("".join(body.split()).encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError, ValueError) as error:
-        raise ImageError("is no base64") from error
+        hint = "; of a file give the bytes" if text.lower().endswith(SUFFIXES) else ""
+        raise ImageError(f"is no base64{hint}") from error

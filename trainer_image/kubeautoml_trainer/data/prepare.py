@@ -297,6 +297,14 @@ def _schema(raw: pd.DataFrame, target: Target, job: PodJob, train: np.ndarray) -
             + (", ".join(f"{c.name} ({c.type.value})" for c in schema.columns[:10]) or "none"),
             reason=Reason.INVALID_DATA,
         )
+    if POINT.get(job.task.type) is ColumnType.IMAGE and all(c.type is not ColumnType.IMAGE for c in schema.features):
+        raise DataError(
+            f"{job.task.type} needs a column of images, found: "
+            + ", ".join(f"{c.name} ({c.type.value})" for c in schema.columns[:10])
+            + "; give their bytes, or paths that end in .png, .jpg and the like, relative to the table; or set "
+            "spec.dataset.columns.types to Image",
+            reason=Reason.INVALID_DATA,
+        )
     return schema, [w for i in found for w in i.warnings]
 
 

@@ -30,7 +30,7 @@ GRID = 4
 """Parts a side for lightness and colour."""
 HISTOGRAM = 16
 """Levels of grey in a histogram; of colours, 4 of each channel together."""
-KEPT_BYTES = 512 * 2**20
+KEPT_BYTES = 256 * 2**20
 """Numbers of this process's images that are kept, at most."""
 
 

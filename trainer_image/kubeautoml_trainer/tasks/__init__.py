@@ -32,6 +32,8 @@ SUITED: Mapping[TaskType, tuple[str, ...]] = {
 POINT: Mapping[TaskType, ColumnType] = {
     TaskType.TEXT_CLASSIFICATION: ColumnType.TEXT,
     TaskType.TEXT_REGRESSION: ColumnType.TEXT,
+    TaskType.IMAGE_CLASSIFICATION: ColumnType.IMAGE,
+    TaskType.IMAGE_REGRESSION: ColumnType.IMAGE,
 }
 """The type of column that a task is about: its data must have one."""
 
