@@ -48,7 +48,11 @@ def make_table(rows: int = 80) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train(
-        tmp_path_factory.mktemp("photos"), make_table(), "label", ["Linear", "LightGBM"], types={"note": "Text"}
+        tmp_path_factory.mktemp("photos"),
+        make_table(),
+        "label",
+        ["Linear", "LightGBM", "ConvNet"],
+        types={"note": "Text"},
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from kubeautoml.api.errors import BundleError
 
 FILE = "network.onnx"
-_FREE_DIMENSION = "rows"
+ROWS = "rows"
 
 
 @dataclass

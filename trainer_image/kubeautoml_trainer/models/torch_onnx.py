@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kubeautoml_trainer.models.onnx_network import _FREE_DIMENSION
+from kubeautoml_trainer.models.onnx_network import ROWS
 
 OPSET = 17
 """Of 2022: everything that networks here need, and every onnxruntime that is still kept."""
@@ -36,6 +36,6 @@ def to_onnx(net: nn.Module, inputs: Sequence[Tensor], names: Sequence[str]) -> b
             opset_version=OPSET,
             input_names=list(names),
             output_names=["out"],
-            dynamic_axes={name: {0: _FREE_DIMENSION} for name in (*names, "out")},
+            dynamic_axes={name: {0: ROWS} for name in (*names, "out")},
         )
     return file.getvalue()
