@@ -43,7 +43,7 @@ from kubeautoml_trainer.variants.all_rows import NOTE, all_rows
 from kubeautoml_trainer.variants.balanced import ROW_MS, copies_of, faster, lean_weights
 from kubeautoml_trainer.variants.distilled import mixed, taught
 from kubeautoml_trainer.variants.fast import choose_fast
-from kubeautoml_trainer.variants.refit import Refits
+from kubeautoml_trainer.variants.refit import Refits, mean_rounds
 
 ALL = ["Balanced", "Quality", "Fast", "Distilled"]
 
@@ -389,6 +389,14 @@ def test_a_busy_moment_does_not_make_the_best_model_too_slow(finished, monkeypat
 
     measured = iter([30.0, 1.5])
     assert choose_fast(bench, Refits(bench)) != best
+
+
+@pytest.mark.parametrize(("family", "rounds"), [("LightGBM", 34), ("NeuralNetwork", 17), ("Linear", None)])
+def test_a_refit_makes_as_many_rounds_as_the_folds_found_best(family, rounds):
+    """Of networks the geometric mean: one fold that goes on for long must not have a refit learn by heart."""
+    record = SimpleNamespace(family=family, best_iterations=[4, 10, 16, 102, 2, 64, 40])
+
+    assert mean_rounds(record) == rounds
 
 
 def test_many_folds_leave_room_for_more_than_one_refit():

