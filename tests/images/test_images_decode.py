@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -207,3 +208,16 @@ def test_a_request_of_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(PredictionError, match="the one in row 2 is more than 250 pixels together with those before it"):
         typed_images(pd.Series([encoded(COLOUR)] * 3, dtype=object), COLUMN)
+
+
+def test_a_photograph_is_read_as_small_as_it_may_be():
+    """Twice what is needed: the same picture but for rounding, in training and in a request alike."""
+    smooth = Image.fromarray(make_picture(height=30, width=40)).resize((1600, 1200), Image.Resampling.BICUBIC)
+    data = encoded(smooth, "JPEG", quality=95)
+
+    small, whole = decode(data, side=60), decode(data)
+    typed = typed_images(pd.Series([data], dtype=object), replace(COLUMN, height=45, width=60))[0]
+
+    assert (small.shape, whole.shape) == ((150, 200, 3), (1200, 1600, 3))
+    assert np.abs(fitted(small, 45, 60, 3).astype(int) - fitted(whole, 45, 60, 3)).mean() < 2
+    assert (typed == fitted(small, 45, 60, 3)).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import tarfile
@@ -90,11 +91,16 @@ def write_shards(folder: Path) -> str:
     return "shards/*.tar"
 
 
+def write_packed_shard(folder: Path) -> str:
+    write_json_shard(folder)
+    (folder / "all.tar.gz").write_bytes(gzip.compress((folder / "all.tar").read_bytes(), mtime=0))
+    return "all.tar.gz"
+
+
 def write_json_shard(folder: Path) -> str:
     members: dict[str, bytes] = {}
     for k in range(30):
-        members |= {f"a/{k}.jpg.png": b"", f"a/{k}.png": encoded(DIGITS[k])}
-        del members[f"a/{k}.jpg.png"]
+        members[f"a/{k}.png"] = encoded(DIGITS[k])
         members[f"a/{k}.json"] = json.dumps({"label": LABELS[k], "height": k}).encode()
     write_tar(folder / "all.tar", members)
     return "all.tar"
@@ -117,6 +123,7 @@ def write_arrays(folder: Path) -> str:
         write_structs,
         write_shards,
         write_json_shard,
+        write_packed_shard,
         write_arrays,
     ],
 )
@@ -439,6 +446,8 @@ def test_a_damaged_shard_or_archive_is_named(tmp_path: Path):
     (tmp_path / "c.tar").write_bytes(b"nothing")
 
     assert f"file://{tmp_path}/cut.tar is no tar file, or is cut off" in failing(tmp_path, "cut.tar")
+    (tmp_path / "d.tar.gz").write_bytes(gzip.compress(b"x" * 999, mtime=0)[:-9])
+    assert f"file://{tmp_path}/d.tar.gz cannot be decompressed" in failing(tmp_path, "d.tar.gz")
     assert f"file://{tmp_path}/b.npz is no .npz file" in failing(tmp_path, "b.npz")
     assert f"file://{tmp_path}/c.tar is no tar file" in failing(tmp_path, "c.tar")
 

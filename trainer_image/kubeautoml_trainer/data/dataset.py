@@ -5,9 +5,11 @@ What follows (types, folds, features) sees a table, some columns of which hold i
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import shutil
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -175,7 +177,7 @@ def _shards(store: ObjectStore, objects: Sequence[StoredObject], asked: Asked, f
         )
     paths = [folder / f"{k}.tar" for k in range(len(objects))]
     with ThreadPoolExecutor(FETCHERS) as pool:
-        list(pool.map(store.download, [o.uri for o in objects], paths))
+        list(pool.map(lambda found, path: _fetch_shard(store, found.uri, path), objects, paths))
     frames = [
         shard_frame(path, found.uri, asked.target, asked.image) for path, found in zip(paths, objects, strict=True)
     ]
@@ -185,6 +187,23 @@ def _shards(store: ObjectStore, objects: Sequence[StoredObject], asked: Asked, f
             f"{objects[0].uri} holds no samples; a sample is files such as 1.jpg and 1.cls", reason=Reason.DATASET_EMPTY
         )
     return frame
+
+
+def _fetch_shard(store: ObjectStore, uri: str, path: Path) -> None:
+    """A tar file to a path, as it is read there: not compressed."""
+    if not uri.lower().endswith((".gz", ".tgz")):
+        store.download(uri, path)
+        return
+    packed = path.with_suffix(".gz")
+    store.download(uri, packed)
+    try:
+        with gzip.open(packed) as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{uri} cannot be decompressed: {error}; upload it again", reason=Reason.DATASET_UNREADABLE
+        ) from error
+    packed.unlink()
 
 
 def _arrays(store: ObjectStore, objects: Sequence[StoredObject], asked: Asked) -> tuple[pd.DataFrame, tuple[str, ...]]:

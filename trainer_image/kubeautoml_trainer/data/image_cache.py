@@ -279,7 +279,7 @@ def _fetch(source: Source, size: Size, decoding: threading.Semaphore, may_grow: 
     digest = hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).digest()
     try:
         with decoding:
-            pixels = decode(data) if isinstance(data, bytes) else from_array(data)
+            pixels = decode(data, max(size.height, size.width)) if isinstance(data, bytes) else from_array(data)
             channels = max(size.channels, pixels.shape[2]) if may_grow else size.channels
             return _Fetched(digest, fitted(pixels, size.height, size.width, channels))
     except ImageError as error:

@@ -63,7 +63,8 @@ class ExplainableBoosting:
         """Each step looks at one column, so many columns take long, and many classes; more rows than this hardly move a table.
         Guesses.
         """
-        return shape.rows <= _MOST_ROWS and shape.width <= _MOST_WIDTH and shape.outputs <= _MOST_CLASSES
+        is_small = shape.rows <= _MOST_ROWS and shape.width <= _MOST_WIDTH and shape.outputs <= _MOST_CLASSES
+        return is_small and not shape.images  # nobody reads hundreds of curves of edges
 
     def space(self, shape: DataShape) -> Space:
         """TabArena's (Erickson et al. 2025, arXiv:2506.16791), with less smoothing, which is what takes the time."""

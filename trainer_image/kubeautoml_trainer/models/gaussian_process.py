@@ -102,7 +102,8 @@ class GaussianProcess:
 
     def fits(self, shape: DataShape) -> bool:
         """Small tables; each class is solved for."""
-        return shape.rows <= _MOST_ROWS and shape.features <= _MOST_FEATURES and shape.outputs <= _MOST_CLASSES
+        is_small = shape.rows <= _MOST_ROWS and shape.features <= _MOST_FEATURES and shape.outputs <= _MOST_CLASSES
+        return is_small and not shape.images
 
     def space(self, shape: DataShape) -> Space:
         """Smoothness, where the noise starts, and how columns are scaled. A guess."""
