@@ -64,6 +64,13 @@ def write_manifest(folder: Path) -> str:
     return "labels.csv"
 
 
+def write_names(folder: Path) -> str:
+    write_folder(folder)
+    names = [f"{k:02}.png" for k in range(30)]
+    pd.DataFrame({"id": names, "label": LABELS}).to_csv(folder / "train" / "labels.csv", index=False)
+    return "train/"
+
+
 def write_lines(folder: Path) -> str:
     write_folder(folder)
     rows = [{"file": f"file://{folder}/train/{label}/{k:02}.png", "label": label} for k, label in enumerate(LABELS)]
@@ -118,6 +125,7 @@ def write_arrays(folder: Path) -> str:
     [
         write_folder,
         write_manifest,
+        write_names,
         write_lines,
         write_parquet,
         write_structs,
@@ -358,6 +366,17 @@ def test_a_table_that_names_missing_images_is_told_which(tmp_path: Path):
     )
     assert f"such as file://{tmp_path}/train/lying/00.png, which does not exist; upload" in failing(
         tmp_path, "again.csv"
+    )
+
+
+def test_a_table_that_names_files_elsewhere_is_told_what_it_may_name(tmp_path: Path):
+    """Only object storage and files are read."""
+    names = [f"https://example.com/{k}.png" for k in range(30)]
+    pd.DataFrame({"file": names, "label": LABELS}).to_csv(tmp_path / "labels.csv", index=False)
+
+    assert (
+        "such as https://example.com/0.png, which must begin with s3:// or file://, or be a path relative to its table"
+        in failing(tmp_path, "labels.csv")
     )
 
 

@@ -30,6 +30,7 @@ from kubeautoml_trainer.data.image_cache import FETCHERS, ImageCache, Size, Stor
 from kubeautoml_trainer.data.image_sources import (
     IMAGE,
     SOURCES,
+    Beside,
     Inline,
     Remote,
     Span,
@@ -141,7 +142,9 @@ def read_dataset(
             frame, said = _arrays(store, objects, asked)
         else:
             tables = [o for o in objects if not is_image_name(o.uri)] if kind is DataFormat.AUTO else objects
-            frame = read_files(store, tables, source, _Naming(asked, Path(kept), credentials_dir, patience_seconds))
+            frame = read_files(
+                store, tables, source, _Naming(asked, Path(kept), Beside(objects), credentials_dir, patience_seconds)
+            )
         key = "\0".join(f"{o.uri} {o.version}" for o in objects)
         stored = with_stored_images(frame, asked, cache, key, uri)
     return Dataset(stored.frame, (*said, *stored.warnings))
@@ -216,7 +219,10 @@ class _Naming:
     a table holds itself go to a file, so that memory holds those of one table only.
     """
 
-    def __init__(self, asked: Asked, folder: Path, credentials_dir: Path | None, patience_seconds: float) -> None:
+    def __init__(
+        self, asked: Asked, folder: Path, beside: Beside, credentials_dir: Path | None, patience_seconds: float
+    ) -> None:
+        self._beside = beside
         self._asked = asked
         self._held = folder / "held.bin"
         self._credentials_dir, self._patience_seconds = credentials_dir, patience_seconds
@@ -241,7 +247,9 @@ class _Naming:
 
     def _named(self, column: pd.Series, uri: str) -> pd.Series:
         values = [bytes_or_path(v) for v in column]
-        return pd.Series(named_images(values, uri, self._store), dtype=object, index=column.index, name=column.name)
+        return pd.Series(
+            named_images(values, uri, self._store, self._beside), dtype=object, index=column.index, name=column.name
+        )
 
     def _naming(self, frame: pd.DataFrame, uri: str) -> list[str]:
         forced = [str(c) for c in frame.columns if c in self._asked.images]

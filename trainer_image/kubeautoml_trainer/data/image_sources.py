@@ -312,23 +312,50 @@ def _as_pixels(x: np.ndarray, name: str) -> np.ndarray:
 # Tables that name images
 
 
-def named_images(values: Iterable[Any], base: str, open_: Callable[[str], ObjectStore]) -> np.ndarray:
+class Beside:
+    """Images that lie in the same place as a table, for tables that name no more than the end of a path."""
+
+    def __init__(self, objects: Iterable[StoredObject]) -> None:
+        self._uris = {o.uri for o in objects if is_image_name(o.uri)}
+        self._by_name: dict[str, str | None] = {}
+        for uri in self._uris:
+            name = posixpath.basename(uri)
+            self._by_name[name] = None if name in self._by_name else uri
+
+    def found(self, uri: str) -> str:
+        """The URI, or the only one with its file name where nothing has the URI itself."""
+        if uri in self._uris:
+            return uri
+        return self._by_name.get(posixpath.basename(uri)) or uri
+
+
+def named_images(
+    values: Iterable[Any], base: str, open_: Callable[[str], ObjectStore], beside: Beside | None = None
+) -> np.ndarray:
     """Text values of a table as sources, object (n,): paths relative to the table's own folder, absolute ones, URIs, or base64.
 
     Args:
         base: URI of the table's file.
         open_: the store of a URI.
+        beside: the images that were listed with the table.
     """
-    return _objects([v if not isinstance(v, str) else _source(v.strip(), base, open_) for v in values])
+    beside = beside or Beside(())
+    return _objects([v if not isinstance(v, str) else _source(v.strip(), base, open_, beside) for v in values])
 
 
-def _source(text: str, base: str, open_: Callable[[str], ObjectStore]) -> Any:
+def _source(text: str, base: str, open_: Callable[[str], ObjectStore], beside: Beside) -> Any:
     if not text:
         return None
-    if not is_image_name(text) and not text.startswith(("s3://", "file://")):
+    scheme, colon, _ = text.partition("://")
+    if not is_image_name(text) and not (colon and scheme in ("s3", "file")):
         return text  # base64, which is read where it is looked at
+    if colon and scheme not in ("s3", "file"):
+        return Absent(text, "must begin with s3:// or file://, or be a path relative to its table")
     uri = resolved(text, base)
-    return Absent(text, "leads out of the storage of its table") if uri is None else Remote(uri, open_(uri))
+    if uri is None:
+        return Absent(text, "is a file of this machine, which a table in object storage must not name")
+    found = uri if colon else beside.found(uri)
+    return Remote(found, open_(found))
 
 
 def resolved(text: str, base: str) -> str | None:
