@@ -6,14 +6,11 @@ Whoever calls `train` brings the network, the examples and what a prediction is 
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,22 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from kubeautoml_trainer.models.base import FitContext, FitTimeout
-from kubeautoml_trainer.models.early_stopping import Patience
 from kubeautoml_trainer.models.torch_augment import Blend
 from kubeautoml_trainer.models.torch_memory import fitting_rows, is_out_of_memory, row_bytes, was_too_much, weight_bytes
 from kubeautoml_trainer.models.torch_optimisers import Optimiser, make_optimiser, set_rates
 from kubeautoml_trainer.models.torch_parallel import ALONE, World
 from kubeautoml_trainer.models.torch_rate import STEPS, WORTH, range_test
-from kubeautoml_trainer.models.torch_schedule import SHAPES, Schedule
-from kubeautoml_trainer.models.torch_state import StateError, packed, unpacked, with_prefix, write_into
+from kubeautoml_trainer.models.torch_run import Run, begin, look_every, resume, signature_of, state_of
+from kubeautoml_trainer.models.torch_schedule import SHAPES
 from kubeautoml_trainer.models.torch_training import Loss, limited_threads
 
 log = logging.getLogger("kubeautoml.worker")
 
 Inputs = tuple[Tensor, ...]
-_MOST_LOOKS = 40  # validations of a training; more cost time and tell nothing
-_VALIDATION_COST = 0.35  # what a row takes to be predicted, of what it takes to be learned: one of three passes
-_AFTERWARDS, _AFTERWARDS_SHARE = 1.0, 0.1  # seconds kept for writing the network, and the most of a fit's time; guesses
 
 
 class Examples(Protocol):
@@ -108,33 +101,6 @@ class Trained:
     rows_a_second: float
 
 
-@dataclass
-class _Run:
-    """A training under way: everything that changes from step to step."""
-
-    net: nn.Module
-    averaged: nn.Module
-    best: dict[str, Tensor]
-    optimiser: Optimiser
-    schedule: Schedule
-    pairs: list[tuple[Tensor, Tensor]]
-    """Averaged weights, and the present ones."""
-    counts: list[tuple[Tensor, Tensor]]
-    """The same for whole numbers."""
-    order: torch.Generator
-    chance: torch.Generator
-    patience: Patience
-    epoch: int = 1
-    batch: int = 0
-    """Batches of the epoch that are done."""
-    order_before: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.uint8))
-    """State of `order` when the epoch began."""
-    learned: int = 0
-    """Rows of the epoch, and its seconds, in this process."""
-    seconds: float = 0.0
-    rows_a_second: float = 0.0
-
-
 def train(
     net: nn.Module,
     groups: Callable[[nn.Module], list[dict[str, Any]]],
@@ -196,11 +162,11 @@ def _train(
 ) -> Trained:
     """The loop."""
     batches = max(1, round(len(training.examples) / settings.batch))
-    run = _begin(net, groups, training, validation, settings, context, device, world, batches)
-    signature = _signature(net, training, settings, context)
-    _resume(run, context, signature)
+    run = begin(net, groups, training, validation, settings, context, device, world, batches)
+    signature = signature_of(net, training, settings, context)
+    resume(run, context, signature)
     parallel = world.wrap(net, device)
-    look_every = _look_every(settings)
+    every = look_every(settings)
     schedule, precision = run.schedule, autocast_type(device)
     while not world.agrees(schedule.is_over):
         run.order_before = run.order.get_state()
@@ -219,11 +185,11 @@ def _train(
             run.batch, run.learned = run.batch + 1, run.learned + len(order)
             if world.agrees(schedule.is_over):
                 break
-            context.progress.keep(lambda: _state(run, signature))
+            context.progress.keep(lambda: state_of(run, signature))
         run.seconds += time.perf_counter() - began
         run.rows_a_second = run.learned / max(1e-9, run.seconds)
         is_end = world.agrees(schedule.is_over)
-        if is_end or run.epoch % look_every == 0:
+        if is_end or run.epoch % every == 0:
             began = time.perf_counter()
             value = _validated(run, training, validation, device, precision) if world.rank == 0 else 0.0
             value = world.same(value)
@@ -326,7 +292,7 @@ def _clip(optimiser: Optimiser, most: float) -> None:
 
 
 @torch.no_grad()
-def _average(run: _Run, share: float) -> None:
+def _average(run: Run, share: float) -> None:
     """Move the averaged weights towards the present ones (Polyak averaging): a mean over the last `share` of all steps."""
     expected = run.schedule.done / max(1e-9, run.schedule.reached)
     horizon = max(1.0, min(run.schedule.done, share * expected))
@@ -336,7 +302,7 @@ def _average(run: _Run, share: float) -> None:
 
 
 def _validated(
-    run: _Run, training: Training, validation: Validation | None, device: torch.device, precision: torch.dtype | None
+    run: Run, training: Training, validation: Validation | None, device: torch.device, precision: torch.dtype | None
 ) -> float:
     """The validation loss of the averaged weights; without validation rows the later epoch is the better one."""
     if validation is None:
@@ -372,49 +338,7 @@ def autocast_type(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if has else None
 
 
-def _begin(
-    net: nn.Module,
-    groups: Callable[[nn.Module], list[dict[str, Any]]],
-    training: Training,
-    validation: Validation | None,
-    settings: Settings,
-    context: FitContext,
-    device: torch.device,
-    world: World,
-    batches: int,
-) -> _Run:
-    net.train()
-    averaged = copy.deepcopy(net).eval()
-    both = list(zip(averaged.state_dict().values(), net.state_dict().values(), strict=True))
-    judged = 0 if validation is None else len(validation.examples)
-    every = batches * _look_every(settings)
-    schedule = Schedule(
-        settings.epochs * batches,
-        context.deadline,
-        afterwards=min(_AFTERWARDS, _AFTERWARDS_SHARE * max(0.0, context.deadline - time.monotonic())),
-        validation=_VALIDATION_COST * judged * batches / max(1, len(training.examples)),
-        every=every,
-    )
-    return _Run(
-        net=net,
-        averaged=averaged,
-        best={},
-        optimiser=make_optimiser(settings.optimiser, groups(net)),
-        schedule=schedule,
-        pairs=[(a, b) for a, b in both if a.is_floating_point()],
-        counts=[(a, b) for a, b in both if not a.is_floating_point()],
-        order=torch.Generator().manual_seed(context.seed),
-        chance=torch.Generator(device).manual_seed(context.seed + 1 + world.rank),
-        patience=Patience(settings.patience, context.deadline),
-    )
-
-
-def _look_every(settings: Settings) -> int:
-    """Epochs from one validation to the next."""
-    return max(1, math.ceil(settings.epochs / _MOST_LOOKS))
-
-
-def _finished(run: _Run, net: nn.Module, validation: Validation | None, at_once: int) -> Trained:
+def _finished(run: Run, net: nn.Module, validation: Validation | None, at_once: int) -> Trained:
     if not run.schedule.done:
         raise FitTimeout("no time for one step of training; give spec.budget.maxDurationSeconds more")
     if not run.best:
@@ -428,60 +352,3 @@ def _finished(run: _Run, net: nn.Module, validation: Validation | None, at_once:
 def _first_rows(training: Training, device: torch.device) -> Inputs:
     two = torch.arange(min(2, len(training.examples)), device=device)
     return training.plain(next(iter(training.examples.batches([two]))))
-
-
-def _signature(net: nn.Module, training: Training, settings: Settings, context: FitContext) -> str:
-    """Names the training: states of others are refused."""
-    shapes = [(name, list(t.shape)) for name, t in net.state_dict().items()]
-    described = [shapes, asdict(settings), context.seed, len(training.examples)]
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
-
-
-def _tensors(run: _Run) -> dict[str, Tensor]:
-    """Those that are written into to set a state."""
-    state = {f"optimiser.{k}": t for k, t in enumerate(run.optimiser.tensors())}
-    return state | with_prefix("net.", run.net.state_dict()) | with_prefix("averaged.", run.averaged.state_dict())
-
-
-def _state(run: _Run, signature: str) -> bytes:
-    """Everything that decides how the training goes on."""
-    generators = {"order": run.order_before, "chance": run.chance.get_state(), "torch": torch.get_rng_state()}
-    if run.chance.device.type == "cuda":
-        generators["cuda"] = torch.cuda.get_rng_state(run.chance.device)
-    counters = {
-        "epoch": run.epoch,
-        "batch": run.batch,
-        "done": run.schedule.done,
-        "reached": run.schedule.reached,
-        "isShort": run.schedule.is_short,
-        "bestRound": run.patience.best_round,
-        "bestLoss": run.patience.best_loss if run.best else None,
-    }
-    tensors = _tensors(run) | with_prefix("best.", run.best) | with_prefix("generator.", generators)
-    return packed(tensors, counters, signature)
-
-
-def _resume(run: _Run, context: FitContext, signature: str) -> None:
-    """Go on where an earlier attempt was interrupted; what is of another training, or damaged, is passed over."""
-    data = context.progress.stored()
-    if data is None:
-        return
-    try:
-        tensors, counters = unpacked(data, signature)
-        write_into(_tensors(run), tensors)
-    except StateError as error:
-        log.warning("the state of a training is passed over", extra={"error": str(error)[:200]})
-        return
-    run.order.set_state(tensors["generator.order"])
-    run.chance.set_state(tensors["generator.chance"])
-    torch.set_rng_state(tensors["generator.torch"])
-    if run.chance.device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["generator.cuda"], run.chance.device)
-    device = next(run.net.parameters()).device
-    run.best = {k.removeprefix("best."): t.to(device) for k, t in tensors.items() if k.startswith("best.")}
-    run.epoch, run.batch = counters["epoch"], counters["batch"]
-    run.schedule.done, run.schedule.reached = counters["done"], counters["reached"]
-    run.schedule.is_short = counters["isShort"]
-    if run.best:
-        run.patience.best_round, run.patience.best_loss = counters["bestRound"], counters["bestLoss"]
-    log.info("training resumed", extra={"epoch": run.epoch, "steps": run.schedule.done})
