@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -216,11 +217,17 @@ def test_a_folder_is_predicted_by_path_and_a_broken_image_is_named(tmp_path: Pat
 
     assert predict(model, folder, tmp_path / "out.csv") == 0
     found = pd.read_csv(tmp_path / "out.csv")
+    with tarfile.open(tmp_path / "new.tar", "w") as tar:
+        tar.add(folder, "new")
+    assert predict(model, tmp_path / "new.tar", tmp_path / "shard.csv") == 0
     (folder / "00.png").write_bytes(b"")
     code = predict(model, folder, tmp_path / "again.csv")
 
     assert found["path"].tolist() == [f"{k:02}.png" for k in range(len(model.raw))]
     assert_same(found.drop(columns="path"), model.expected)
+    shard = pd.read_csv(tmp_path / "shard.csv").sort_values("path", ignore_index=True)
+    assert shard["path"].tolist() == [f"new/{k:02}" for k in range(len(model.raw))]
+    assert_same(shard.drop(columns="path"), model.expected)
     assert code == 1
     assert f"file://{folder}/00.png, which is empty (0 bytes); leave it out" in capsys.readouterr().err
 

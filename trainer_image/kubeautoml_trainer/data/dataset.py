@@ -181,9 +181,8 @@ def _shards(store: ObjectStore, objects: Sequence[StoredObject], asked: Asked, f
     paths = [folder / f"{k}.tar" for k in range(len(objects))]
     with ThreadPoolExecutor(FETCHERS) as pool:
         list(pool.map(lambda found, path: _fetch_shard(store, found.uri, path), objects, paths))
-    frames = [
-        shard_frame(path, found.uri, asked.target, asked.image) for path, found in zip(paths, objects, strict=True)
-    ]
+    named: dict[str, Any] = {"target": asked.target, "image": asked.image, "with_keys": not asked.skips}
+    frames = [shard_frame(path, found.uri, **named) for path, found in zip(paths, objects, strict=True)]
     frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     if not len(frame):
         raise DataError(

@@ -146,11 +146,13 @@ def _objects(values: Sequence[Any]) -> np.ndarray:
 LABEL_SUFFIXES = ("cls", "cls.txt")
 
 
-def shard_frame(path: Path, name: str, target: str | None, image: str = IMAGE) -> pd.DataFrame:
+def shard_frame(
+    path: Path, name: str, target: str | None, image: str = IMAGE, *, with_keys: bool = False
+) -> pd.DataFrame:
     """The samples of one tar file, in its order: files with the same name up to the first dot are one.
 
     An image suffix gives column `image` (its bytes stay in the file), .cls the target, .txt column `text`, the fields of .json columns
-    of their own; a field named like the target is the target.
+    of their own; a field named like the target is the target. with_keys: column `path` says which sample a row is.
 
     Raises:
         DataError: it is no tar file, or is cut off.
@@ -170,6 +172,9 @@ def shard_frame(path: Path, name: str, target: str | None, image: str = IMAGE) -
         raise DataError(
             f"{name} is no tar file, or is cut off: {error}; write it again", reason=Reason.DATASET_UNREADABLE
         ) from error
+    if with_keys:
+        for key, sample in samples.items():
+            sample.setdefault(PATH, key)
     columns = dict.fromkeys(k for s in samples.values() for k in s)
     values = {c: _objects([s.get(c) for s in samples.values()]) for c in columns}
     return pd.DataFrame(values).infer_objects()

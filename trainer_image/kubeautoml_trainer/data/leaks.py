@@ -35,6 +35,9 @@ DUPLICATE_ROWS = 5
 SAME_TARGET = 0.98
 """Copies have the target of the original. Rows that only look alike, as in data of a few categories, differ in it."""
 
+LARGE_IMAGE, LINES = 16_384, 16
+"""Bytes of an image from which on only about so many lines tell copies."""
+
 CELLS = 20_000_000
 MAX_ROWS = 50_000
 SECONDS = 5.0
@@ -264,8 +267,11 @@ def _keys(frame: pd.DataFrame) -> np.ndarray:
 
 
 def _digest(pixels: np.ndarray | None) -> int:
-    """8 bytes that stand for an image."""
-    return 0 if pixels is None else int.from_bytes(hashlib.blake2b(pixels.tobytes(), digest_size=8).digest(), "little")
+    """8 bytes that stand for an image; of a large one some lines, or all images would be read from the disk."""
+    if pixels is None:
+        return 0
+    some = pixels[:: max(1, len(pixels) // LINES)] if pixels.nbytes > LARGE_IMAGE else pixels
+    return int.from_bytes(hashlib.blake2b(some.tobytes(), digest_size=8).digest(), "little")
 
 
 def _across_folds(keys: np.ndarray, y: np.ndarray, fold: np.ndarray, has_time: bool) -> tuple[float, float] | None:
