@@ -68,6 +68,7 @@ def write_names(folder: Path) -> str:
     write_folder(folder)
     names = [f"{k:02}.png" for k in range(30)]
     pd.DataFrame({"id": names, "label": LABELS}).to_csv(folder / "train" / "labels.csv", index=False)
+    (folder / "train" / "NOTES.txt").write_text("who took them, and when\n")
     return "train/"
 
 

@@ -196,7 +196,7 @@ def predict(trained: Trained, given: Path, out: Path, *more: str) -> int:
 
 def test_a_file_of_images_is_predicted_as_the_trainer_saw_it(trained: Trained, tmp_path: Path):
     """Parquet with bytes, and a table with paths."""
-    rows = trained.raw.drop(columns="label")
+    rows = trained.raw.drop(columns="label").assign(unknown=trained.raw["photo"])
     rows.to_parquet(tmp_path / "rows.parquet", index=False)
     for k, photo in enumerate(rows["photo"]):
         (tmp_path / f"{k}.png").write_bytes(photo)

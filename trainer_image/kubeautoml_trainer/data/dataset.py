@@ -59,6 +59,7 @@ class Asked:
     the size of each where it is settled. others: columns that are something else, and are not looked at. of_images: whether file names
     mean images even if the files are not there. is_test: of arrays for training and test, the test ones are meant. image: what the column
     of images is called where files have no header. skips: whether a few rows may be left out whose images cannot be read.
+    only: whether no other columns than `images` are looked at.
     """
 
     target: str | None = None
@@ -68,6 +69,7 @@ class Asked:
     is_test: bool = False
     image: str = IMAGE
     skips: bool = True
+    only: bool = False
 
 
 def asked_by_job(job: PodJob) -> Asked:
@@ -97,9 +99,8 @@ def asked_by_schema(schema: Schema) -> Asked:
         for c in schema.features
         if c.type is ColumnType.IMAGE and c.height and c.width and c.channels
     }
-    others = frozenset(c.name for c in schema.columns if c.name not in sizes)
     image = next(iter(sizes)) if len(sizes) == 1 else IMAGE
-    return Asked(images=sizes, others=others, is_test=True, image=image, skips=False)
+    return Asked(images=sizes, is_test=True, image=image, skips=False, only=True)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def read_dataset(
         elif kind is DataFormat.NPZ:
             frame, said = _arrays(store, objects, asked)
         else:
-            tables = [o for o in objects if not is_image_name(o.uri)] if kind is DataFormat.AUTO else objects
+            tables = _tables(objects) if kind is DataFormat.AUTO else objects
             frame = read_files(
                 store, tables, source, _Naming(asked, Path(kept), Beside(objects), credentials_dir, patience_seconds)
             )
@@ -160,6 +161,13 @@ def _format_of(objects: Sequence[StoredObject]) -> DataFormat:
     if any(map(is_image_name, names)) and not any(map(_is_table, names)):
         return DataFormat.IMAGE_FOLDER
     return DataFormat.AUTO
+
+
+def _tables(objects: list[StoredObject]) -> list[StoredObject]:
+    """The tables among images; all files where there are no images, and what is wrong with their names will be said."""
+    if not any(is_image_name(o.uri) for o in objects):
+        return objects
+    return [o for o in objects if _is_table(o.uri.lower())]
 
 
 def _is_table(name: str) -> bool:
@@ -253,6 +261,7 @@ class _Naming:
     def _naming(self, frame: pd.DataFrame, uri: str) -> list[str]:
         forced = [str(c) for c in frame.columns if c in self._asked.images]
         free = [str(c) for c in frame.columns if c not in self._asked.images and c not in self._asked.others]
+        free = [] if self._asked.only else free
         held = [c for c in free if any(is_image_value(bytes_or_path(v)) for v in frame[c].dropna().head(PROBED))]
         texts = [c for c in free if c not in held and not pd.api.types.is_numeric_dtype(frame[c].dtype)]
         paths = columns_of_paths(frame, texts)
@@ -317,7 +326,11 @@ def with_stored_images(frame: pd.DataFrame, asked: Asked, cache: ImageCache, key
 
 
 def _holds_images(column: pd.Series, name: str, asked: Asked) -> bool:
-    if name in asked.others or not pd.api.types.is_object_dtype(column.dtype):
+    if (
+        name in asked.others
+        or (asked.only and name not in asked.images)
+        or not pd.api.types.is_object_dtype(column.dtype)
+    ):
         return name in asked.images
     if name in asked.images:
         return not all(v is None or isinstance(v, StoredImage) for v in column)
