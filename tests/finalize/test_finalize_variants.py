@@ -399,6 +399,29 @@ def test_a_refit_makes_as_many_rounds_as_the_folds_found_best(family, rounds):
     assert mean_rounds(record) == rounds
 
 
+def test_a_network_whose_folds_disagree_on_the_epochs_is_watched_again(tmp_path, monkeypatch):
+    """It leaves one fold's rows out and stops by them; hold-out rows it learns from. One whose folds agree learns from all."""
+    searched = make_searched(tmp_path, "MEDV", entries=[Entry("NeuralNetwork", {"epochs": 4, "width": 8})])
+    work = load(searched.context, searched.study)
+    shop, built = build_model(work, soon(60), keeps_constraints=False)
+    bench = finalizer.make_maker(work, shop, built)._bench
+    fits = []
+    network = type(family_named("NeuralNetwork"))
+    fit = network.fit
+    monkeypatch.setattr(
+        network, "fit", lambda self, train, valid, *a: fits.append((train, valid)) or fit(self, train, valid, *a)
+    )
+    record = built.candidates[0].record
+
+    for best in ([1, 4], [3, 4]):
+        record.best_iterations[:] = best
+        for rows, name in ((None, "some"), (all_rows(work.data), "all")):
+            Refits(bench, rows, f"{name}-{best[0]}").refit(0)
+
+    sizes = [(len(train), 0 if valid is None else len(valid)) for train, valid in fits]
+    assert sizes == [(80, 80), (120, 80), (160, 0), (200, 0)]
+
+
 def test_many_folds_leave_room_for_more_than_one_refit():
     """Where chance has a part in a fit; as many as stay fast enough, the heaviest member first."""
     _, members = make_members(0.3, 0.3, folds=24)
