@@ -76,6 +76,20 @@ def test_save_and_load_agree_to_the_last_bit(classes, tmp_path):
     assert set(names) <= {"features.json", "features.safetensors", "network.json", FILE, "pipeline.json", "target.json"}
 
 
+def test_quantiles_of_a_number_are_learned():
+    """In order, and about four of five fresh values lie between the first and the ninth decile."""
+    schema = replace(make_picture_schema(0), quantiles=(0.1, 0.5, 0.9))
+    parts = [make_picture_rows(0, 240, seed=s) for s in range(3)]
+    noise = np.random.default_rng(0).normal(scale=25.0, size=(3, 240))
+    train, valid, fresh = (replace(r, y=r.y + n) for r, n in zip(parts, noise, strict=True))
+    context = make_picture_context(schema, metric="PinballLoss")
+
+    got = ConvNet().fit(train, valid, schema, QUICK, context).predict(fresh.frame)
+
+    assert got.shape == (240, 3) and np.all(np.diff(got, axis=1) >= 0)
+    assert np.mean((fresh.y >= got[:, 0]) & (fresh.y <= got[:, 2])) == pytest.approx(0.8, abs=0.15)
+
+
 def test_the_same_seed_gives_the_same_model():
     """To the last bit."""
     fresh = make_picture_rows(seed=2).frame

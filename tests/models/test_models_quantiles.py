@@ -13,7 +13,7 @@ from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.data.schema import schema_from_json, schema_to_json
-from kubeautoml_trainer.models import QUANTILE_FAMILIES, family_named
+from kubeautoml_trainer.models import FAMILIES, QUANTILE_FAMILIES, family_named
 from kubeautoml_trainer.models.base import FitTimeout
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from models.models_factories import make_context, make_real, parts_of
@@ -27,7 +27,7 @@ def numbers():
     return parts_of(rows), replace(schema, quantiles=LEVELS)
 
 
-@pytest.mark.parametrize("name", QUANTILE_FAMILIES)
+@pytest.mark.parametrize("name", [f.name for f in FAMILIES if f.name in QUANTILE_FAMILIES])
 def test_quantiles_rise_beat_constants_and_load_back(name, numbers, tmp_path):
     """Float32 (n, 3), sorted in each row; the loss is at most that of the training rows' own quantiles."""
     (train, valid, test), schema = numbers

@@ -51,6 +51,7 @@ EVERY_FAMILY: tuple[Family, ...] = (*FAMILIES, *PICTURE_FAMILIES)
 
 QUANTILE_FAMILIES = (
     "Dummy", "Linear", "LightGBM", "CatBoost", "XGBoost", "ExtraTrees", "RandomForest", "NeuralNetwork", "TabM",
+    "ConvNet", "ImageEncoder",
 )  # fmt: skip
 """Families that can predict quantiles of a number; no other is tried when a job asks for them."""
 
