@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from images.image_factories import encoded, make_picture
 from kubeautoml.api.dataset import ColumnType
@@ -78,6 +79,24 @@ def test_a_photograph_stands_as_its_exif_data_says():
     assert size_of(data) == (10, 12, 3)
     assert decode(data).shape == (10, 12, 3)
     assert (decode(data) == np.rot90(decode(encoded(COLOUR, "JPEG", quality=100)), -1)).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_back(orientation: int):
+    """As Pillow itself does it; the head of the file tells the size that comes of it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(COLOUR, "PNG", exif=exif.tobytes())
+
+    assert (decode(data) == np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))).all()
+    assert size_of(data) == decode(data).shape
+
+
+def test_damaged_exif_data_is_not_looked_at():
+    """The picture is there all the same."""
+    data = encoded(COLOUR, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+
+    assert decode(data).shape == size_of(data) == (12, 10, 3)
 
 
 def test_an_animation_is_its_first_frame():

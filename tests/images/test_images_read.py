@@ -458,6 +458,14 @@ def test_arrays_that_are_no_images_are_refused(arrays: dict[str, np.ndarray], wo
     assert words in failing(tmp_path, "a.npz")
 
 
+def test_arrays_that_unpack_to_more_than_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Before they are unpacked."""
+    monkeypatch.setattr("kubeautoml_trainer.data.image_sources.MAX_ARRAY_BYTES", 1 << 10)
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((1000, 28, 28), dtype=np.uint8))
+
+    assert "a.npz must hold at most 0 GiB, holds 0.0; write several, or tar files" in failing(tmp_path, "a.npz")
+
+
 def test_a_damaged_shard_or_archive_is_named(tmp_path: Path):
     """Cut off in the middle, or something else under that name."""
     write_tar(tmp_path / "a.tar", {f"{k}.png": encoded(DIGITS[k]) for k in range(30)})

@@ -234,6 +234,8 @@ def _add(
 _PAIRS = (
     ("x_train", "y_train"), ("train_images", "train_labels"), ("x", "y"), ("images", "labels"), ("image", "label"), ("data", "target"),
 )  # fmt: skip
+MAX_ARRAY_BYTES = 8 << 30
+"""Of one file's arrays, which are read into memory; a few bytes can unpack to any number of them."""
 _TESTS = (("x_test", "y_test"), ("test_images", "test_labels"))
 
 
@@ -250,6 +252,13 @@ def npz_frame(
         DataError: it holds other arrays.
     """
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as packed:
+            unpacked = sum(i.file_size for i in packed.infolist())
+        if unpacked > MAX_ARRAY_BYTES:
+            raise DataError(
+                f"{name} must hold at most {MAX_ARRAY_BYTES >> 30} GiB, holds {unpacked / 2**30:.1f}; write several, or tar files",
+                reason=Reason.INVALID_DATA,
+            )
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {k.lower(): k for k in file.files}
             pair = next((p for p in ((*_TESTS, *_PAIRS) if is_test else _PAIRS) if p[0] in arrays), None)

@@ -63,13 +63,12 @@ def decode(data: bytes, side: int | None = None) -> np.ndarray:
     Raises:
         ImageError: empty, truncated, too large, or not an image.
     """
-    pillow = _pillow()
     with _opened(data, side) as image:
         width, height = image.size
         try:
             with _one_large if width * height > LARGE_PIXELS else nullcontext():
-                image = pillow.ImageOps.exif_transpose(image)
-                return _as_array(_in_eight_bits(image))
+                image.load()
+                return _as_array(_in_eight_bits(_upright(image)))
         except ImageError:
             raise
         except Exception as error:  # Pillow's readers raise whatever their formats bring up
@@ -84,8 +83,7 @@ def size_of(data: bytes) -> tuple[int, int, int]:
     """
     with _opened(data) as image:
         width, height = image.size
-        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (width, height, _channels(image)) if turned else (height, width, _channels(image))
+        return (width, height, _channels(image)) if _turn(image) in (5, 6, 7, 8) else (height, width, _channels(image))
 
 
 def fitted(pixels: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
@@ -201,16 +199,20 @@ def data_url(pixels: np.ndarray) -> str:
 
 
 _ORIENTATION = 0x0112
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90",
+}  # fmt: skip
+"""What Pillow must do to a photograph that lies so (EXIF 2.3, 4.6.4 A)."""
 
 
 @cache
 def _pillow() -> Any:
     """Pillow, without its own bound on pixels: ours also knows that large JPEG files can be read smaller."""
     import PIL
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     Image.MAX_IMAGE_PIXELS = None
-    assert Image and ImageOps
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata, which nobody looks at
     return PIL
 
 
@@ -224,9 +226,7 @@ def _opened(data: bytes, side: int | None = None) -> AbstractContextManager[Any]
         raise ImageError("is empty (0 bytes)")
     pillow = _pillow()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata that is not looked at
-            image = pillow.Image.open(io.BytesIO(data), formats=FORMATS)
+        image = pillow.Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:
         raise ImageError(f"is not a {WANTED} file, or a damaged one ({_said(error)})") from error
     width, height = image.size
@@ -240,6 +240,19 @@ def _opened(data: bytes, side: int | None = None) -> AbstractContextManager[Any]
     if width * height > MAX_PIXELS:
         raise ImageError(f"must have at most {MAX_PIXELS:,} pixels, got {width:,} x {height:,}; make it smaller")
     return image  # type: ignore[no-any-return]
+
+
+def _turn(image: Any) -> int:
+    """How a photograph lies, as EXIF numbers it: 1 stands upright, and so does one whose EXIF data is damaged."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001  # as many kinds as there are cameras
+        return 1
+
+
+def _upright(image: Any) -> Any:
+    method = _TURNS.get(_turn(image))
+    return image if method is None else image.transpose(_pillow().Image.Transpose[method])
 
 
 def _said(error: Exception) -> str:
