@@ -305,6 +305,20 @@ def test_half_a_cache_is_not_taken_for_whole(tmp_path: Path):
     assert (whole.array[:30] == np.stack(DIGITS)).all()
 
 
+def test_what_a_killed_worker_left_is_cleared_away(tmp_path: Path):
+    """Its container starts again on the same disk."""
+    make_folders(tmp_path / "train")
+    context = make_context(make_image_job(tmp_path), tmp_path)
+    left = context.scratch_dir / "images" / ".partial-x"
+    left.mkdir(parents=True)
+    (left / "pixels.bin").write_bytes(b"half")
+
+    prepare(context)
+
+    (kept,) = (context.scratch_dir / "images").iterdir()
+    assert {p.name for p in kept.iterdir()} == {"pixels.bin", "digests.bin", "facts.json"}
+
+
 def test_progress_is_told(tmp_path: Path):
     """Images done, of how many; the last time when all are."""
     told: list[tuple[int, int]] = []

@@ -129,6 +129,11 @@ class ImageCache:
     threads: int = 1
     told: Told = lambda done, of: None
 
+    def clear_leftovers(self) -> None:
+        """Remove what a process left that was killed; only for a folder that no other process uses."""
+        for folder in self.folder.glob(".*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def of(self, key: str, sources: Sequence[Source], size: Size | None = None) -> CachedImages:
         """The images, from the cache of that key if it is there.
 

@@ -59,6 +59,7 @@ def prepare(context: PodContext, budget_seconds: float | None = None, activity: 
     """
     job, patience = context.job, context.storage_patience_seconds
     cache = ImageCache(context.scratch_dir / "images", context.threads, activity.counted("fetching and caching images"))
+    cache.clear_leftovers()
     try:
         found = read_dataset(
             job.dataset.train, asked_by_job(job), cache, context.train_credentials_dir, patience_seconds=patience
