@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from cli.runs import Place
+from cli.runs import Place, end_of
 from kubeautoml_trainer import load_model
+from kubeautoml_trainer.pretrained import folder_digest
+from models.encoder_factories import write_encoder
 
 pytestmark = pytest.mark.slow
 
@@ -55,3 +59,43 @@ def test_a_table_without_texts_is_refused_with_a_reason(tmp_path: Path):
     assert ended.code != 0
     assert "a text task needs a column of texts, found: stars (Number), price (Constant), when (Constant)" in ended.err
     assert place.trials() == []
+
+
+def test_a_named_encoder_is_used_and_stands_once_in_the_model(tmp_path: Path):
+    """Several pipelines of two families read through it; the model needs neither the weights nor their place any more."""
+    place = Place(tmp_path)
+    weights = write_encoder(place.data.parent / "weights")
+    given = {"family": "TextEncoder", "uri": "s3://lake/weights/", "sha256": folder_digest(weights)}
+    families = {"include": ["TextEncoder", "LightGBM"]}
+    by_encoder = {"name": "texts", "when": {"family": "LightGBM"}, "categorical": {"choices": ["embeddings"]}}
+    place.write(
+        make_reviews(160),
+        task=TASK,
+        search={"families": families, "pretrained": [given], "parameters": [by_encoder], "seed": 1},
+        budget={"maxTrials": 4},
+        output={"uri": "s3://models/shop", "variants": ["Quality", "Balanced"]},
+    )
+
+    ended = end_of(place.start("-o", "json"), 280)  # it reads torch and transformers
+
+    assert ended.code == 0, ended.err
+    assert "refit failed" not in ended.err
+    tried = [t.params for t in place.trials() if t.state.name == "COMPLETE"]
+    assert {"TextEncoder", "LightGBM"} == {p["family"] for p in tried}
+    assert all(p.get("LightGBM.texts") == "embeddings" for p in tried if p["family"] == "LightGBM")
+    uri = ended.job["status"]["model"]["uri"]
+    folder = Path(uri.removeprefix("file://"))
+    assert [p.name for p in folder.glob("encoders/*")] == [given["sha256"]]
+    for file in weights.iterdir():
+        file.unlink()
+    new = make_reviews(20, seed=1)
+    command = [sys.executable, "-m", "kubeautoml.cli.main", "predict", "--model", uri, "--variant", "Balanced"]
+    new.drop(columns="mood").to_csv(tmp_path / "new.csv", index=False)
+    done = subprocess.run(
+        [*command, "--input", str(tmp_path / "new.csv"), "--output", str(tmp_path / "out.csv")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (pd.read_csv(tmp_path / "out.csv")["mood"] == new["mood"]).mean() > 0.7

@@ -22,7 +22,7 @@ from kubeautoml.api.objective import ModelVariant, RefitRows
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.trials import JobResult, StudyAttr
 from kubeautoml_trainer.search.signals import EXIT_CODE
-from kubeautoml_trainer.worker import give_up, leave, limit_threads, open_study, unexpected
+from kubeautoml_trainer.worker import give_up, leave, limit_threads, open_study, share_weights, unexpected
 
 if TYPE_CHECKING:
     import optuna
@@ -101,6 +101,7 @@ def finalize(context: PodContext, study: optuna.Study) -> JobResult:
 
     timer = Timer()
     work = load(context, study)
+    share_weights(context)
     timer.lap("Loading")
     tell_stage(study, "Ensembling")
     wanted = tuple(context.job.output.variants)

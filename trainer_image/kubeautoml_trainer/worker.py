@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ from kubeautoml_trainer.activity import Activity, study_activity
 if TYPE_CHECKING:
     import optuna
 
+    from kubeautoml.api.search import Pretrained
     from kubeautoml_trainer.data.base import PreparedData
     from kubeautoml_trainer.models.base import Family
     from kubeautoml_trainer.search.plan import Entry
@@ -110,8 +111,8 @@ def _families(context: PodContext) -> tuple[Family, ...]:
     Raises:
         DataError: reason InvalidSearch; a family is unknown or needs no weights, or they cannot be fetched or used.
     """
+    from kubeautoml_trainer.features.encoders import encoder_of_job
     from kubeautoml_trainer.models import EVERY_FAMILY, PRETRAINED_FAMILIES, bound_families
-    from kubeautoml_trainer.pretrained import fetch_pretrained
 
     wanted, able = context.job.search.pretrained, [f.name for f in PRETRAINED_FAMILIES]
     for k, weights in enumerate(wanted):
@@ -120,20 +121,43 @@ def _families(context: PodContext) -> tuple[Family, ...]:
                 f"spec.search.pretrained[{k}].family must be one that needs weights ({', '.join(able)}), got '{weights.family}'",
                 reason=Reason.INVALID_SEARCH,
             )
-    paths = fetch_pretrained(
-        wanted,
-        context.scratch_dir / "pretrained",
-        context.train_credentials_dir,
-        patience_seconds=context.storage_patience_seconds,
-    )
+    paths = _fetched(context, wanted)
     try:
-        return (*EVERY_FAMILY, *bound_families(paths))
+        bound = bound_families(paths)
+        encoder = encoder_of_job()
+        if encoder is not None:
+            encoder.open()  # seconds that are no trial's, and weights that cannot be used end the job here
+        return (*EVERY_FAMILY, *bound)
     except BundleError as error:
         where = ", ".join(w.uri for w in wanted)
         raise DataError(
             f"spec.search.pretrained: {where}: {error}; convert the weights to what the family reads",
             reason=Reason.INVALID_SEARCH,
         ) from error
+
+
+def _fetched(context: PodContext, wanted: Sequence[Pretrained]) -> dict[str, Path]:
+    from kubeautoml_trainer.pretrained import fetch_pretrained
+
+    return fetch_pretrained(
+        wanted,
+        context.scratch_dir / "pretrained",
+        context.train_credentials_dir,
+        patience_seconds=context.storage_patience_seconds,
+    )
+
+
+def share_weights(context: PodContext) -> None:
+    """Have the weights at hand that pipelines only name: for pods that read stored pipelines, and fit none from the start.
+
+    Raises:
+        DataError: as `_families`.
+    """
+    from kubeautoml_trainer.models import SHARED_WEIGHTS, bound_families
+
+    wanted = [w for w in context.job.search.pretrained if w.family in SHARED_WEIGHTS]
+    if wanted:
+        bound_families(_fetched(context, wanted))
 
 
 def has_accelerator(devices: Path = Path("/dev")) -> bool:

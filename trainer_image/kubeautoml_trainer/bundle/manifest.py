@@ -4,6 +4,7 @@
     card.json           the model card, for people and for the server's page
     pipelines/<i>/...   one fitted pipeline, as `Pipeline.save` wrote it; variants may share it
     second/<i>/...      a second level, as `SecondLevel.save` wrote it; where it won
+    encoders/<sha256>/... a sentence encoder by which pipelines read texts (`features.encoders`); stored once, whoever reads by it
 
 The digest of `bundle.json` therefore stands for the whole model, in all its variants. Nothing in it depends on when or where it was
 written: the same pipelines give the same bytes.
@@ -29,7 +30,7 @@ FORMAT, READABLE = 3, (2, 3)
 BUNDLE, CARD = "bundle.json", "card.json"
 
 # No "..", no hidden files, no backslash, no root: a name that matches stays inside the folder on every system.
-_FILE_NAME = re.compile(r"card\.json|(pipelines|second)/[0-9]+(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+")
+_FILE_NAME = re.compile(r"card\.json|((pipelines|second)/[0-9]+|encoders/[0-9a-f]{64})(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+")
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -145,7 +146,8 @@ def _check_names(manifest: Manifest, where: str) -> None:
     for name in manifest.files:
         if not _FILE_NAME.fullmatch(name):
             raise BundleError(
-                f"{where}: file name {name!r} must be card.json, pipelines/<i>/<file> or second/<i>/<file>; do not use this bundle"
+                f"{where}: file name {name!r} must be card.json, or <file> below pipelines/<i>, second/<i> or encoders/<sha256>; "
+                "do not use this bundle"
             )
     names = [v.name.value for v in manifest.variants]
     if len(set(names)) != len(names):

@@ -28,12 +28,25 @@ from kubeautoml_trainer.bundle.manifest import (
 )
 from kubeautoml_trainer.data.base import Schema
 from kubeautoml_trainer.data.schema import schema_to_json
+from kubeautoml_trainer.features.encoders import IN_BUNDLE, encoder_named
+from kubeautoml_trainer.features.stored import encoders_of
 from kubeautoml_trainer.models.base import Pipeline
 from kubeautoml_trainer.models.space import Parameters
 from kubeautoml_trainer.tasks.post import IDENTITY, Post
 
 # What a prediction's last digits may depend on.
-_LIBRARIES = ("numpy", "pandas", "scikit-learn", "lightgbm", "catboost", "xgboost-cpu", "safetensors", "torch")
+_LIBRARIES = (
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "lightgbm",
+    "catboost",
+    "xgboost-cpu",
+    "safetensors",
+    "torch",
+    "onnxruntime",
+    "tokenizers",
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,8 @@ def write_bundle(
     _write_json(folder / CARD, dict(card))
     numbers: dict[Path, int] = {}
     described = tuple(_copy_variant(v, folder, numbers) for v in variants)
+    for sha256 in sorted({name for source in numbers for name in encoders_of(source)}):
+        shutil.copytree(encoder_named(sha256).folder, folder / IN_BUNDLE / sha256)
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     manifest = Manifest(
         format=FORMAT,

@@ -30,7 +30,9 @@ class Recipe:
     target_prior_rows: rows of the overall mean mixed into a level's.
     frequencies: adds how often a level occurs.
     indicators: adds 0/1 numbers for columns whose gaps say something about the target.
-    text: `svd` up to 32 numbers a column; `sparse` the word matrix itself, in `Encoded.sparse`.
+    text: `svd` up to 32 numbers a column; `sparse` the word matrix itself, in `Encoded.sparse`; `none` neither.
+    encoder: digest of the weights of a sentence encoder whose numbers stand for each text, too; "" for none. encoder_numbers: how
+        many of them, those in which the texts differ most; 0 for all.
     terms: of the word matrix: `words` and pairs of them, `characters` runs of two to five, or `both` side by side.
     most_terms: columns of a text's matrix, all kinds together; where there are both, a quarter of them words.
     text_statistics: adds length, words, digits and such of each text.
@@ -54,7 +56,9 @@ class Recipe:
     target_prior_rows: float = 10.0
     frequencies: bool = False
     indicators: bool = False
-    text: Literal["svd", "sparse"] = "svd"
+    text: Literal["svd", "sparse", "none"] = "svd"
+    encoder: str = ""
+    encoder_numbers: int = 64
     terms: Literal["words", "characters", "both"] = "words"
     most_terms: int = 50_000
     text_statistics: bool = True

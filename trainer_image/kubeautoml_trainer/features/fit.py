@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from kubeautoml_trainer.features.categories import fit_frequencies, fit_levels
 from kubeautoml_trainer.features.char_grams import fit_grams
 from kubeautoml_trainer.features.choose import SAMPLE_ROWS, make_sample
 from kubeautoml_trainer.features.crosses import choose_crosses, fit_crosses
+from kubeautoml_trainer.features.encoders import Embedding, EncodingTimeout, fit_embedding
 from kubeautoml_trainer.features.fitted import Features, floats
 from kubeautoml_trainer.features.groups import choose_groups, fit_groups
 from kubeautoml_trainer.features.images import KNOWN, ImageFeatures
@@ -68,7 +69,7 @@ def fit_features(
 
 
 def _fit(recipe: Recipe, rows: Rows, schema: Schema, seed: int, deadline: float | None) -> tuple[Features, Encoded]:
-    plain, columns = _plain(recipe, rows, schema, seed)
+    plain, columns = _plain(recipe, rows, schema, seed, deadline)
     codes = plain.codes(columns, len(rows))
     training = _Training(
         rows=rows,
@@ -93,7 +94,9 @@ def _fit(recipe: Recipe, rows: Rows, schema: Schema, seed: int, deadline: float 
     return features, encoded
 
 
-def _plain(recipe: Recipe, rows: Rows, schema: Schema, seed: int) -> tuple[Features, dict[str, np.ndarray]]:
+def _plain(
+    recipe: Recipe, rows: Rows, schema: Schema, seed: int, deadline: float | None
+) -> tuple[Features, dict[str, np.ndarray]]:
     """What needs no target: levels, terms, and where days begin."""
     names = _names_by_type(schema)
     dates, categories, texts = (names[t] for t in (ColumnType.DATETIME, ColumnType.CATEGORY, ColumnType.TEXT))
@@ -111,6 +114,7 @@ def _plain(recipe: Recipe, rows: Rows, schema: Schema, seed: int) -> tuple[Featu
         pictures=_pictures(schema) if recipe.images == "features" else (),
         terms=tuple(fit_text(frame[c].to_numpy(), recipe.text == "svd", seed, words) for c in texts),
         grams=tuple(fit_grams(frame[c].to_numpy(), runs) for c in texts) if runs else (),
+        embeddings=_embeddings(recipe, [frame[c].to_numpy() for c in texts], deadline),
     )
     return plain, plain.columns(frame)
 
@@ -121,10 +125,25 @@ def _pictures(schema: Schema) -> tuple[ImageFeatures, ...]:
     return tuple(ImageFeatures(c.height or 1, c.width or 1, c.channels or 1) for c in found)
 
 
+def _embeddings(recipe: Recipe, texts: Sequence[np.ndarray], deadline: float | None) -> tuple[Embedding, ...]:
+    if not recipe.encoder:
+        return ()
+    try:
+        return tuple(fit_embedding(values, recipe.encoder, recipe.encoder_numbers, deadline) for values in texts)
+    except EncodingTimeout as error:
+        from kubeautoml_trainer.models.base import FitTimeout  # it knows this package
+
+        raise FitTimeout("no time for one look at all texts; give spec.budget.maxDurationSeconds more") from error
+
+
 def _most_terms(recipe: Recipe, texts: int) -> tuple[int, int]:
     """Words and runs of characters that each text may have as columns."""
+    if recipe.text == "none":
+        return 0, 0
+    if recipe.text == "svd":
+        return recipe.most_terms, 0
     most = recipe.most_terms // max(1, texts)
-    if recipe.text == "svd" or recipe.terms == "words":
+    if recipe.terms == "words":
         return most, 0
     return (0, most) if recipe.terms == "characters" else (most // 4, most - most // 4)
 

@@ -16,6 +16,7 @@ from kubeautoml_trainer.features.base import MISSING, Encoded, Recipe
 from kubeautoml_trainer.features.char_grams import Grams
 from kubeautoml_trainer.features.crosses import Crosses
 from kubeautoml_trainer.features.datetimes import date_differences, datetime_parts
+from kubeautoml_trainer.features.encoders import Embedding
 from kubeautoml_trainer.features.groups import Groups
 from kubeautoml_trainer.features.images import ImageFeatures
 from kubeautoml_trainer.features.numbers import Scaling
@@ -40,7 +41,8 @@ class Features:
 
     origin: float64 (dates,), Unix seconds from which elapsed days count. indicators: intp, positions among numbers,
     then categories, of columns whose gaps become a 0/1 number. kept: intp, positions of the dense columns kept. grams: of each
-    text, where the recipe wants runs of characters; their columns stand behind all words'.
+    text, where the recipe wants runs of characters; their columns stand behind all words'. embeddings: of each
+    text, where the recipe names an encoder.
     """
 
     recipe: Recipe
@@ -62,6 +64,7 @@ class Features:
     scaling: Scaling | None = None
     kept: np.ndarray | None = None
     grams: tuple[Grams, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
 
     def transform(self, frame: pd.DataFrame) -> Encoded:
         """Encode typed rows (`data.base.Rows.frame`); columns are found by name."""
@@ -138,6 +141,8 @@ class Features:
                 parts.append(text_statistics(values))
             if self.recipe.text == "svd":
                 parts.append(terms.numbers(values))
+        for name, embedding in zip(self.texts, self.embeddings, strict=False):
+            parts.append(embedding.numbers(columns[name][part]))
         parts += [p.numbers(columns[name][part]) for name, p in zip(self.images, self.pictures, strict=False)]
         return _joined(parts)
 

@@ -17,6 +17,7 @@ from kubeautoml_trainer.features.base import Recipe
 from kubeautoml_trainer.features.categories import Frequencies, Levels
 from kubeautoml_trainer.features.char_grams import Grams
 from kubeautoml_trainer.features.crosses import Crosses
+from kubeautoml_trainer.features.encoders import Embedding, look_in
 from kubeautoml_trainer.features.fitted import Features
 from kubeautoml_trainer.features.groups import Groups
 from kubeautoml_trainer.features.images import ImageFeatures
@@ -36,6 +37,7 @@ _KINDS: dict[str, type] = {
         Levels,
         Frequencies,
         Text,
+        Embedding,
         ImageFeatures,
         TargetMeans,
         Crosses,
@@ -77,9 +79,19 @@ def load_features(folder: Path) -> Features:
         features = _read(stored["features"], arrays)
         if not isinstance(features, Features):
             raise ValueError(f"{type(features).__name__} instead of Features")
+        # in a bundle the pipelines' folders stand beside the encoders'
+        look_in(folder.parent.parent, [e.sha256 for e in features.embeddings])
         return features
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise BundleError(f"{_JSON} cannot be read: {error!r}; the model is damaged, train it again") from error
+
+
+def encoders_of(folder: Path) -> tuple[str, ...]:
+    """Digests of the encoders that stored features read by; none where the folder holds no features."""
+    if not (folder / _JSON).exists():
+        return ()
+    stored = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+    return tuple(e["sha256"] for e in stored["features"].get("embeddings", []))
 
 
 def _written(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from kubeautoml.api.errors import UsageError
 from kubeautoml_trainer.models.base import Family
@@ -22,6 +23,7 @@ from kubeautoml_trainer.models.random_forest import RandomForest
 from kubeautoml_trainer.models.support_vectors import SupportVectors
 from kubeautoml_trainer.models.tabm import TabM
 from kubeautoml_trainer.models.tabular_foundation import TabularFoundation
+from kubeautoml_trainer.models.text_encoder import TextEncoder
 from kubeautoml_trainer.models.xgboost import XGBoost
 
 FAMILIES: tuple[Family, ...] = (
@@ -49,6 +51,19 @@ PICTURE_FAMILIES: tuple[Family, ...] = (ConvNet(),)
 EVERY_FAMILY: tuple[Family, ...] = (*FAMILIES, *PICTURE_FAMILIES)
 """All that need no weights."""
 
+
+class PretrainedFamily(Family, Protocol):
+    """A family that needs weights."""
+
+    def bound(self, folder: Path) -> Family:
+        """With the weights of a folder.
+
+        Raises:
+            BundleError: they are not what the family can use.
+        """
+        ...
+
+
 QUANTILE_FAMILIES = (
     "Dummy", "Linear", "LightGBM", "CatBoost", "XGBoost", "ExtraTrees", "RandomForest", "NeuralNetwork", "TabM",
     "ConvNet", "ImageEncoder",
@@ -56,8 +71,11 @@ QUANTILE_FAMILIES = (
 """Families that can predict quantiles of a number; no other is tried when a job asks for them."""
 
 
-PRETRAINED_FAMILIES = (TabularFoundation(), ImageEncoder())
+PRETRAINED_FAMILIES: tuple[PretrainedFamily, ...] = (TabularFoundation(), ImageEncoder(), TextEncoder())
 """Families that take part only with weights that a job names."""
+
+SHARED_WEIGHTS = ("TextEncoder",)
+"""Those whose weights stand once in a bundle: pipelines, also of other families, name them and hold no copy."""
 
 
 def bound_families(weights: Mapping[str, Path]) -> tuple[Family, ...]:

@@ -50,6 +50,8 @@ class DataShape:
     """Pixels of the shorter side of the smallest image column; 0 without one."""
     channels: int = 0
     """Of the images: 1 where all are grey, else 3."""
+    encodes_texts: bool = False
+    """Whether the job names a sentence encoder, by which any family may read texts."""
     balance: float = 1.0
     """The rarest class's share of the rows by an even share; 1 where classes are alike in number, and for numbers."""
 

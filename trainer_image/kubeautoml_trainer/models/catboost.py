@@ -27,6 +27,7 @@ from kubeautoml_trainer.models.early_stopping import (
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
 
 _FILE = "catboost.cbm"
 _MANY_ROWS = 20_000
@@ -92,7 +93,7 @@ class CatBoost:
         numbers = shape.features - shape.categories - shape.texts
         if numbers > 1 or (numbers and shape.categories):
             space["features"] = Choice(tuple(RECIPES))
-        return space
+        return space | text_choice(shape)
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
         """First a quick one, last the library's default (rounded, as AutoGluon and TabArena run it).
@@ -105,13 +106,14 @@ class CatBoost:
             (3, quick | {"depth": 5 if shape.rows < _MANY_ROWS else 6}),
             (9, quick | {"depth": 6, "subsample": 0.8}),
             (14, {"learning_rate": 0.05, "depth": 6}),
+            *with_embeddings(shape, 10, quick | {"depth": 6}),
         )
 
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
     ) -> FittedPipeline:
         settings = {**DEFAULTS, **parameters}
-        recipe = Recipe(categories="strings", **RECIPES[str(settings.pop("features"))])
+        recipe = Recipe(categories="strings", **RECIPES[str(settings.pop("features"))], **taken_recipe(settings))
         features, x = fit_features(recipe, train, schema, context.seed, context.deadline)
         if not _varies(x) or _one_class(train, schema):  # CatBoost refuses such tables
             constant = ConstantModel(context.task.prior(train.y, train.weight))

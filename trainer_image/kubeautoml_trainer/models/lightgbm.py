@@ -34,6 +34,7 @@ from kubeautoml_trainer.models.lightgbm_quantiles import (
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
 from kubeautoml_trainer.tasks.metrics import pinball, weights_or_ones
 
 _FILE = "lightgbm.txt"
@@ -192,7 +193,7 @@ class LightGBM:
         made = makeable(shape)
         if len(made) > 1:
             space["features"] = Choice(made)
-        return space
+        return space | text_choice(shape)
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
         """The plain entries, and those with all features that can be made of such data."""
@@ -200,13 +201,13 @@ class LightGBM:
             return IMAGES
         best = makeable(shape)[-1]
         made = () if best == "none" else tuple((rank, {**entry, "features": best}) for rank, entry in PREPARED)
-        return tuple(sorted(PORTFOLIO + made, key=lambda ranked: ranked[0]))
+        return tuple(sorted((*PORTFOLIO, *made, *with_embeddings(shape, 6, {})), key=lambda ranked: ranked[0]))
 
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
     ) -> FittedPipeline:
         settings = {**DEFAULTS, **parameters}
-        recipe = Recipe(categories="joined", **RECIPES[str(settings["features"])])
+        recipe = Recipe(categories="joined", **RECIPES[str(settings["features"])], **taken_recipe(settings))
         features, x = fit_features(recipe, train, schema, context.seed, context.deadline)
         target = (
             None

@@ -23,6 +23,7 @@ from kubeautoml_trainer.models.linear_solver import (
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import number_target
+from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 _MAX_ROWS = 200_000  # more teach a linear model nothing, and cost time that better families need; a guess
@@ -68,6 +69,7 @@ class Linear:
             }
         if shape.texts:
             space["terms"] = Choice(("both", "words", "characters"))
+        space |= text_choice(shape)
         if _polynomial_pays(shape):
             space["polynomial"] = Choice((False, True))
         if shape.features >= _SELECTABLE:
@@ -83,7 +85,11 @@ class Linear:
             # hundreds of numbers an image, few of them normal: MNIST, 1,400 digits, 0.972 against 0.963 with `standard`
             return ((1, {"C": 1.0, "scaling": "robust"}), (15, {"C": 0.1, "scaling": "robust"}))
         if shape.texts:
-            return ((1, {"C": 3.0, "terms": "both"}), (15, {"C": 10.0, "scaling": "quantile"}))
+            own: tuple[tuple[int, Parameters], ...] = (
+                (1, {"C": 3.0, "terms": "both"}),
+                (15, {"C": 10.0, "scaling": "quantile"}),
+            )
+            return own + with_embeddings(shape, 11, {"C": 1.0, "terms": "both"})
         plain: tuple[tuple[int, Parameters], ...] = ((1, {"C": 1.0}), (15, {"C": 0.1, "scaling": "quantile"}))
         return plain + (((7, {"C": 0.1, "polynomial": True}),) if _polynomial_pays(shape) else ())
 
@@ -108,6 +114,7 @@ class Linear:
             calendar=True,
             polynomial=bool(settings["polynomial"]),
             keep_share=float(settings["keep_share"]),
+            **taken_recipe(settings),
         )
         features, x = fit_features(recipe, train, schema, context.seed, context.deadline)
         weight = weights_or_ones(train.weight, len(train))

@@ -45,7 +45,7 @@ class NaiveBayesSvm:
         }
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
-        return ((2, {"C": 3.0}), (12, {"C": 1.0, "terms": "words"}))
+        return ((1 if 2 * shape.texts > shape.features else 2, {"C": 3.0}), (12, {"C": 1.0, "terms": "words"}))
 
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext

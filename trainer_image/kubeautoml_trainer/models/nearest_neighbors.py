@@ -19,6 +19,7 @@ from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.relevance import relevance
 from kubeautoml_trainer.models.space import Choice, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 _FILE = "nearest_neighbors.safetensors"
@@ -137,22 +138,27 @@ class NearestNeighbors:
             "weights": Choice(("distance", "uniform")),
             "scaling": Choice(("quantile", "standard", "robust")),
             "columns": Choice(("alike", "relevance")),
+            **text_choice(shape),
         }
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
         """Columns by relevance: measured on Boston (RMSE 4.78 to 4.35), wine and Titanic, where it helps; on diabetes
         and breast cancer it costs 1 %. Fewer neighbours for numbers.
         """
-        return ((16, {"k": 20 if shape.outputs > 1 else 10, "columns": "relevance"}),)
+        k = 20 if shape.outputs > 1 else 10
+        encoded = with_embeddings(shape, 13, {"k": k, "distance": "cosine", "scaling": "standard"})
+        return (*encoded, (16, {"k": k, "columns": "relevance"}))
 
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
     ) -> FittedPipeline:
         settings = {**DEFAULTS, **parameters}
-        recipe = distance_recipe(settings["scaling"], with_means=context.task.outputs <= _FEW_CLASSES)
+        recipe = distance_recipe(
+            settings["scaling"], with_means=context.task.outputs <= _FEW_CLASSES, texts=taken_recipe(settings)
+        )
         if train.weight is not None:
             train = train.take(train.weight > 0)  # they would take the places of those that count
-        features, x = fit_features(recipe, train, schema, context.seed)
+        features, x = fit_features(recipe, train, schema, context.seed, context.deadline)
         target = (
             None
             if schema.classes

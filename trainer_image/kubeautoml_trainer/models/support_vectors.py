@@ -24,6 +24,7 @@ from kubeautoml_trainer.models.pairwise import Coupling, fit_coupling, neutral
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 _FILE = "support_vectors.safetensors"
@@ -99,6 +100,7 @@ class SupportVectors:
                 ("unscaled", "standard", "robust") if _is_of_images(shape) else ("standard", "quantile", "robust")
             ),
         }
+        space |= text_choice(shape)
         return space | ({} if shape.outputs > 1 else {"epsilon": Float(0.001, 0.5, log=True)})
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
@@ -113,9 +115,14 @@ class SupportVectors:
                 (12, {"C": 10.0, "gamma": 0.1, "scaling": "robust"}),
             )
         if shape.outputs > 1:
-            return ((7, {"C": 10.0, "gamma": 0.3}), (12, {"C": 1.0, "gamma": 1.0, "scaling": "quantile"}))
+            plain: tuple[tuple[int, Parameters], ...] = (
+                (7, {"C": 10.0, "gamma": 0.3}),
+                (12, {"C": 1.0, "gamma": 1.0, "scaling": "quantile"}),
+            )
+            return plain + with_embeddings(shape, 5, {"C": 3.0, "gamma": 0.3})
         bold: Parameters = {"C": 10.0, "gamma": 0.65, "epsilon": 0.1, "scaling": "quantile"}
-        return ((7, bold), (11, {"C": 1.0, "gamma": 0.3, "epsilon": 0.1}))
+        cautious: Parameters = {"C": 1.0, "gamma": 0.3, "epsilon": 0.1}
+        return ((7, bold), (11, cautious), *with_embeddings(shape, 5, cautious))
 
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
@@ -123,8 +130,8 @@ class SupportVectors:
         settings = {**DEFAULTS, **parameters}
         if train.weight is not None:
             train = train.take(train.weight > 0)  # libsvm takes no others
-        recipe = distance_recipe(settings["scaling"])
-        features, encoded = fit_features(recipe, train, schema, context.seed)
+        recipe = distance_recipe(settings["scaling"], texts=taken_recipe(settings))
+        features, encoded = fit_features(recipe, train, schema, context.seed, context.deadline)
         x, weight = _matrix(encoded), weights_or_ones(train.weight, len(train))
         if schema.classes:
             if len(np.unique(train.y)) < 2:  # libsvm refuses such a target

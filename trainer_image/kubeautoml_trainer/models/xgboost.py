@@ -26,6 +26,7 @@ from kubeautoml_trainer.models.lightgbm import RECIPES
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
 
 _FILE = "xgboost.ubj"
 _MOST_CLASSES = 100  # a tree a class and round
@@ -98,7 +99,7 @@ class XGBoost:
             "grow_policy": Choice(("depthwise", "lossguide")),
             "max_leaves": Int(8, 1024, log=True, when={"grow_policy": "lossguide"}),
         }
-        space |= made_features(shape)
+        space |= made_features(shape) | text_choice(shape)
         return space | ({"max_cat_to_onehot": Int(8, 100, log=True)} if shape.categories else {})
 
     def portfolio(self, shape: DataShape) -> tuple[tuple[int, Parameters], ...]:
@@ -113,13 +114,16 @@ class XGBoost:
                 "learning_rate": 0.05, "max_depth": 9, "min_child_weight": 2.0, "subsample": 0.7,
                 "colsample_bylevel": 0.9, "reg_lambda": 0.0,
             }  # fmt: skip
-        return ((4, tuned),)  # as quick as LightGBM and unlike it: on diamonds the better one
+        return (
+            (4, tuned),
+            *with_embeddings(shape, 8, tuned),
+        )  # as quick as LightGBM and unlike it: on diamonds the better one
 
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
     ) -> FittedPipeline:
         settings = {**DEFAULTS, **parameters}
-        recipe = Recipe(**RECIPES[str(settings.pop("features"))])
+        recipe = Recipe(**RECIPES[str(settings.pop("features"))], **taken_recipe(settings))
         features, x = fit_features(recipe, train, schema, context.seed, context.deadline)
         target = (
             None

@@ -9,6 +9,8 @@ from typing import Any
 
 from kubeautoml import __version__
 from kubeautoml.api.pod import PodJob
+from kubeautoml_trainer.models import SHARED_WEIGHTS
+from kubeautoml_trainer.models.text_choice import embeds
 from kubeautoml_trainer.models.weights import without_class_weight
 from kubeautoml_trainer.report.leaderboard import Ranked
 
@@ -154,7 +156,10 @@ def export_pipeline(job: PodJob, best: Ranked, seed: int, trials: int, *, has_im
     parameters, class_weight = without_class_weight(best.parameters, job.objective.class_weight)
     holdout = "" if best.holdout_value is None else f", {best.holdout_value:.6g} on the hold-out"
     return _SCRIPT.substitute(
-        {**_family_parts(job, best.family), **(_IMAGES if has_images else _TABLE)},
+        {
+            **_family_parts(job, best.family, reads_by_encoder=embeds(parameters)),
+            **(_IMAGES if has_images else _TABLE),
+        },
         version=__version__,
         trial=best.trial,
         trials=trials,
@@ -194,9 +199,11 @@ def _literal(value: Mapping[str, Any]) -> str:
     return pprint.pformat(dict(value), width=100, sort_dicts=False)
 
 
-def _family_parts(job: PodJob, family: str) -> dict[str, str]:
+def _family_parts(job: PodJob, family: str, *, reads_by_encoder: bool) -> dict[str, str]:
     """How the script gets its family; one that needs weights fetches them as the job did, and checks their digest."""
-    needed = next((w for w in job.search.pretrained if w.family == family), None)
+    needed = next(
+        (w for w in job.search.pretrained if w.family == (SHARED_WEIGHTS[0] if reads_by_encoder else family)), None
+    )
     if needed is None:
         return {
             "standard_import": "",
@@ -205,10 +212,14 @@ def _family_parts(job: PodJob, family: str) -> dict[str, str]:
             "weights": "",
             "family_found": "family_named(FAMILY)",
         }
+    fetched = 'fetch_pretrained([Pretrained(**WEIGHTS)], Path(mkdtemp()))[WEIGHTS["family"]]'
+    bound = f'family_named(WEIGHTS["family"]).bound({fetched})'
     return {
         "standard_import": "\nfrom tempfile import mkdtemp",
         "api_import": "\nfrom kubeautoml.api.search import Pretrained",
         "trainer_import": "\nfrom kubeautoml_trainer.pretrained import fetch_pretrained",
         "weights": f"WEIGHTS = {_literal(needed.to_manifest())}  # fetched, and checked against their digest\n",
-        "family_found": "family_named(FAMILY).bound(fetch_pretrained([Pretrained(**WEIGHTS)], Path(mkdtemp()))[FAMILY])",
+        "family_found": f"family_named(FAMILY)  # reads texts by the weights\n    {bound}"
+        if reads_by_encoder
+        else bound,
     }

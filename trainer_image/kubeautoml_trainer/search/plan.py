@@ -18,7 +18,7 @@ from kubeautoml.api.objective import ClassWeight
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.search import Choices, Parameter, Preset, SamplerType, Search
 from kubeautoml_trainer.data.base import PreparedData
-from kubeautoml_trainer.models import EVERY_FAMILY, PRETRAINED_FAMILIES, QUANTILE_FAMILIES
+from kubeautoml_trainer.models import EVERY_FAMILY, PRETRAINED_FAMILIES, QUANTILE_FAMILIES, SHARED_WEIGHTS
 from kubeautoml_trainer.models.base import DataShape, Family
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space, Value
 from kubeautoml_trainer.models.weights import CLASS_WEIGHT
@@ -102,6 +102,7 @@ def data_shape(data: PreparedData, job: PodJob, accelerated: bool = False) -> Da
         outputs=task_of(job, data.schema).outputs,
         quantiles=len(data.schema.quantiles),
         accelerated=accelerated,
+        encodes_texts=any(w.family in SHARED_WEIGHTS for w in job.search.pretrained),
         balance=_balance(data),
     )
 

@@ -23,6 +23,7 @@ RELATIVE: Mapping[str, float] = {
     "TabularFoundation": 15.0,
     "ConvNet": 40.0,
     "ImageEncoder": 40.0,
+    "TextEncoder": 5.0,
 }
 """What a trial of a family costs, in trials of LightGBM. Guesses by order of magnitude, from trials on two cores: they order the
 first trials on large data, and count work where a job has no time budget.

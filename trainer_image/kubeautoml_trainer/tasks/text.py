@@ -2,5 +2,14 @@
 
 from __future__ import annotations
 
-TEXT_FAMILIES = ("Dummy", "Linear", "NaiveBayesSvm", "LightGBM", "XGBoost", "SupportVectors", "NearestNeighbors")
+TEXT_FAMILIES = (
+    "Dummy",
+    "Linear",
+    "NaiveBayesSvm",
+    "TextEncoder",
+    "LightGBM",
+    "XGBoost",
+    "SupportVectors",
+    "NearestNeighbors",
+)
 """Families that are worth their time on the counts of many words; the others need minutes to find what a line finds in a second."""

@@ -1,0 +1,273 @@
+"""Sentence encoders: pretrained networks that turn a text into a few hundred numbers, run by onnxruntime here and in the server alike.
+
+An encoder is named by the digest of the weights that it was made from. Pipelines hold that name; the encoder itself stands once in a
+process, and once in a bundle (`encoders/DIGEST/`), however many pipelines read through it. Its folder holds `encoder.json`,
+`encoder.onnx` (int64 (n, tokens) -> float32 (n, width), texts of as many tokens) and `tokenizer.json`, as the tokenizers library
+writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kubeautoml.api.errors import BundleError
+
+FACTS, NETWORK, TOKENIZER = "encoder.json", "encoder.onnx", "tokenizer.json"
+IN_BUNDLE = "encoders"
+FORMAT = 1
+MOST_KEPT_BYTES = 256 * 2**20
+"""Of vectors that are kept for the next fold; of more texts the later ones are encoded every time."""
+_BATCH_TOKENS = (
+    1_024  # of one call; more are no faster on a CPU, take memory, and are long between two looks at the clock
+)
+_BLOCK = 4_096  # texts that are sorted by length at once
+_PROBE = 16  # texts after which the clock is looked at for the first time
+_TOKEN_CHARACTERS = 16  # of a text, for each token that is read; a guess that bounds the time of a long one
+
+
+class EncodingTimeout(Exception):
+    """The deadline came before all texts were encoded."""
+
+
+class Encoder:
+    """One encoder.
+
+    Args:
+        sha256: of the weights.
+        make: gives the folder; called once, when it is needed first.
+    """
+
+    def __init__(self, sha256: str, make: Callable[[], Path]) -> None:
+        self.sha256 = sha256
+        self._make = make
+        self.keeps = False
+        """Whether vectors are kept for texts that come again: while models are fitted."""
+        self.seconds_a_text: float | None = None
+        """Measured on the texts that were encoded last."""
+        self._kept: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def folder(self) -> Path:
+        return self._make()
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        return _facts(self.folder)
+
+    @property
+    def width(self) -> int:
+        """Numbers of a vector."""
+        return int(self.facts["width"])
+
+    def open(self) -> None:
+        """Read everything now, so that the first text takes no longer than the others."""
+        _ = self.facts, self._tokenizer, self._session
+
+    def encode(self, values: Sequence[str | None] | np.ndarray, deadline: float | None = None) -> np.ndarray:
+        """Vectors of length 1, float32 (n, width); zeros where there is no text.
+
+        deadline: `time.monotonic()`; what is encoded by then is kept all the same.
+
+        Raises:
+            EncodingTimeout: it came.
+        """
+        out = np.zeros((len(values), self.width), dtype=np.float32)
+        # a single row is never looked up, so that what it takes is what it would take in a server
+        known = self._kept if len(values) > 1 else {}
+        missing: dict[str, list[int]] = {}
+        for row, value in enumerate(values):
+            if isinstance(value, str):
+                found = known.get(value)
+                if found is None:
+                    missing.setdefault(value, []).append(row)
+                else:
+                    out[row] = found
+        if missing:
+            self._encode_missing(missing, out, deadline)
+        return out
+
+    def missing(self, values: Sequence[str | None] | np.ndarray) -> int:
+        """How many different texts would have to be encoded."""
+        return len({v for v in values if isinstance(v, str) and v not in self._kept})
+
+    def tokens(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """int64 (tokens,) of each text, cut where the encoder stops reading, with the marks of its beginning and end."""
+        most = int(self.facts["maxTokens"]) * _TOKEN_CHARACTERS
+        return [np.array(e.ids, dtype=np.int64) for e in self._tokenizer.encode_batch([t[:most] for t in texts])]
+
+    def _encode_missing(self, missing: dict[str, list[int]], out: np.ndarray, deadline: float | None) -> None:
+        texts, began, done = list(missing), time.monotonic(), 0
+        for first in range(0, len(texts), _BLOCK):
+            block = texts[first : first + _BLOCK]
+            for batch, ids in self._batches(block, probes=not done):
+                if deadline is not None and time.monotonic() > deadline:
+                    raise EncodingTimeout
+                for text, vector in zip(batch, self._run(ids), strict=True):
+                    out[missing[text]] = vector
+                    self._keep(text, vector)
+                done += len(batch)
+                self.seconds_a_text = (time.monotonic() - began) / done
+
+    def _batches(self, texts: list[str], *, probes: bool) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Texts of as many tokens go together: none is filled up, so that none depends on its neighbours. Texts without any token are
+        left out.
+        """
+        by_length: dict[int, list[tuple[str, np.ndarray]]] = {}
+        for text, ids in zip(texts, self.tokens(texts), strict=True):
+            by_length.setdefault(len(ids), []).append((text, ids))
+        by_length.pop(0, None)
+        for length, group in sorted(by_length.items()):
+            room = max(1, _BATCH_TOKENS // length)
+            first = 0
+            while first < len(group):
+                part = group[first : first + (min(_PROBE, room) if probes else room)]
+                probes = False
+                yield [text for text, _ in part], np.stack([ids for _, ids in part])
+                first += len(part)
+
+    def _run(self, ids: np.ndarray) -> np.ndarray:
+        (vectors,) = self._session.run(None, {"ids": ids})
+        length = np.sqrt(np.sum(vectors.astype(np.float64) ** 2, axis=1, keepdims=True))
+        return np.asarray(vectors / np.maximum(length, 1e-12), dtype=np.float32)
+
+    def _keep(self, text: str, vector: np.ndarray) -> None:
+        if self.keeps and len(self._kept) * self.width * 4 < MOST_KEPT_BYTES:
+            self._kept[text] = vector.copy()
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        try:
+            tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
+        except Exception as error:  # whatever it raises, the file is damaged
+            raise BundleError(f"{TOKENIZER} cannot be read: {str(error)[:200]}") from error
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(int(self.facts["maxTokens"]))
+        return tokenizer
+
+    @cached_property
+    def _session(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        # as many as the pod may use, as for every other numerical library; waiting threads must not take the cores of others
+        options.intra_op_num_threads = max(1, int(os.environ.get("OMP_NUM_THREADS", "1") or 1))
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            path = str(self.folder / NETWORK)
+            return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # whatever it raises, the file is damaged
+            raise BundleError(f"{NETWORK} cannot be read: {str(error)[:200]}") from error
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        if facts["format"] != FORMAT or set(facts) != {"format", "width", "maxTokens"}:
+            raise ValueError(f"format {facts['format']}, members {sorted(facts)}")
+        return dict(facts)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{folder / FACTS} cannot be read: {error!r}; copy the whole model again") from error
+
+
+def write_facts(folder: Path, width: int, most_tokens: int) -> None:
+    """`encoder.json`."""
+    body = {"format": FORMAT, "width": width, "maxTokens": most_tokens}
+    (folder / FACTS).write_text(json.dumps(body), encoding="utf-8")
+
+
+@dataclass
+class _Shelf:
+    """The encoders of this process. job: the one that its job named."""
+
+    known: dict[str, Encoder]
+    job: Encoder | None = None
+
+
+_SHELF = _Shelf({})
+
+
+def offer(encoder: Encoder) -> Encoder:
+    """Make it the one of this process's job; one of the same weights that is there already stays. Returns which it is."""
+    found = _SHELF.known.setdefault(encoder.sha256, encoder)
+    found.keeps = True
+    _SHELF.job = found
+    return found
+
+
+def encoder_of_job() -> Encoder | None:
+    """The encoder whose weights the job of this process named; None without."""
+    return _SHELF.job
+
+
+def look_in(folder: Path, digests: Sequence[str]) -> None:
+    """Make the encoders of a bundle known, and ready."""
+    for sha256 in digests:
+        place = folder / IN_BUNDLE / sha256
+        if sha256 not in _SHELF.known and place.is_dir():
+            encoder = Encoder(sha256, lambda place=place: place)  # type: ignore[misc]
+            encoder.open()
+            _SHELF.known[sha256] = encoder
+
+
+def encoder_named(sha256: str) -> Encoder:
+    """Raises BundleError where nobody has offered it."""
+    if sha256 not in _SHELF.known:
+        raise BundleError(
+            f"the model reads texts by an encoder with weights {sha256}, which are not here; copy the whole folder of the model, or name "
+            "the weights in spec.search.pretrained"
+        )
+    return _SHELF.known[sha256]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What one column of texts becomes: the encoder's numbers, whole or reduced to those in which the training texts differ most.
+
+    sha256: of the encoder's weights. center: float32 (width,). components: float32 (r, width), (0, width) where nothing is reduced.
+    """
+
+    sha256: str
+    center: np.ndarray
+    components: np.ndarray
+
+    def numbers(self, values: np.ndarray, deadline: float | None = None) -> np.ndarray:
+        """object (n,) of str or None -> float64 (n, r or width)."""
+        vectors = encoder_named(self.sha256).encode(values, deadline)
+        if not len(self.components):
+            return vectors.astype(np.float64)
+        return np.asarray((vectors - self.center) @ self.components.T, dtype=np.float64)
+
+
+def fit_embedding(values: np.ndarray, sha256: str, most: int, deadline: float | None = None) -> Embedding:
+    """Principal components of the texts that are there.
+
+    most: components; 0 for all numbers as they are.
+
+    Raises:
+        EncodingTimeout: the deadline came.
+    """
+    vectors = encoder_named(sha256).encode(values, deadline)
+    width = vectors.shape[1]
+    vectors = vectors[np.array([isinstance(v, str) for v in values], dtype=bool)]
+    if not most or not len(vectors):
+        return Embedding(sha256, np.zeros(width, dtype=np.float32), np.zeros((0, width), dtype=np.float32))
+    center = vectors.mean(axis=0, dtype=np.float64)
+    spread = vectors.astype(np.float64) - center
+    _, directions = np.linalg.eigh(spread.T @ spread)  # ascending
+    kept = directions[:, ::-1][:, : min(most, width, len(vectors))].T
+    # the sign of a direction is open; the greatest part of each is positive, whatever the library
+    sign = np.sign(kept[np.arange(len(kept)), np.abs(kept).argmax(axis=1)])
+    return Embedding(sha256, center.astype(np.float32), np.ascontiguousarray(kept * sign[:, None], dtype=np.float32))

@@ -1,0 +1,110 @@
+"""A transformers encoder as a network for onnxruntime: token numbers in, one vector a text out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kubeautoml.api.errors import BundleError
+from kubeautoml_trainer.features.encoders import NETWORK, TOKENIZER, write_facts
+
+MOST_TOKENS = 128
+"""Of one text; what sentence encoders were mostly trained on. A guess that bounds time, which grows with the square."""
+_OPSET = 17
+_MARKS = 2  # positions that some models keep for themselves, such as RoBERTa
+
+
+def export(source: Path, target: Path) -> None:
+    """Read the folder of a transformers model and write that of an encoder (`features.encoders`).
+
+    Raises:
+        BundleError: transformers cannot read it, or it does not say vectors.
+    """
+    net = Pooled(_model(source), takes_first=_takes_first(source)).eval()
+    try:
+        width = int(net(torch.ones((1, 3), dtype=torch.int64)).shape[1])
+        _write(net, target / NETWORK)
+    except Exception as error:  # any network may come
+        raise BundleError(f"the text encoder cannot be turned into ONNX: {str(error)[:300]}") from error
+    shutil.copyfile(source / TOKENIZER, target / TOKENIZER)
+    write_facts(target, width, most_tokens(source, net.net.config))
+
+
+class Pooled(nn.Module):
+    """The mean over the tokens' vectors, or the vector of the first."""
+
+    def __init__(self, net: Any, *, takes_first: bool) -> None:
+        super().__init__()
+        self.net, self.takes_first = net, takes_first
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """int64 (n, tokens), none of them padding -> float32 (n, width)."""
+        states: Tensor = self.net(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        return states[:, 0] if self.takes_first else states.mean(dim=1)
+
+
+def _model(source: Path) -> Any:
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            net = AutoModel.from_pretrained(
+                str(source),
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                attn_implementation="eager",
+            )
+    except Exception as error:  # transformers raises whatever it likes
+        raise BundleError(f"transformers cannot read the text encoder: {str(error)[:300]}") from error
+    return net.get_encoder() if net.config.is_encoder_decoder else net
+
+
+def _takes_first(source: Path) -> bool:
+    """As sentence-transformers says it, where the folder comes from there."""
+    said = _json(source / "1_Pooling" / "config.json")
+    return bool(said.get("pooling_mode_cls_token")) and not said.get("pooling_mode_mean_tokens")
+
+
+def most_tokens(source: Path, config: Any) -> int:
+    """Tokens that are read of a text."""
+    positions = getattr(config, "max_position_embeddings", None)
+    asked = _json(source / "sentence_bert_config.json").get("max_seq_length")
+    limits = [MOST_TOKENS, positions - _MARKS if isinstance(positions, int) and positions > _MARKS else None, asked]
+    return min(n for n in limits if isinstance(n, int) and n > 0)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+@torch.no_grad()
+def _write(net: nn.Module, path: Path) -> None:
+    """By tracing: the other way that torch has takes many times as long. The network is in evaluation, or dropout would stay on after."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net,
+            (torch.ones((2, 7), dtype=torch.int64),),
+            str(path),
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=["ids"],
+            output_names=["vectors"],
+            dynamic_axes={"ids": {0: "texts", 1: "tokens"}, "vectors": {0: "texts"}},
+        )
