@@ -28,6 +28,7 @@ ALL = (
     "variants",
     "quality",
     "images",
+    "texts",
     "tabular_shootout",
 )
 

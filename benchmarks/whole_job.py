@@ -26,6 +26,7 @@ def run_job(
     workers: int = 2,
     variants: list[str] | None = None,
     objective: dict[str, Any] | None = None,
+    search: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The finished job with `wall_seconds`, of the whole command, added.
 
@@ -53,7 +54,7 @@ def run_job(
             "task": task,
             "dataset": dataset,
             "objective": {"metric": metric, **(objective or {})},
-            "search": {"seed": seed},
+            "search": {"seed": seed, **(search or {})},
             "budget": {"maxDurationSeconds": budget, "maxTrials": 10_000},
             "workers": {"parallelism": workers},
             "output": output,

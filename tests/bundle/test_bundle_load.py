@@ -145,7 +145,7 @@ DAMAGE = {
     "climbing name": (lambda f: edit(f, lambda b: rename_file(b, "../../etc/passwd")), "'../../etc/passwd' must be"),
     "absolute name": (lambda f: edit(f, lambda b: rename_file(b, "/etc/passwd")), "'/etc/passwd' must be"),
     "sly name": (lambda f: edit(f, lambda b: rename_file(b, "pipelines/0/../x")), "'pipelines/0/../x' must be"),
-    "backslash": (lambda f: edit(f, lambda b: rename_file(b, "pipelines/0\\x")), "must be card.json, pipelines"),
+    "backslash": (lambda f: edit(f, lambda b: rename_file(b, "pipelines/0\\x")), "must be card.json, or <file>"),
     "fewer folds": (
         lambda f: edit(f, lambda b: b["variants"][0]["members"][0].update(pipelines=[0])),
         "do not agree about pipelines/1",

@@ -61,6 +61,7 @@ def test_a_table_without_texts_is_refused_with_a_reason(tmp_path: Path):
     assert place.trials() == []
 
 
+@pytest.mark.timeout(600)
 def test_a_named_encoder_is_used_and_stands_once_in_the_model(tmp_path: Path):
     """Several pipelines of two families read through it; the model needs neither the weights nor their place any more."""
     place = Place(tmp_path)
@@ -76,7 +77,7 @@ def test_a_named_encoder_is_used_and_stands_once_in_the_model(tmp_path: Path):
         output={"uri": "s3://models/shop", "variants": ["Quality", "Balanced"]},
     )
 
-    ended = end_of(place.start("-o", "json"), 280)  # it reads torch and transformers
+    ended = end_of(place.start("-o", "json"), 550)  # it reads torch and transformers
 
     assert ended.code == 0, ended.err
     assert "refit failed" not in ended.err

@@ -33,7 +33,7 @@ def write_tokenizer(folder: Path, texts: Sequence[str] = TEXTS) -> int:
 def write_encoder(
     folder: Path, texts: Sequence[str] = TEXTS, kind: str = "bert", seed: int = 0, width: int = 32
 ) -> Path:
-    """The folder of a transformers model: `bert`, `roberta`, `distilbert`, or `t5` (an encoder with a decoder)."""
+    """The folder of a transformers model: `bert`, `roberta`, or `t5` (an encoder with a decoder)."""
     import torch
     import transformers
 
@@ -45,10 +45,6 @@ def write_encoder(
         config = transformers.BertConfig(**size, intermediate_size=64, max_position_embeddings=64)
     elif kind == "roberta":
         config = transformers.RobertaConfig(**size, intermediate_size=64, max_position_embeddings=66, pad_token_id=0)
-    elif kind == "distilbert":
-        config = transformers.DistilBertConfig(
-            vocab_size=vocabulary, dim=width, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=64
-        )
     else:
         config = transformers.T5Config(
             vocab_size=vocabulary, d_model=width, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0

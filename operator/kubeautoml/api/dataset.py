@@ -39,6 +39,7 @@ class DataFormat(StrEnum):
     IMAGE_FOLDER = "ImageFolder"
     WEB_DATASET = "WebDataset"
     NPZ = "Npz"
+    TEXT_FOLDER = "TextFolder"
 
 
 class DataSource(ApiModel):
@@ -46,9 +47,11 @@ class DataSource(ApiModel):
 
     uri: Uri
     """One object, a prefix ending in "/", or a glob such as s3://lake/churn/*.parquet; .gz and .zst are decompressed. Images: a prefix
-    with a folder a class, a table with their paths or bytes, tar shards, or an .npz file."""
+    with a folder a class, a table with their paths or bytes, tar shards, or an .npz file. Texts: a column of a table, or a prefix with a
+    folder a class of .txt files."""
     format: DataFormat = DataFormat.AUTO
-    """Auto (by file name), Csv, Tsv, Parquet, JsonLines, ImageFolder (a folder a class), WebDataset (tar files) or Npz (numpy arrays)."""
+    """Auto (by file name), Csv, Tsv, Parquet, JsonLines, ImageFolder (a folder a class), WebDataset (tar files), Npz (numpy arrays) or
+    TextFolder (a folder a class of .txt files)."""
     secret_ref: LocalRef | None = None
     """Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if needed, AWS_ENDPOINT_URL, AWS_REGION, AWS_SESSION_TOKEN."""
 

@@ -45,6 +45,7 @@ from kubeautoml_trainer.data.image_sources import (
 from kubeautoml_trainer.data.images import ImageError, is_image_value, pixels_of
 from kubeautoml_trainer.data.read import DECOMPRESS, find_files, read_files
 from kubeautoml_trainer.data.read import SUFFIXES as TABLE_SUFFIXES
+from kubeautoml_trainer.data.text_folder import TEXT, is_text_name, text_folder_frame
 from kubeautoml_trainer.tasks import POINT
 
 PROBED = 20
@@ -60,6 +61,7 @@ class Asked:
     mean images even if the files are not there. is_test: of arrays for training and test, the test ones are meant. image: what the column
     of images is called where files have no header. skips: whether a few rows may be left out whose images cannot be read.
     only: whether no other columns than `images` are looked at.
+    of_texts: whether many .txt files are a text each. text: what the column of these is called.
     """
 
     target: str | None = None
@@ -70,6 +72,8 @@ class Asked:
     image: str = IMAGE
     skips: bool = True
     only: bool = False
+    of_texts: bool = False
+    text: str = TEXT
 
 
 def asked_by_job(job: PodJob) -> Asked:
@@ -82,6 +86,7 @@ def asked_by_job(job: PodJob) -> Asked:
         images={n: None for n, t in columns.types.items() if t is ColumnType.IMAGE},
         others=frozenset(others | {n for n in named if n}),
         of_images=POINT.get(job.task.type) is ColumnType.IMAGE,
+        of_texts=POINT.get(job.task.type) is ColumnType.TEXT,
     )
 
 
@@ -89,7 +94,8 @@ def asked_of_test(train: pd.DataFrame, job: PodJob) -> Asked:
     """What test rows are read with: their images as those of the training rows."""
     sizes = sizes_of(train)
     others = frozenset(str(c) for c in train.columns if c not in sizes)
-    return Asked(target=job.task.target, images=sizes, others=others, is_test=True)
+    of_texts = POINT.get(job.task.type) is ColumnType.TEXT
+    return Asked(target=job.task.target, images=sizes, others=others, is_test=True, of_texts=of_texts)
 
 
 def asked_by_schema(schema: Schema) -> Asked:
@@ -100,7 +106,10 @@ def asked_by_schema(schema: Schema) -> Asked:
         if c.type is ColumnType.IMAGE and c.height and c.width and c.channels
     }
     image = next(iter(sizes)) if len(sizes) == 1 else IMAGE
-    return Asked(images=sizes, is_test=True, image=image, skips=False, only=True)
+    texts = [c.name for c in schema.features if c.type is ColumnType.TEXT]
+    text = texts[0] if len(texts) == 1 else TEXT
+    is_one_text = len(texts) == len(schema.features) == 1
+    return Asked(images=sizes, is_test=True, image=image, skips=False, only=True, of_texts=is_one_text, text=text)
 
 
 @dataclass(frozen=True)
@@ -127,16 +136,22 @@ def read_dataset(
     """
     store = open_store(source.uri, credentials_dir, patience_seconds=patience_seconds)
     uri = source.uri
-    if source.format is DataFormat.IMAGE_FOLDER and not uri.endswith("/") and not is_glob(uri):
+    if (
+        source.format in (DataFormat.IMAGE_FOLDER, DataFormat.TEXT_FOLDER)
+        and not uri.endswith("/")
+        and not is_glob(uri)
+    ):
         uri += "/"
     objects = find_files(store, uri)
-    kind = source.format if source.format is not DataFormat.AUTO else _format_of(objects)
+    kind = source.format if source.format is not DataFormat.AUTO else _format_of(objects, asked)
     said: tuple[str, ...] = ()
     cache.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".files-", dir=cache.folder) as kept:
         if kind is DataFormat.IMAGE_FOLDER:
             root = glob_root(uri) if is_glob(uri) else uri
             frame = folder_frame(objects, root, asked.target, store, asked.image)
+        elif kind is DataFormat.TEXT_FOLDER:
+            frame = text_folder_frame(objects, glob_root(uri) if is_glob(uri) else uri, asked.target, store, asked.text)
         elif kind is DataFormat.WEB_DATASET:
             frame = _shards(store, objects, asked, Path(kept))
         elif kind is DataFormat.NPZ:
@@ -151,7 +166,7 @@ def read_dataset(
     return Dataset(stored.frame, (*said, *stored.warnings))
 
 
-def _format_of(objects: Sequence[StoredObject]) -> DataFormat:
+def _format_of(objects: Sequence[StoredObject], asked: Asked) -> DataFormat:
     """By the files' names; AUTO for tables, whose readers look at each name."""
     names = [o.uri.lower() for o in objects]
     if any(n.endswith((".tar", ".tar.gz", ".tgz")) for n in names):
@@ -160,6 +175,8 @@ def _format_of(objects: Sequence[StoredObject]) -> DataFormat:
         return DataFormat.NPZ
     if any(map(is_image_name, names)) and not any(map(_is_table, names)):
         return DataFormat.IMAGE_FOLDER
+    if asked.of_texts and len(objects) > 1 and all(map(is_text_name, names)):
+        return DataFormat.TEXT_FOLDER  # elsewhere such files are tables
     return DataFormat.AUTO
 
 

@@ -130,7 +130,7 @@ def _no_rows(name: str) -> DataError:
 
 def _read(data: bytes, name: str, data_format: DataFormat) -> pd.DataFrame:
     """One file's rows, which may be none."""
-    stem, data = _decompressed(data, name)
+    stem, data = decompressed(data, name)
     if not data.strip():
         raise DataError(f"{name} is empty", reason=Reason.DATASET_EMPTY)
     kind = data_format if data_format is not DataFormat.AUTO else _format_of(stem, name)
@@ -153,7 +153,12 @@ def _format_of(stem: str, name: str) -> DataFormat:
     return SUFFIXES[suffix]
 
 
-def _decompressed(data: bytes, name: str) -> tuple[str, bytes]:
+def decompressed(data: bytes, name: str) -> tuple[str, bytes]:
+    """The name without the suffix of its compression, and what was compressed.
+
+    Raises:
+        DataError: it cannot be decompressed.
+    """
     suffix = Path(name).suffix.lower()
     if suffix not in DECOMPRESS:
         return name, data

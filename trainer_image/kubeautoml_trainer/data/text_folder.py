@@ -1,0 +1,109 @@
+"""A folder a class of text files, one file a row, to a raw frame."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+
+from kubeautoml.api.conditions import Reason
+from kubeautoml.api.errors import DataError
+from kubeautoml.storage import ObjectStore, StoredObject
+from kubeautoml_trainer.data.read import DECOMPRESS, decompressed
+
+TEXT = "text"
+"""Name of the column."""
+SUFFIX = ".txt"
+FETCHERS = 16
+"""Files that are read at once: what counts is that a bucket is asked for several; a guess."""
+MOST_ZEROS = 0.01
+"""Share of zero bytes from which on a file is no text in UTF-8; below it they count as blanks, as old mail systems left them."""
+
+
+def is_text_name(name: str) -> bool:
+    """Whether a file is one text, by its name."""
+    for suffix in DECOMPRESS:
+        name = name.removesuffix(suffix)
+    return name.lower().endswith(SUFFIX)
+
+
+def text_folder_frame(
+    objects: Sequence[StoredObject], root: str, target: str | None, store: ObjectStore, text: str = TEXT
+) -> pd.DataFrame:
+    """Column `text`, and the target: the folder right below the root in which a file lies. Files without a text are rows without one.
+
+    Args:
+        root: URI that ends in "/".
+        target: name for the column of folders; None where there is none to be.
+        text: name for the column of texts.
+
+    Raises:
+        DataError: there are no text files, some lie in no folder although they must, or one is no text; names it, and the byte.
+        StorageError: the storage refuses or does not answer.
+    """
+    found = [o for o in objects if is_text_name(o.uri)]
+    if not found:
+        few = ", ".join(sorted({posixpath.splitext(o.uri)[1] or "no suffix" for o in objects})[:5])
+        raise DataError(
+            f"there is no text file below {root} (files end in {few or 'nothing'}); texts end in {SUFFIX}, also compressed",
+            reason=Reason.DATASET_EMPTY,
+        )
+    if target == text:
+        raise DataError(
+            f"spec.task.target: '{target}' is the name of the texts' own column; choose another, such as 'label'",
+            reason=Reason.TARGET_UNUSABLE,
+        )
+    folders = [_below(o.uri, root) for o in found] if target is not None else []
+    loose = [p for p in folders if "/" not in p]
+    if loose:
+        raise DataError(
+            f"texts below {root} must lie in folders that are named by their '{target}', such as {root}spam/1.txt, "
+            f"but {len(loose)} of {len(folders)} lie in none, such as {loose[0]}; or give a table with columns for text and '{target}'",
+            reason=Reason.TARGET_NOT_FOUND,
+        )
+    with ThreadPoolExecutor(FETCHERS) as pool:
+        texts = list(pool.map(lambda o: decoded(store.read(o.uri), o.uri), found))
+    frame = pd.DataFrame({text: _objects(texts)})
+    return frame if target is None else frame.assign(**{target: _objects([p.split("/", 1)[0] for p in folders])})
+
+
+def decoded(data: bytes, name: str) -> str | None:
+    """The text of a file: UTF-8, or UTF-16 that says so in its first bytes; None where there is none.
+
+    Raises:
+        DataError: neither; names the byte and the line.
+    """
+    _, data = decompressed(data, name)
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
+    zero = data.find(b"\0") if encoding == "utf-8" else -1
+    if zero >= 0 and data.count(b"\0") > MOST_ZEROS * len(data):
+        raise DataError(
+            f"{name} must be UTF-8 text, but byte {zero} is zero, and many more are; if it is UTF-16, convert it, for example with: "
+            "iconv -f utf-16 -t utf-8",
+            reason=Reason.DATASET_UNREADABLE,
+        )
+    try:
+        text = data.decode(encoding).removeprefix("\ufeff").replace("\0", " ")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{name} must be {encoding.upper()} text; byte {error.start} (0x{data[error.start]:02x}) in line {line} is not; "
+            "convert it, for example with: iconv -f latin1 -t utf-8",
+            reason=Reason.DATASET_UNREADABLE,
+        ) from error
+    return text if text.strip() else None
+
+
+def _below(uri: str, root: str) -> str:
+    path = uri.removeprefix(root)
+    return unquote(path) if uri.startswith("file://") else path
+
+
+def _objects(values: Sequence[str | None]) -> np.ndarray:
+    out = np.empty(len(values), dtype=object)
+    out[:] = values
+    return out
