@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,10 +21,11 @@ from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.features import Encoded
 from kubeautoml_trainer.models import family_named
-from kubeautoml_trainer.models.base import DataShape, FitContext
+from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.linear import most_terms
 from kubeautoml_trainer.models.naive_bayes_svm import log_ratios, mean_ratios
-from kubeautoml_trainer.models.pipeline import FittedPipeline
+from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline
+from kubeautoml_trainer.models.text_net import heaviest
 from kubeautoml_trainer.tasks import task_for
 
 
@@ -134,3 +137,61 @@ def test_naive_bayes_is_for_texts():
     assert not family.fits(table)
     assert family.fits(DataShape(TaskType.TABULAR_CLASSIFICATION, 100, 3, 1, 1, 2))
     assert not family.fits(DataShape(TaskType.TEXT_REGRESSION, 100, 1, 0, 1, 3, quantiles=3))
+
+
+@pytest.mark.parametrize("kind", ["bag", "convolution"])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_networks_for_texts_learn_are_stored_and_need_no_torch(kind: str, classes: int, tmp_path: Path):
+    """Better than chance by far, the same twice, the same when loaded and row by row, also for what nobody has seen; a few megabytes."""
+    texts, y, names = make_questions()
+    kept = np.isin(y, [0, 1, 2])
+    texts, y = texts[kept], y[kept]
+    number = np.random.default_rng(0).normal(size=len(y))
+    rows = make_rows(texts, y if classes else np.asarray(y == 1, dtype=np.float64), number=number)
+    learned, judged = rows.take(np.arange(0, len(y), 2)), rows.take(np.arange(1, len(y), 2))
+    columns = (Column("number", ColumnType.NUMBER),)
+    settings = {"kind": kind, "epochs": 16, "batch_size": 16, "width": 32, "learning_rate": 0.01}
+
+    first, second = (fit("TextNet", learned, names[:3] if classes else (), columns, **settings) for _ in range(2))
+    found = first.predict(judged.frame)
+    first.save(tmp_path)
+    script = f"""
+import sys, pathlib
+from kubeautoml_trainer.models.pipeline import load_pipeline
+load_pipeline(pathlib.Path({str(tmp_path)!r}))
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"
+    assert np.array_equal(found, second.predict(judged.frame))
+    odd = make_rows(np.array(["", None, "北京", "x" * 5000], dtype=object), np.zeros(4), number=np.zeros(4)).frame
+    loaded = load_pipeline(tmp_path)
+    assert np.array_equal(loaded.predict(judged.frame), found)
+    assert np.isfinite(loaded.predict(odd)).all()
+    alone = np.vstack([loaded.predict(judged.frame.iloc[k : k + 1]) for k in range(5)])
+    np.testing.assert_allclose(alone, found[:5], atol=1e-5)
+    if classes:
+        assert (found.argmax(axis=1) == judged.y).mean() > np.bincount(judged.y).max() / len(judged.y) + 0.15
+    else:
+        assert np.corrcoef(found[:, 0], judged.y)[0, 1] > 0.4
+
+
+def test_a_network_without_time_is_a_timeout_that_names_it():
+    """As every family's."""
+    texts, y, names = make_questions()
+    schema = Schema("y", (Column("text", ColumnType.TEXT),), names)
+    context = FitContext(task_for(TaskType.TEXT_CLASSIFICATION, schema), "Accuracy", 0, 1, time.monotonic() - 1)
+
+    with pytest.raises(FitTimeout, match="TextNet: no time for one"):
+        family_named("TextNet").fit(make_rows(texts, y), None, schema, {}, context)
+
+
+def test_the_heaviest_terms_of_each_row_stay():
+    """The others are left out; short rows are as they were."""
+    from scipy import sparse
+
+    matrix = sparse.csr_matrix(np.array([[0.1, 0.3, 0.2, 0.0], [0.0, 0.5, 0.0, 0.0]]))
+
+    assert heaviest(matrix, 2).toarray().tolist() == [[0.0, 0.3, 0.2, 0.0], [0.0, 0.5, 0.0, 0.0]]
+    assert heaviest(matrix, 3) is matrix

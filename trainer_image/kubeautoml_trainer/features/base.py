@@ -30,7 +30,8 @@ class Recipe:
     target_prior_rows: rows of the overall mean mixed into a level's.
     frequencies: adds how often a level occurs.
     indicators: adds 0/1 numbers for columns whose gaps say something about the target.
-    text: `svd` up to 32 numbers a column; `sparse` the word matrix itself, in `Encoded.sparse`; `none` neither.
+    text: `svd` up to 32 numbers a column; `sparse` the word matrix itself, in `Encoded.sparse`; `raw` the
+        texts as they are, in `Encoded.texts`; `none` none of these.
     encoder: digest of the weights of a sentence encoder whose numbers stand for each text, too; "" for none. encoder_numbers: how
         many of them, those in which the texts differ most; 0 for all.
     terms: of the word matrix: `words` and pairs of them, `characters` runs of two to five, or `both` side by side.
@@ -56,7 +57,7 @@ class Recipe:
     target_prior_rows: float = 10.0
     frequencies: bool = False
     indicators: bool = False
-    text: Literal["svd", "sparse", "none"] = "svd"
+    text: Literal["svd", "sparse", "raw", "none"] = "svd"
     encoder: str = ""
     encoder_numbers: int = 64
     terms: Literal["words", "characters", "both"] = "words"
@@ -85,6 +86,7 @@ class Encoded:
     numbers: float64 (n, k). codes: int32 (n, c). strings: object of str (n, c) with `strings` categories, else None.
     sparse: scipy CSR float32 (n, words) with `sparse` text columns, else None.
     images: object (n, image columns) of uint8 arrays (height, width, channels), None missing, with `pixels`, else None.
+    texts: object of str or None (n, text columns) with `raw` texts, else None.
     """
 
     numbers: np.ndarray
@@ -92,6 +94,7 @@ class Encoded:
     strings: np.ndarray | None = None
     sparse: Any = None
     images: np.ndarray | None = None
+    texts: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)

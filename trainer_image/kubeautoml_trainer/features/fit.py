@@ -138,7 +138,7 @@ def _embeddings(recipe: Recipe, texts: Sequence[np.ndarray], deadline: float | N
 
 def _most_terms(recipe: Recipe, texts: int) -> tuple[int, int]:
     """Words and runs of characters that each text may have as columns."""
-    if recipe.text == "none":
+    if recipe.text in ("raw", "none"):
         return 0, 0
     if recipe.text == "svd":
         return recipe.most_terms, 0

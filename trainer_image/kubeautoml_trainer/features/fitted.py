@@ -95,7 +95,8 @@ class Features:
                 whole[part] = self._block(columns, codes, part, own)
             numbers = whole
         strings = _strings(columns, self.categories, n) if self.recipe.categories == "strings" else None
-        return Encoded(numbers, codes, strings, self._sparse(columns), self._pixels(columns, n))
+        texts = np.stack([columns[c] for c in self.texts], axis=1) if self.recipe.text == "raw" and self.texts else None
+        return Encoded(numbers, codes, strings, self._sparse(columns), self._pixels(columns, n), texts)
 
     def _block(self, columns: Mapping[str, np.ndarray], codes: np.ndarray, part: Part, own: OutOfFold | None) -> Any:
         """Numbers as the model takes them, float64 (rows of the part, k)."""

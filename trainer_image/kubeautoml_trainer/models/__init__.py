@@ -24,6 +24,7 @@ from kubeautoml_trainer.models.support_vectors import SupportVectors
 from kubeautoml_trainer.models.tabm import TabM
 from kubeautoml_trainer.models.tabular_foundation import TabularFoundation
 from kubeautoml_trainer.models.text_encoder import TextEncoder
+from kubeautoml_trainer.models.text_net import TextNet
 from kubeautoml_trainer.models.xgboost import XGBoost
 
 FAMILIES: tuple[Family, ...] = (
@@ -48,7 +49,10 @@ FAMILIES: tuple[Family, ...] = (
 PICTURE_FAMILIES: tuple[Family, ...] = (ConvNet(),)
 """Families that need a column of pictures."""
 
-EVERY_FAMILY: tuple[Family, ...] = (*FAMILIES, *PICTURE_FAMILIES)
+TEXT_FAMILIES: tuple[Family, ...] = (TextNet(),)
+"""Families that need a column of texts."""
+
+EVERY_FAMILY: tuple[Family, ...] = (*FAMILIES, *PICTURE_FAMILIES, *TEXT_FAMILIES)
 """All that need no weights."""
 
 

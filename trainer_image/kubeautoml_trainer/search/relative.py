@@ -24,6 +24,7 @@ RELATIVE: Mapping[str, float] = {
     "ConvNet": 40.0,
     "ImageEncoder": 40.0,
     "TextEncoder": 5.0,
+    "TextNet": 10.0,
 }
 """What a trial of a family costs, in trials of LightGBM. Guesses by order of magnitude, from trials on two cores: they order the
 first trials on large data, and count work where a job has no time budget.

@@ -7,6 +7,7 @@ TEXT_FAMILIES = (
     "Linear",
     "NaiveBayesSvm",
     "TextEncoder",
+    "TextNet",
     "LightGBM",
     "XGBoost",
     "SupportVectors",
