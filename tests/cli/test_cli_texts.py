@@ -33,7 +33,7 @@ def make_reviews(count: int = 240, seed: int = 0) -> pd.DataFrame:
 def test_short_texts_that_come_again_are_texts_where_the_task_says_so(tmp_path: Path):
     """A tabular task would take eight texts for eight categories; new wordings of known words are understood here."""
     place = Place(tmp_path)
-    place.write(make_reviews(), task=TASK)
+    place.write(make_reviews(), task=TASK, budget={"maxTrials": 3})
 
     ended = place.run("-o", "json")
 
@@ -52,7 +52,7 @@ def test_a_table_without_texts_is_refused_with_a_reason(tmp_path: Path):
     """The job ends before a trial; the message names what was found and what to do."""
     place = Place(tmp_path)
     frame = make_reviews().drop(columns="review").assign(price=1.5, when="2024-01-31")
-    place.write(frame, task=TASK)
+    place.write(frame, task=TASK, budget={"maxTrials": 3})
 
     ended = place.run()
 
