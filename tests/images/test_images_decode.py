@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from images.image_factories import encoded, make_picture
@@ -17,6 +19,9 @@ from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import PredictionError
 from kubeautoml_trainer.data.base import Column
 from kubeautoml_trainer.data.images import MAX_PIXELS, ImageError, decode, fitted, from_array, size_of, typed_images
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+"""About metadata; pytest sets aside what the module itself ignores."""
 
 COLOUR = Image.fromarray(make_picture())
 GREY = COLOUR.convert("L")
@@ -240,3 +245,30 @@ def test_a_photograph_is_read_as_small_as_it_may_be():
     assert (small.shape, whole.shape) == ((150, 200, 3), (1200, 1600, 3))
     assert np.abs(fitted(small, 45, 60, 3).astype(int) - fitted(whole, 45, 60, 3)).mean() < 2
     assert (typed == fitted(small, 45, 60, 3)).all()
+
+
+WHOLE = [
+    encoded(Image.fromarray(make_picture(height=20, width=20)), k)
+    for k in ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(
+    data=st.sampled_from(WHOLE),
+    changes=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=12),
+    end=st.integers(0, 2**16),
+)
+def test_whatever_the_bytes_are_there_is_a_picture_or_a_reason(data: bytes, changes: list[tuple[int, int]], end: int):
+    """Files with wrong bytes, and with too few of them."""
+    changed = bytearray(data)
+    for place, byte in changes:
+        changed[place % len(changed)] = byte
+    try:
+        found = decode(bytes(changed[: end % (2 * len(changed))]))
+    except ImageError as error:
+        assert "\n" not in str(error)
+    else:
+        assert found.dtype == np.uint8
+        assert found.shape[2] in (1, 3)
+        assert found.size
