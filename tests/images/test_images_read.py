@@ -25,6 +25,7 @@ from kubeautoml_trainer.data.dataset import Dataset, asked_by_job, read_dataset
 from kubeautoml_trainer.data.image_cache import ImageCache, Size, cached_images, stored_size
 from kubeautoml_trainer.data.image_sources import Inline
 from kubeautoml_trainer.data.prepare import prepare, prepare_frames
+from kubeautoml_trainer.features import Recipe, fit_features
 
 
 def read(folder: Path, uri: str, job: PodJob | None = None, data_format: DataFormat = DataFormat.AUTO) -> Dataset:
@@ -608,3 +609,21 @@ def test_numbers_are_learned_from_images_too(tmp_path: Path):
     assert job.metric == "Rmse"
     assert data.schema.classes == ()
     assert data.train.y.max() <= 5.0
+
+
+def test_rows_without_an_image_are_rows_all_the_same(tmp_path: Path):
+    """An empty path is a gap, which other columns make up for; the first row may have one."""
+    write_manifest(tmp_path)
+    table = pd.read_csv(tmp_path / "labels.csv").assign(age=range(30))
+    table.loc[[0, 7, 8], "file"] = None
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    job = make_image_job(tmp_path, f"file://{tmp_path}/labels.csv")
+
+    data = prepare(make_context(job, tmp_path))
+
+    images = [*data.train.frame["file"], *data.holdout.frame["file"]]
+    features, encoded_rows = fit_features(Recipe(scaling="standard"), data.train, data.schema, 1)
+    assert len(images) == 30
+    assert sum(v is None for v in images) == 3
+    assert np.isfinite(encoded_rows.numbers).all()
+    assert np.isfinite(features.transform(data.holdout.frame).numbers).all()

@@ -261,7 +261,7 @@ def _first(rows: Rows, most: int) -> np.ndarray:
 
 def _keys(frame: pd.DataFrame) -> np.ndarray:
     """uint64 (n,): equal for rows with equal features; of images, equal pixels."""
-    images = [n for n in frame if any(isinstance(v, np.ndarray) for v in frame[n].head(1))]
+    images = [n for n in frame if isinstance(next((v for v in frame[n] if v is not None), None), np.ndarray)]
     digests = {n: np.array([_digest(v) for v in frame[n]], dtype=np.uint64) for n in images}
     return np.asarray(pd.util.hash_pandas_object(frame.assign(**digests), index=False))
 
