@@ -44,6 +44,8 @@ def test_short_texts_that_come_again_are_texts_where_the_task_says_so(tmp_path: 
     probability = model.predict_proba(new)[:, list(model.classes).index("happy")]
     assert probability[0] > 0.7 > 0.3 > probability[1]
     assert np.isfinite(probability).all()
+    (report,) = place.folder.rglob("report.html")
+    assert "Words that matter" in report.read_text() and "schlecht (" in report.read_text()
     alone = np.vstack([model.predict_proba(new.iloc[k : k + 1]) for k in range(len(new))])
     np.testing.assert_allclose(alone, model.predict_proba(new), atol=1e-6)
 

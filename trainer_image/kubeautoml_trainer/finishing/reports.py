@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kubeautoml.api.dataset import ColumnType
+from kubeautoml.api.metrics import METRICS, Direction
 from kubeautoml_trainer.finishing.work import Work, seed_of_trial
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from kubeautoml_trainer.finishing.facts import Facts
     from kubeautoml_trainer.report.importance import Importance
     from kubeautoml_trainer.report.tables import Tables
+    from kubeautoml_trainer.report.words import Words
     from kubeautoml_trainer.variants.base import Made
 
 log = logging.getLogger("kubeautoml.finalize")
@@ -69,6 +71,26 @@ def explainable_tables(work: Work, built: Built) -> Tables | None:
         if member.family == "ExplainableBoosting":
             return read_tables(load_pipeline(member.folders[0]), schema.target, schema.classes)
     return None
+
+
+def weights_of_words(work: Work, built: Built) -> Words | None:
+    """What the best linear model of texts goes by: of the ensemble, else of all trials; None where there is none."""
+    from kubeautoml_trainer.artifacts import unpack_models
+    from kubeautoml_trainer.models.pipeline import load_pipeline
+    from kubeautoml_trainer.report.words import FAMILIES, read_words
+
+    schema = work.data.schema
+    if not any(c.type is ColumnType.TEXT for c in schema.features):
+        return None
+    folders = [m.folders[0] for m in sorted(built.files, key=lambda m: -m.weight) if m.family in FAMILIES]
+    if not folders:
+        sign = -1.0 if METRICS[work.context.job.metric].direction is Direction.MAXIMIZE else 1.0
+        linear = sorted((t for t in work.scored if t.family in FAMILIES), key=lambda t: sign * t.value)
+        if not linear:
+            return None
+        scratch = work.context.scratch_dir / "finalize" / "words"
+        folders = unpack_models(work.store, work.context.job.paths, linear[0].trial, scratch)
+    return read_words(load_pipeline(folders[0]), schema.target, schema.classes)
 
 
 def write_reports(work: Work, built: Built, shipped: Shipped, facts: Facts, importance: list[Importance]) -> None:
@@ -148,6 +170,7 @@ def report_html(work: Work, built: Built, shipped: Shipped, facts: Facts, import
             variants=facts.variants,
             second=facts.second,
             tables=explainable_tables(work, built),
+            words=weights_of_words(work, built),
         ),
         with_plots=work.remaining_seconds() > 0,
     )

@@ -16,6 +16,7 @@ from kubeautoml_trainer.report.importance import Importance
 from kubeautoml_trainer.report.leaderboard import Ranked, RankedVariant, parameters_text
 from kubeautoml_trainer.report.pictures import STYLE, mistakes_section
 from kubeautoml_trainer.report.tables import Tables
+from kubeautoml_trainer.report.words import Words
 from kubeautoml_trainer.tasks.base import Task
 
 _DRAWN_TABLES = 9
@@ -63,6 +64,8 @@ class ReportFacts:
     """The second level, where one is in the ensemble."""
     tables: Tables | None = None
     """What the explainable model in the ensemble learned, where there is one."""
+    words: Words | None = None
+    """What the best linear model of texts goes by, where there is one."""
 
 
 def report_page(facts: ReportFacts, *, with_plots: bool = True) -> str:
@@ -82,6 +85,7 @@ def report_page(facts: ReportFacts, *, with_plots: bool = True) -> str:
         mistakes_section(facts.holdout, facts.prediction, facts.profile.schema),
         _importance(facts, paint),
         _tables(facts, paint),
+        _words(facts),
         "<h2>Trials</h2>",
         _progress(facts, paint),
         _leaderboard(facts),
@@ -270,6 +274,21 @@ def _tables(facts: ReportFacts, paint: Paint) -> str:
         f"a sum of tables: each adds to the prediction what it holds for the row's values, in {escape(unit)}.{dotted}</p>"
         f'<div class="plots">{drawings}</div><div class="scroll"><table><tr><th>term</th><th class="n">mean size</th></tr>{rows}'
         "</table></div>"
+    )
+
+
+def _words(facts: ReportFacts) -> str:
+    """The words that a linear model goes by."""
+    if facts.words is None:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(side)}</td><td>{', '.join(f'{escape(word)} ({_n(weight)})' for word, weight in words)}</td></tr>"
+        for side, words in facts.words.by_side
+    )
+    return (
+        f"<h2>Words that matter</h2><p>The best {escape(facts.words.family)} model (that of its first fold) adds these weights to the "
+        "evidence for a class, or to the number, for each word or pair of words, times how telling it is in the text.</p>"
+        f'<div class="scroll"><table><tr><th>for</th><th>words and their weights</th></tr>{rows}</table></div>'
     )
 
 
