@@ -245,7 +245,7 @@ def autokeras_python(environments: Path) -> Path:
     python = environments / "autokeras" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", environments / "autokeras"], check=True)
-        wanted = ["autokeras", "keras==3.12.*", "six", "tensorflow-cpu"]
+        wanted = ["autokeras", "keras==3.12.*", "six", "tensorboard", "tensorflow-cpu"]
         subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
     return python
 

@@ -281,6 +281,16 @@ def test_a_schedule_keeps_time_for_what_comes_after():
     assert 60 < clock.now <= 85
 
 
+def test_a_step_that_would_pass_the_deadline_is_not_begun():
+    """Long steps, of which too few are made to know the pace: a third would come back too late."""
+    clock = Clock()
+    schedule = Schedule(50, deadline=10.5, validation=0.5, every=5, clock=clock)
+
+    seen = pace_through(schedule, clock, 4.0)
+
+    assert len(seen) == 2 and clock.now == 8.0
+
+
 def test_a_machine_that_slows_down_still_comes_to_the_end():
     """Steps that take three times as long from the middle on."""
     clock = Clock()

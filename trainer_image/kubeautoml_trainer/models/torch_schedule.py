@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 _COLD_STEPS = 2  # the first steps of a process choose and compile kernels, and tell nothing about the pace
+_OF_COLD = 0.5  # what a later step takes of a cold one, at least; a guess
 _MEASURED_STEPS = 6  # after which the pace is known
 _SLACK = 0.93  # of the time left may be planned; the rest is for a machine that others use too; a guess
 
@@ -36,6 +37,7 @@ class Schedule:
     is_short: bool = False
     _measured: int = field(default=0, init=False)
     _since: float = field(default=0.0, init=False)
+    _began: float = field(default=0.0, init=False)
     _validation_seconds: float | None = field(default=None, init=False)
 
     def step(self) -> float:
@@ -53,8 +55,11 @@ class Schedule:
 
     @property
     def is_over(self) -> bool:
-        """Whether the schedule has come to its end, or time has."""
-        return self.reached >= 1.0 or self.clock() + self._reserve > self.deadline
+        """Whether the schedule has come to its end, or another step as long as the last one would pass the deadline."""
+        now = self.clock()
+        took = now - self._began if self._measured else 0.0
+        took *= _OF_COLD if self._measured <= _COLD_STEPS else 1.0
+        return self.reached >= 1.0 or now + took + self._reserve_after(took) > self.deadline
 
     @property
     def left(self) -> int:
@@ -63,7 +68,7 @@ class Schedule:
         pace = self.seconds_a_step
         if pace is None or math.isinf(self.deadline):
             return planned
-        fitting = int(_SLACK * (self.deadline - self._reserve - self.clock()) / pace)
+        fitting = int(_SLACK * (self.deadline - self._reserve_after(pace) - self.clock()) / pace)
         if fitting >= planned:
             return planned
         self.is_short = True
@@ -77,17 +82,15 @@ class Schedule:
         pure = (self.clock() - self._since) / (self._measured - _COLD_STEPS)
         return max(1e-9, pure if self._validation_seconds is not None else pure * (1 + self.validation / self.every))
 
-    @property
-    def _reserve(self) -> float:
-        """Seconds for the last validation, and for what comes after it."""
-        if self._validation_seconds is not None:
-            return self.afterwards + self._validation_seconds
-        pace = self.seconds_a_step
-        return self.afterwards + (0.0 if pace is None else self.validation * pace)
+    def _reserve_after(self, step: float) -> float:
+        """Seconds for the last validation, and for what comes after it, where a step takes so many."""
+        known = self._validation_seconds
+        return self.afterwards + (self.validation * step if known is None else known)
 
     def _look(self) -> None:
+        self._began = self.clock()
         if self._measured == _COLD_STEPS:
-            self._since = self.clock()
+            self._since = self._began
         self._measured += 1
 
 
