@@ -151,6 +151,10 @@ class Family(Protocol):
     """CamelCase, as in spec.search.families."""
     interpretable: bool
     """Whether a person can read the model; the Interpretable preset takes only these."""
+    relative_cost: float
+    """What a trial costs, in trials of LightGBM. Guesses by order of magnitude, from trials on two cores: they order the first trials
+    on large data, and count work where a job has no time budget.
+    """
 
     def fits(self, shape: DataShape) -> bool:
         """Whether it is worth trying on data of this shape."""

@@ -71,6 +71,7 @@ class CatBoost:
 
     name = "CatBoost"
     interpretable = False
+    relative_cost = 6.0
     rounds_parameter = "iterations"
 
     def fits(self, shape: DataShape) -> bool:

@@ -58,6 +58,7 @@ class ConvNet:
 
     name = "ConvNet"
     interpretable = False
+    relative_cost = 40.0
     rounds_parameter = "epochs"
 
     def fits(self, shape: DataShape) -> bool:

@@ -38,6 +38,7 @@ class Dummy:
 
     name = "Dummy"
     interpretable = True
+    relative_cost = 0.05
 
     def fits(self, shape: DataShape) -> bool:
         return True

@@ -58,6 +58,7 @@ class ExplainableBoosting:
 
     name = "ExplainableBoosting"
     interpretable = True
+    relative_cost = 4.0
 
     def fits(self, shape: DataShape) -> bool:
         """Each step looks at one column, so many columns take long, and many classes; more rows than this hardly move a table.

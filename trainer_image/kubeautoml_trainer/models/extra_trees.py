@@ -27,6 +27,7 @@ class ExtraTrees:
 
     name = _KIND.family
     interpretable = False
+    relative_cost = 2.0
 
     def fits(self, shape: DataShape) -> bool:
         """A leaf holds a number a class."""

@@ -99,6 +99,7 @@ class GaussianProcess:
 
     name = "GaussianProcess"
     interpretable = False
+    relative_cost = 8.0
 
     def fits(self, shape: DataShape) -> bool:
         """Small tables; each class is solved for."""

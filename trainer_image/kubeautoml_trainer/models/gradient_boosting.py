@@ -80,6 +80,7 @@ class GradientBoosting:
 
     name = "GradientBoosting"
     interpretable = False
+    relative_cost = 5.0
     rounds_parameter = "iterations"
 
     def fits(self, shape: DataShape) -> bool:

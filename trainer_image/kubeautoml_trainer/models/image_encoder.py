@@ -56,6 +56,7 @@ class ImageEncoder:
     folder: Path | None = None
     name: str = "ImageEncoder"
     interpretable: bool = False
+    relative_cost: float = 40.0
 
     def bound(self, folder: Path) -> ImageEncoder:
         """This family with the backbone in a folder.

@@ -166,6 +166,7 @@ class LightGBM:
 
     name = "LightGBM"
     interpretable = False
+    relative_cost = 1.0
     rounds_parameter = "iterations"
 
     def fits(self, shape: DataShape) -> bool:

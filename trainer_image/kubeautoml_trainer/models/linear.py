@@ -51,6 +51,7 @@ class Linear:
 
     name = "Linear"
     interpretable = True
+    relative_cost = 1.0
 
     def fits(self, shape: DataShape) -> bool:
         return True

@@ -33,6 +33,7 @@ class NaiveBayesSvm:
 
     name = "NaiveBayesSvm"
     interpretable = True
+    relative_cost = 1.0
 
     def fits(self, shape: DataShape) -> bool:
         return bool(shape.texts) and not shape.quantiles

@@ -125,6 +125,7 @@ class NearestNeighbors:
 
     name = "NearestNeighbors"
     interpretable = False
+    relative_cost = 1.0
 
     def fits(self, shape: DataShape) -> bool:
         """Every prediction looks at every row."""

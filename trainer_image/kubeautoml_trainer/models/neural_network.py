@@ -161,6 +161,7 @@ class NeuralNetwork:
 
     name = "NeuralNetwork"
     interpretable = False
+    relative_cost = 10.0
     rounds_parameter = "epochs"
 
     def fits(self, shape: DataShape) -> bool:

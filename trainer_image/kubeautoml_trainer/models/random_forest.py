@@ -28,6 +28,7 @@ class RandomForest:
 
     name = _KIND.family
     interpretable = False
+    relative_cost = 3.0
 
     def fits(self, shape: DataShape) -> bool:
         """A leaf holds a number a class."""

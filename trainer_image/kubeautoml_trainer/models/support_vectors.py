@@ -86,6 +86,7 @@ class SupportVectors:
 
     name = "SupportVectors"
     interpretable = False
+    relative_cost = 5.0
 
     def fits(self, shape: DataShape) -> bool:
         """On more rows the kernel takes longer than better families do."""

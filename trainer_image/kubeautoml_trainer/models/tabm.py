@@ -203,6 +203,7 @@ class TabM:
 
     name = "TabM"
     interpretable = False
+    relative_cost = 15.0
     rounds_parameter = "epochs"
 
     def fits(self, shape: DataShape) -> bool:

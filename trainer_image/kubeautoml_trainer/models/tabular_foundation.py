@@ -127,6 +127,7 @@ class TabularFoundation:
 
     name = "TabularFoundation"
     interpretable = False
+    relative_cost = 15.0
 
     def __init__(self, network: Network | None = None) -> None:
         self.network = network

@@ -45,6 +45,7 @@ class TextEncoder:
 
     name = "TextEncoder"
     interpretable = False
+    relative_cost = 5.0
 
     def __init__(self, encoder: Encoder | None = None) -> None:
         self.encoder = encoder

@@ -114,6 +114,7 @@ class TextNet:
 
     name = "TextNet"
     interpretable = False
+    relative_cost = 10.0
     rounds_parameter = "epochs"
 
     def fits(self, shape: DataShape) -> bool:

@@ -78,6 +78,7 @@ class XGBoost:
 
     name = "XGBoost"
     interpretable = False
+    relative_cost = 2.0
     rounds_parameter = "iterations"
 
     def fits(self, shape: DataShape) -> bool:
