@@ -202,7 +202,7 @@ class LightGBM:
             return IMAGES
         best = makeable(shape)[-1]
         made = () if best == "none" else tuple((rank, {**entry, "features": best}) for rank, entry in PREPARED)
-        return tuple(sorted((*PORTFOLIO, *made, *with_embeddings(shape, 6, {})), key=lambda ranked: ranked[0]))
+        return tuple(sorted((*PORTFOLIO, *made, *with_embeddings(shape, 3, {})), key=lambda ranked: ranked[0]))
 
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext

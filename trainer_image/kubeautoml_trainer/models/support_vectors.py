@@ -120,10 +120,10 @@ class SupportVectors:
                 (7, {"C": 10.0, "gamma": 0.3}),
                 (12, {"C": 1.0, "gamma": 1.0, "scaling": "quantile"}),
             )
-            return plain + with_embeddings(shape, 5, {"C": 3.0, "gamma": 0.3})
+            return plain + with_embeddings(shape, 3, {"C": 3.0, "gamma": 0.3})
         bold: Parameters = {"C": 10.0, "gamma": 0.65, "epsilon": 0.1, "scaling": "quantile"}
         cautious: Parameters = {"C": 1.0, "gamma": 0.3, "epsilon": 0.1}
-        return ((7, bold), (11, cautious), *with_embeddings(shape, 5, cautious))
+        return ((7, bold), (11, cautious), *with_embeddings(shape, 3, cautious))
 
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext

@@ -154,7 +154,7 @@ def _in_time(encoder: Encoder, train: Rows, valid: Rows | None, schema: Schema, 
     that tell when to stop, and about as many more) comes first.
 
     Raises:
-        FitTimeout: hardly any.
+        FitTimeout: fewer than half of them.
     """
     names = [c.name for c in schema.features if c.type is ColumnType.TEXT]
     until = time.monotonic() + _LEFT * max(0.0, context.deadline - time.monotonic())
@@ -177,7 +177,8 @@ def _in_time(encoder: Encoder, train: Rows, valid: Rows | None, schema: Schema, 
         return train
     known = len(train) - new // max(1, len(names))
     most = known + int(able / max(1, len(names)))
-    if most < min(_FEWEST, len(train)):
+    # a fold that learned from few would be judged by that, and the trial given up; with more time it is asked again
+    if most < max(min(_FEWEST, len(train)), len(train) // 2):
         raise _too_late()
     return train.take(np.sort(order[:most]))
 
