@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kubeautoml_trainer.models import FAMILIES, PRETRAINED_FAMILIES
+from kubeautoml_trainer.models import EVERY_FAMILY, PRETRAINED_FAMILIES
 
 UNKNOWN_FAMILY = 5.0
-_COSTS = {f.name: f.relative_cost for f in (*FAMILIES, *PRETRAINED_FAMILIES)}
+_COSTS = {f.name: f.relative_cost for f in (*EVERY_FAMILY, *PRETRAINED_FAMILIES)}
 
 
 def relative_cost(family: str) -> float:
