@@ -88,8 +88,8 @@ class Linear:
             return ((1, {"C": 1.0, "scaling": "robust"}), (15, {"C": 0.1, "scaling": "robust"}))
         if shape.texts:
             own: tuple[tuple[int, Parameters], ...] = (
-                (0, {"C": 3.0, "terms": "words"}),
-                (1, {"C": 3.0, "terms": "both"}),
+                (1, {"C": 3.0, "terms": "words"}),
+                (2, {"C": 3.0, "terms": "both"}),
                 (15, {"C": 10.0, "scaling": "quantile"}),
             )
             return own + with_embeddings(shape, 11, {"C": 1.0, "terms": "both"})
