@@ -26,12 +26,13 @@ ROW_MS: Mapping[str, float] = {
     "Dummy": 0.01, "Linear": 0.14, "LightGBM": 0.08, "CatBoost": 0.17, "XGBoost": 0.26, "ExtraTrees": 0.27, "RandomForest": 0.23,
     "GradientBoosting": 0.12, "SupportVectors": 0.12, "GaussianProcess": 0.12, "NeuralNetwork": 0.13, "TabM": 0.75,
     "NearestNeighbors": 0.25, "ExplainableBoosting": 0.12, "NaiveBayesSvm": 0.14,
+    "TextNet": 0.3, "ConvNet": 3.0, "TextEncoder": 10.0, "ImageEncoder": 15.0, "TabularFoundation": 20.0,
 }  # fmt: skip
-"""What a family's defaults take for one row of Titanic, measured alone, and 1.3 times that, as one of several fares. Fixed, so that the
-same trials make the same model however busy the machine is."""
+"""What a family's defaults take for one row of Titanic, measured alone, and 1.3 times that, as one of several fares; of networks for images
+and texts, guesses by order of magnitude. Fixed, so that the same trials make the same model however busy the machine is."""
 FIXED_MS, _OTHER_MS = 0.15, 0.13
 """What a model takes for a row besides its members."""
-BY_CHANCE = ("LightGBM", "CatBoost", "XGBoost", "GradientBoosting", "NeuralNetwork", "TabM")
+BY_CHANCE = ("LightGBM", "CatBoost", "XGBoost", "GradientBoosting", "NeuralNetwork", "TabM", "ConvNet", "TextNet")
 """Families that another seed makes another model of; forests are a mean of many already."""
 MOST_COPIES, FOLDS_A_COPY = 3, 7
 _SCORED_ROWS = 50_000
