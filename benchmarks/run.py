@@ -26,6 +26,7 @@ ALL = (
     "memory",
     "budget",
     "variants",
+    "reliability",
     "quality",
     "images",
     "texts",
