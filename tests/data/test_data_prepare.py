@@ -16,7 +16,8 @@ from kubeautoml.api.errors import DataError
 from kubeautoml.storage import open_store
 from kubeautoml_trainer.data import prepare as module
 from kubeautoml_trainer.data.base import PreparedData
-from kubeautoml_trainer.data.prepare import prepare, prepare_frames, profile_from_json, profile_to_json
+from kubeautoml_trainer.data.prepare import prepare, prepare_frames
+from kubeautoml_trainer.data.profile import profile_from_json, profile_to_json
 from kubeautoml_trainer.data.schema import coerce
 
 

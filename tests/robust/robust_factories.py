@@ -20,7 +20,7 @@ from kubeautoml.api.trials import Failure, JobResult, StudyAttr, StudyLimits, Tr
 from kubeautoml.study import set_study_attr, study_attr
 from kubeautoml_trainer import finalize, worker
 from kubeautoml_trainer.bundle import Model, load_bundle
-from kubeautoml_trainer.data.prepare import profile_from_json
+from kubeautoml_trainer.data.profile import profile_from_json
 from kubeautoml_trainer.finishing import reports
 from kubeautoml_trainer.finishing.work import family_of
 from kubeautoml_trainer.models import FAMILIES

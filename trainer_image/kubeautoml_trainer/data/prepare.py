@@ -6,9 +6,6 @@ and folds, the others use those, after a look at whether they read the same data
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,27 +16,19 @@ from kubeautoml.api.conditions import Reason
 from kubeautoml.api.dataset import ColumnType, DataSource, SplitType
 from kubeautoml.api.errors import DataError, ObjectNotFound, PredictionError
 from kubeautoml.api.pod import PodContext, PodJob
-from kubeautoml.storage import ObjectStore, open_store
+from kubeautoml.storage import open_store
 from kubeautoml_trainer.activity import SILENT, Activity
 from kubeautoml_trainer.data.base import PreparedData, Profile, Rows, Schema
 from kubeautoml_trainer.data.dataset import asked_by_job, asked_of_test, read_dataset, with_stored_images
 from kubeautoml_trainer.data.image_cache import ImageCache, cached_images, temporary_cache
 from kubeautoml_trainer.data.infer import infer_column
-from kubeautoml_trainer.data.schema import coerce, frame_of, schema_from_json, schema_to_json, typed_values
+from kubeautoml_trainer.data.profile import digest_of, store_profile, stored_profile
+from kubeautoml_trainer.data.roles import groups_of, time_of, weights_of
+from kubeautoml_trainer.data.schema import coerce, frame_of, typed_values
 from kubeautoml_trainer.data.split import Assignment, assign, resolve
 from kubeautoml_trainer.data.target import Target, find_column, read_target, to_labels
 from kubeautoml_trainer.data.texts import column_of_texts
-from kubeautoml_trainer.data.values import (
-    MAX_NUMBER,
-    is_day_first,
-    is_missing,
-    is_textual,
-    plain,
-    shown,
-    to_numbers,
-    to_seconds,
-    to_texts,
-)
+from kubeautoml_trainer.data.values import shown, to_numbers
 from kubeautoml_trainer.data.warn import data_warnings
 from kubeautoml_trainer.tasks import POINT
 
@@ -74,14 +63,14 @@ def prepare(context: PodContext, budget_seconds: float | None = None, activity: 
     except ObjectNotFound as error:
         raise DataError(str(error), reason=Reason.DATASET_NOT_FOUND) from error
     store = open_store(job.output.uri, context.output_credentials_dir, patience_seconds=patience)
-    stored = _stored(store, job)
+    stored = stored_profile(store, job)
     frames = [raw]
     del raw, found  # `prepare_frames` holds it alone, and lets go of it as soon as it can
     prepared, assignment = prepare_frames(frames.pop(), test, job, stored, budget_seconds, said)
     # what Arrow's pool keeps for later would count as this pod's memory for as long as it trains
     pa.default_memory_pool().release_unused()
     if stored is None:
-        _store(store, job, prepared.profile, assignment)
+        store_profile(store, job, prepared.profile, assignment)
     return prepared
 
 
@@ -101,7 +90,7 @@ def prepare_frames(
         DataError: the data cannot be used, or is not what `stored` was made from.
     """
     raw, test, warnings = _with_images(raw, test, job, warnings)
-    sha256 = _digest(raw, test)
+    sha256 = digest_of(raw, test)
     if stored is not None and stored[0].sha256 != sha256:
         raise DataError(
             f"the data at {job.dataset.train.uri} has changed since the job started; trials on different rows cannot be compared: "
@@ -110,11 +99,11 @@ def prepare_frames(
         )
     target = read_target(raw, job.task)
     raw = _kept(raw, target.usable)
-    groups = _groups(raw, job.dataset.split.group_column)
+    groups = groups_of(raw, job.dataset.split.group_column)
     assignment = stored[1] if stored else _assignment(raw, test, target, groups, job, budget_seconds)
     keep = ~assignment.holdout
     schema, about_columns = (stored[0].schema, []) if stored else _schema(raw, target, job, keep)
-    weight, time = _weights(raw, job), _time(raw, job)
+    weight, time = weights_of(raw, job), time_of(raw, job)
     columns = {c.name: raw[c.name] for c in schema.features}
     del raw  # so that each raw column is gone when its typed one is there
     frames = _typed_parts(columns, schema, job.dataset.train, (keep, assignment.holdout))
@@ -185,7 +174,7 @@ def _assignment(
         values_a_second=0.0 if budget_seconds is None else _values(raw, target) / budget_seconds,
         seed=job.search.seed,
         groups=groups,
-        time=_time(raw, job),
+        time=time_of(raw, job),
     )
     lost = sorted(set(range(len(target.classes))) - set(target.y[~assignment.holdout].tolist()))
     if lost:
@@ -226,12 +215,6 @@ def _kind(job: PodJob) -> SplitType:
         has_groups=split.group_column is not None,
         has_time=split.time_column is not None,
     )
-
-
-def _time(raw: pd.DataFrame, job: PodJob) -> np.ndarray | None:
-    """Numbers that grow with time, of the column the manifest names; None without one."""
-    name = job.dataset.split.time_column
-    return None if name is None else _time_order(find_column(name, raw, "spec.dataset.split.timeColumn"))
 
 
 def _part(frame: pd.DataFrame, y: np.ndarray, weight: np.ndarray | None, where: np.ndarray) -> Rows:
@@ -329,7 +312,7 @@ def _test_rows(test: pd.DataFrame, schema: Schema, job: PodJob) -> Rows:
     kept = _kept(test, usable)
     y = y[usable]
     frame = _typed(kept, schema, job.dataset.test)
-    return Rows(frame, y.astype(np.int64) if schema.classes else y, _weights(kept, job))
+    return Rows(frame, y.astype(np.int64) if schema.classes else y, weights_of(kept, job))
 
 
 def _test_classes(raw: pd.Series, schema: Schema, uri: str) -> np.ndarray:
@@ -355,105 +338,3 @@ def _test_numbers(raw: pd.Series, schema: Schema, uri: str) -> np.ndarray:
             reason=Reason.TARGET_UNUSABLE,
         )
     return parsed.values
-
-
-def _weights(raw: pd.DataFrame, job: PodJob) -> np.ndarray | None:
-    name = job.dataset.columns.weight
-    if name is None:
-        return None
-    found = find_column(name, raw, "spec.dataset.columns.weight")
-    parsed = to_numbers(found)
-    wrong = parsed.bad | ~np.isfinite(parsed.values) | (parsed.values < 0) | (parsed.values > MAX_NUMBER)
-    rule = f"spec.dataset.columns.weight: column '{name}' must hold numbers of at least 0"
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise DataError(f"{rule}, got {shown(found.iloc[row])} in row {row}", reason=Reason.INVALID_DATA)
-    if not parsed.values.any():
-        raise DataError(f"{rule}, and not only 0", reason=Reason.INVALID_DATA)
-    return np.asarray(parsed.values / parsed.values.mean())
-
-
-def _groups(raw: pd.DataFrame, name: str | None) -> np.ndarray | None:
-    """Groups as text; rows without one form a group of their own."""
-    if name is None:
-        return None
-    texts = to_texts(find_column(name, raw, "spec.dataset.split.groupColumn")).values
-    return np.array(["" if t is None else t for t in texts], dtype=object)
-
-
-def _time_order(time: pd.Series) -> np.ndarray:
-    """Numbers that grow with time; unknown times come first."""
-    time = plain(time)
-    parsed = to_numbers(time)
-    if parsed.any_bad:
-        parsed = to_seconds(time, day_first=is_textual(time) and is_day_first(time[~is_missing(time)]))
-    if parsed.any_bad or np.isnan(parsed.values).all():
-        row = int(np.flatnonzero(parsed.bad)[0]) if parsed.any_bad else 0
-        raise DataError(
-            f"spec.dataset.split.timeColumn: column '{time.name}' must hold dates or numbers, "
-            f"got {shown(time.iloc[row])} in row {row}",
-            reason=Reason.INVALID_DATA,
-        )
-    return np.asarray(np.nan_to_num(parsed.values, nan=-np.inf, posinf=np.inf, neginf=-np.inf))
-
-
-def _digest(raw: pd.DataFrame, test: pd.DataFrame | None) -> str:
-    """SHA-256 over the values of all rows, as Arrow lays them out."""
-    digest = hashlib.sha256()
-    for frame in (raw,) if test is None else (raw, test):
-        for name in frame.columns:
-            column = frame[name].map(repr) if pd.api.types.is_object_dtype(frame[name].dtype) else frame[name]
-            digest.update(str(name).encode())
-            found = pa.array(column, from_pandas=True)
-            chunks = found.chunks if isinstance(found, pa.ChunkedArray) else [found]
-            # concatenated, so that the bytes do not depend on how a reader cut the file into blocks
-            whole = pa.concat_arrays(chunks) if len(chunks) > 1 else chunks[0]
-            for buffer in whole.buffers():
-                digest.update(b"-" if buffer is None else buffer)
-    return digest.hexdigest()
-
-
-def _stored(store: ObjectStore, job: PodJob) -> tuple[Profile, Assignment] | None:
-    """What the first pod of this job stored; None when this is the first."""
-    if not store.exists(job.paths.profile):
-        return None
-    profile = profile_from_json(store.read(job.paths.profile).decode())
-    table = pd.read_parquet(io.BytesIO(store.read(job.paths.folds)))
-    holdout, fold = table["holdout"].to_numpy(dtype=bool), table["fold"].to_numpy(dtype=np.int16)
-    return profile, Assignment(holdout, fold)
-
-
-def _store(store: ObjectStore, job: PodJob, profile: Profile, assignment: Assignment) -> None:
-    """Folds first: where there is a profile, there are folds."""
-    rows = np.arange(len(assignment.fold))
-    folds = pd.DataFrame({"row": rows, "fold": assignment.fold, "holdout": assignment.holdout})
-    buffer = io.BytesIO()
-    folds.to_parquet(buffer, index=False)
-    store.write(job.paths.folds, buffer.getvalue())
-    store.write(job.paths.profile, profile_to_json(profile).encode())
-
-
-def profile_to_json(profile: Profile) -> str:
-    """Text that `profile_from_json` reads."""
-    body = {
-        "rows": profile.rows,
-        "holdout_rows": profile.holdout_rows,
-        "folds": profile.folds,
-        "sha256": profile.sha256,
-        "warnings": list(profile.warnings),
-        "schema": json.loads(schema_to_json(profile.schema)),
-    }
-    return json.dumps(body, indent=1, ensure_ascii=False)
-
-
-def profile_from_json(text: str) -> Profile:
-    """The profile in a text."""
-    body = json.loads(text)
-    return Profile(
-        schema=schema_from_json(json.dumps(body["schema"])),
-        rows=body["rows"],
-        holdout_rows=body["holdout_rows"],
-        folds=body["folds"],
-        sha256=body["sha256"],
-        warnings=tuple(body["warnings"]),
-    )
