@@ -14,8 +14,6 @@ import argparse
 import json
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "tabular"))
 from figures import record
 from scores import loss
 from sets import SETS, DataSet
+from timing import row_ms, seconds
 from whole_job import run_job
 
 from kubeautoml_trainer.bundle import Model, load_bundle
@@ -87,7 +86,7 @@ def measured(data: DataSet, test: pd.DataFrame, models: dict[str, Model], sizes:
         data.name,
         data.kind,
         {v: loss(data.kind, truth, p, classes) for v, p in predicted.items()},
-        {v: row_ms(m, rows) for v, m in models.items()},
+        {v: row_ms(m, rows, CALLS) for v, m in models.items()},
         sizes,
         {v: rows_a_second(m, rows) for v, m in models.items()},
         covered(said, data.target, truth),
@@ -105,29 +104,11 @@ def covered(said: pd.DataFrame, target: str, truth: npt.NDArray[Any]) -> npt.NDA
     return np.asarray((said[f"{target}_low"] <= number) & (number <= said[f"{target}_high"]), dtype=bool)
 
 
-def row_ms(model: Model, rows: pd.DataFrame) -> float:
-    """Milliseconds for one raw row, median."""
-    model.set_threads(1)
-    some = [rows.iloc[[k]] for k in range(min(50, len(rows)))]
-    return 1000 * float(np.median(seconds(CALLS, lambda i: model.predict(some[i % len(some)]))))
-
-
 def rows_a_second(model: Model, rows: pd.DataFrame) -> float:
     """Raw rows, in one batch with two threads."""
     model.set_threads(2)
     batch = rows.iloc[np.arange(BATCH_ROWS) % len(rows)].reset_index(drop=True)
     return BATCH_ROWS / float(min(seconds(1, lambda i: model.predict(batch))))
-
-
-def seconds(calls: int, act: Callable[[int], object]) -> list[float]:
-    """Of each call; a first one, which pays for imports, is not counted."""
-    act(0)
-    taken = []
-    for i in range(calls):
-        began = time.perf_counter()
-        act(i)
-        taken.append(time.perf_counter() - began)
-    return taken
 
 
 def calibration_error(confidence: FloatArray, hit: npt.NDArray[np.bool_]) -> float:

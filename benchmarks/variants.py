@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from figures import record
+from timing import row_ms, seconds
 
 from bundle.bundle_factories import boston, titanic
 from finalize.finalize_factories import make_searched
@@ -60,7 +59,7 @@ def bench(name: str, target: str, frame: pd.DataFrame, folder: Path) -> None:
     result = finalize.finalize(searched.context, searched.study)
     models = {v: load_bundle(result.model_uri, variant=v) for v in WANTED}
     sizes = {v.name: v.size_bytes for v in result.variants}
-    times = {v: one_row(m, frame) for v, m in models.items()}
+    times = {v: row_ms(m, frame, CALLS) for v, m in models.items()}
     metric = searched.context.job.metric
     for v, model in models.items():
         print(f"{name:16}{v:10}{times[v]:8.3f} ms{sizes[v] / 1e6:9.3f} MB  {metric} {model.metrics[metric]:.5g}")
@@ -83,30 +82,12 @@ def loss(metric: str, before: float | None, after: float | None) -> float:
     return 100 * sign * (before - after) / abs(before)
 
 
-def one_row(model: Model, frame: pd.DataFrame) -> float:
-    """Milliseconds, median over raw rows."""
-    model.set_threads(1)
-    rows = [frame.iloc[[k]] for k in range(50)]
-    return 1000 * float(np.median(seconds(CALLS, lambda i: model.predict(rows[i % len(rows)]))))
-
-
 def rows_a_second(model: Model, frame: pd.DataFrame) -> float:
     """Typed rows, in one batch with all threads."""
     model.set_threads(THREADS)
     typed = coerce(frame, model.schema)
     batch = typed.iloc[np.arange(BATCH_ROWS) % len(typed)].reset_index(drop=True)
     return BATCH_ROWS / float(min(seconds(2, lambda i: model.predict_rows(batch))))
-
-
-def seconds(calls: int, act: Callable[[int], object]) -> list[float]:
-    """Of each call; the first one, which pays for imports, is not counted."""
-    act(0)
-    taken = []
-    for i in range(calls):
-        began = time.perf_counter()
-        act(i)
-        taken.append(time.perf_counter() - began)
-    return taken
 
 
 if __name__ == "__main__":

@@ -46,10 +46,15 @@ def test_sentences_are_told_now_and_then():
 def test_a_study_that_is_away_does_not_stop_the_work():
     """The sentence is lost, and no more."""
 
+    tried = []
+
     def write(words: str) -> None:
+        tried.append(words)
         raise StudyError("away")
 
-    Activity(write).tell("caching images")
+    Activity(write).tell("caching images", now=True)
+
+    assert tried == ["caching images"]
 
 
 def test_reading_images_is_told_to_the_study(tmp_path: Path):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import DataError
 from kubeautoml.storage import ObjectStore, StoredObject
 from kubeautoml_trainer.data.base import PATH
+from kubeautoml_trainer.data.folders import below, classes_of_folders, objects_of, suffixes_of
 from kubeautoml_trainer.data.images import SUFFIXES, ImageError
 
 IMAGE, TEXT = "image", "text"
@@ -103,13 +103,12 @@ def folder_frame(
     """
     found = [o for o in objects if is_image_name(o.uri)]
     if not found:
-        few = ", ".join(sorted({posixpath.splitext(o.uri)[1] or "no suffix" for o in objects})[:5])
         raise DataError(
-            f"there is no image below {root} (files end in {few or 'nothing'}); images end in {', '.join(SUFFIXES)}",
+            f"there is no image below {root} (files end in {suffixes_of(objects)}); images end in {', '.join(SUFFIXES)}",
             reason=Reason.DATASET_EMPTY,
         )
-    paths = [_below(o.uri, root) for o in found]
-    frame = pd.DataFrame({image: _objects([Remote(o.uri, store) for o in found]), PATH: _objects(paths)})
+    paths = [below(o.uri, root) for o in found]
+    frame = pd.DataFrame({image: objects_of([Remote(o.uri, store) for o in found]), PATH: objects_of(paths)})
     if target is None:
         return frame
     if target in frame.columns:
@@ -117,27 +116,8 @@ def folder_frame(
             f"spec.task.target: '{target}' is the name of the images' own column; choose another, such as 'label'",
             reason=Reason.TARGET_UNUSABLE,
         )
-    loose = [p for p in paths if "/" not in p]
-    if loose:
-        raise DataError(
-            f"images below {root} must lie in folders that are named by their '{target}', such as {root}cat/1.jpg, "
-            f"but {len(loose)} of {len(paths)} lie in none, such as {loose[0]}; or give a table with columns for path and '{target}'",
-            reason=Reason.TARGET_NOT_FOUND,
-        )
-    frame[target] = _objects([p.split("/", 1)[0] for p in paths])
+    frame[target] = classes_of_folders(paths, root, target, "images", "cat/1.jpg")
     return frame
-
-
-def _below(uri: str, root: str) -> str:
-    path = uri.removeprefix(root)
-    return unquote(path) if uri.startswith("file://") else path
-
-
-def _objects(values: Sequence[Any]) -> np.ndarray:
-    """object (n,): numpy would look into what it can look into."""
-    out = np.empty(len(values), dtype=object)
-    out[:] = values
-    return out
 
 
 # WebDataset: tar shards
@@ -176,7 +156,7 @@ def shard_frame(
         for key, sample in samples.items():
             sample.setdefault(PATH, key)
     columns = dict.fromkeys(k for s in samples.values() for k in s)
-    values = {c: _objects([s.get(c) for s in samples.values()]) for c in columns}
+    values = {c: objects_of([s.get(c) for s in samples.values()]) for c in columns}
     return pd.DataFrame(values).infer_objects()
 
 
@@ -277,7 +257,7 @@ def npz_frame(
             reason=Reason.DATASET_UNREADABLE,
         ) from error
     pixels = _as_pixels(x, f"{name}: array {pair[0]}")
-    columns: dict[str, Any] = {image: _objects([Inline(p, f"{name}: {pair[0]}[{k}]") for k, p in enumerate(pixels)])}
+    columns: dict[str, Any] = {image: objects_of([Inline(p, f"{name}: {pair[0]}[{k}]") for k, p in enumerate(pixels)])}
     if y is not None and target is not None:
         y = y.reshape(len(y), -1)
         if len(y) != len(pixels) or y.shape[1] != 1:
@@ -354,7 +334,7 @@ def named_images(
         beside: the images that were listed with the table.
     """
     beside = beside or Beside(())
-    return _objects([v if not isinstance(v, str) else _source(v.strip(), base, open_, beside) for v in values])
+    return objects_of([v if not isinstance(v, str) else _source(v.strip(), base, open_, beside) for v in values])
 
 
 def _source(text: str, base: str, open_: Callable[[str], ObjectStore], beside: Beside) -> Any:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import unquote
 
-import numpy as np
 import pandas as pd
 
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import DataError
 from kubeautoml.storage import ObjectStore, StoredObject
+from kubeautoml_trainer.data.folders import below, classes_of_folders, objects_of, suffixes_of
 from kubeautoml_trainer.data.read import DECOMPRESS, decompressed
 
 TEXT = "text"
@@ -47,9 +45,8 @@ def text_folder_frame(
     """
     found = [o for o in objects if is_text_name(o.uri)]
     if not found:
-        few = ", ".join(sorted({posixpath.splitext(o.uri)[1] or "no suffix" for o in objects})[:5])
         raise DataError(
-            f"there is no text file below {root} (files end in {few or 'nothing'}); texts end in {SUFFIX}, also compressed",
+            f"there is no text file below {root} (files end in {suffixes_of(objects)}); texts end in {SUFFIX}, also compressed",
             reason=Reason.DATASET_EMPTY,
         )
     if target == text:
@@ -57,18 +54,12 @@ def text_folder_frame(
             f"spec.task.target: '{target}' is the name of the texts' own column; choose another, such as 'label'",
             reason=Reason.TARGET_UNUSABLE,
         )
-    folders = [_below(o.uri, root) for o in found] if target is not None else []
-    loose = [p for p in folders if "/" not in p]
-    if loose:
-        raise DataError(
-            f"texts below {root} must lie in folders that are named by their '{target}', such as {root}spam/1.txt, "
-            f"but {len(loose)} of {len(folders)} lie in none, such as {loose[0]}; or give a table with columns for text and '{target}'",
-            reason=Reason.TARGET_NOT_FOUND,
-        )
+    paths = [below(o.uri, root) for o in found]
+    classes = None if target is None else classes_of_folders(paths, root, target, "texts", "spam/1.txt")
     with ThreadPoolExecutor(FETCHERS) as pool:
         texts = list(pool.map(lambda o: decoded(store.read(o.uri), o.uri), found))
-    frame = pd.DataFrame({text: _objects(texts)})
-    return frame if target is None else frame.assign(**{target: _objects([p.split("/", 1)[0] for p in folders])})
+    frame = pd.DataFrame({text: objects_of(texts)})
+    return frame if target is None else frame.assign(**{target: classes})
 
 
 def decoded(data: bytes, name: str) -> str | None:
@@ -96,14 +87,3 @@ def decoded(data: bytes, name: str) -> str | None:
             reason=Reason.DATASET_UNREADABLE,
         ) from error
     return text if text.strip() else None
-
-
-def _below(uri: str, root: str) -> str:
-    path = uri.removeprefix(root)
-    return unquote(path) if uri.startswith("file://") else path
-
-
-def _objects(values: Sequence[str | None]) -> np.ndarray:
-    out = np.empty(len(values), dtype=object)
-    out[:] = values
-    return out
