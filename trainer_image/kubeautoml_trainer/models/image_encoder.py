@@ -14,7 +14,8 @@ from kubeautoml.api.errors import UsageError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext
-from kubeautoml_trainer.models.picture_model import RECIPE, PictureModel, load_picture_model, picture_shape, pictures_of
+from kubeautoml_trainer.models.picture_model import RECIPE, PictureModel, load_picture_model, picture_shape
+from kubeautoml_trainer.models.picture_rows import picture_rows
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import number_target
@@ -113,7 +114,6 @@ class ImageEncoder:
         """Raises UsageError without weights."""
         if self.folder is None:
             raise UsageError("ImageEncoder needs weights; name them in spec.search.pretrained")
-        from kubeautoml_trainer.models.torch_conv_fit import PictureRows
         from kubeautoml_trainer.models.torch_encoder_fit import fit
 
         settings: dict[str, Any] = {**DEFAULTS, **parameters}
@@ -124,11 +124,7 @@ class ImageEncoder:
             if schema.classes
             else number_target(train.y, train.weight, context.metric, standardise=True, bounded=True)
         )
-        learned = PictureRows(pictures_of(x), x.numbers.astype("float32"), train)
-        judged = None
-        if valid is not None:
-            seen = features.transform(valid.frame)
-            judged = PictureRows(pictures_of(seen), seen.numbers.astype("float32"), valid)
+        learned, judged = picture_rows(features, x, train, valid)
         network, trained, quick = fit(self.folder, settings, shape, learned, judged, target, context)
         numbers = x.numbers.shape[1]
         model = PictureModel(network, shape, numbers, outputs, target, trained.at_once, quick)

@@ -16,6 +16,7 @@ from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.models.base import FitContext, Unwatched
 from kubeautoml_trainer.models.early_stopping import steering_loss
 from kubeautoml_trainer.models.neural_network import prediction
+from kubeautoml_trainer.models.picture_rows import PictureRows
 from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.torch_augment import Augmentation, Blend, augmented
 from kubeautoml_trainer.models.torch_conv import Architecture, ConvNet, Normaliser, Scaler, Served
@@ -28,15 +29,6 @@ from kubeautoml_trainer.models.torch_training import device_for_training, fit_lo
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 log = logging.getLogger("kubeautoml.worker")
-
-
-@dataclass(frozen=True)
-class PictureRows:
-    """Rows as networks for pictures take them: pictures object (n,), numbers float32 (n, k), and the rows they are of."""
-
-    pictures: np.ndarray
-    numbers: np.ndarray
-    rows: Rows
 
 
 @dataclass(frozen=True)

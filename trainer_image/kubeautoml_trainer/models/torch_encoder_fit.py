@@ -24,9 +24,10 @@ from torch import Tensor
 from kubeautoml_trainer.models.base import FitContext, FitTimeout, Unwatched
 from kubeautoml_trainer.models.onnx_network import OnnxNetwork
 from kubeautoml_trainer.models.picture_model import Answers, stacked
+from kubeautoml_trainer.models.picture_rows import PictureRows
 from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.torch_conv import Normaliser, Scaler, Served
-from kubeautoml_trainer.models.torch_conv_fit import PictureRows, Prepared, augmentation, judge, written
+from kubeautoml_trainer.models.torch_conv_fit import Prepared, augmentation, judge, written
 from kubeautoml_trainer.models.torch_encoder import (
     Backbone,
     Encoder,
