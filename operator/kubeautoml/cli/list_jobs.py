@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from datetime import UTC, datetime
 
-from rich.console import Console
 from rich.table import Table
 
 from kubeautoml.api.job import AutoMLJob
-from kubeautoml.cli.connection import add_connection, add_output, as_job, connect, namespace_of, print_objects, wait_for
-from kubeautoml.cli.view import age, metric_of, short_number, state
+from kubeautoml.cli.connection import (
+    add_connection,
+    add_output,
+    add_selector,
+    as_job,
+    connect,
+    namespace_of,
+    print_objects,
+    wait_for,
+)
+from kubeautoml.cli.parser import VerbParser
+from kubeautoml.cli.view import age, metric_of, output_console, plain_table, short_number, state
+
+
+def parser() -> VerbParser:
+    made = VerbParser(
+        "list",
+        __doc__,
+        "kubectl automl list",
+        "kubectl automl list -A -l team=risk -o wide",
+        "kubectl automl list -o name",
+    )
+    add_connection(made, all_namespaces=True)
+    add_selector(made)
+    add_output(made, "json", "yaml", "name", "wide")
+    made.add_argument("--no-headers", action="store_true", help="no line of headers")
+    return made
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="kubectl automl list", description=__doc__)
-    add_connection(parser, all_namespaces=True)
-    add_output(parser, "json", "yaml", "name", "wide")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     cluster = connect(args)
     namespace = None if args.all_namespaces else namespace_of(args, cluster)
     objects = sorted(
-        wait_for(cluster.list("AutoMLJob", namespace)),
+        wait_for(cluster.select("AutoMLJob", namespace, args.selector)),
         key=lambda o: (o["metadata"]["namespace"], o["metadata"]["name"]),
     )
     if args.output in ("json", "yaml", "name"):
@@ -34,17 +54,16 @@ def main(argv: list[str]) -> int:
         return 0
     jobs = [as_job(o) for o in objects]
     table = jobs_table(jobs, wide=args.output == "wide", with_namespace=namespace is None)
-    Console(width=500).print(table)
+    table.show_header = not args.no_headers
+    output_console(width=500).print(table)
     return 0
 
 
 def jobs_table(jobs: list[AutoMLJob], *, wide: bool, with_namespace: bool) -> Table:
     """One line a job."""
     now = datetime.now(UTC)
-    table = Table(box=None, pad_edge=False, header_style="")
     names = ["NAMESPACE"] * with_namespace + ["NAME", "STATE", "TRIALS", "BEST", "PROGRESS", "URL", "AGE"]
-    for name in names + ["METRIC", "FAMILY", "MODEL"] * wide:
-        table.add_column(name, no_wrap=True)
+    table = plain_table(*names, *["METRIC", "FAMILY", "MODEL"] * wide, header_style="")
     for job in jobs:
         table.add_row(*_row(job, now, wide=wide, with_namespace=with_namespace))
     return table

@@ -6,6 +6,7 @@ predict) are found by entry point, so this package never imports the trainer and
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -36,6 +37,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "worker": ("", "run trials (container entry point)"),
     "finalize": ("", "make the model (container entry point)"),
 }
+
+CLUSTER_VERBS = ("list", "status", "leaderboard")
+"""Verbs that `kubectl automl` is for: each module has its `parser()`."""
 
 EXTRAS = {"serve": "serve", "worker": "trainer", "finalize": "trainer", "predict": "serve"}
 """Which extra brings a verb that lives in the trainer."""
@@ -100,11 +104,16 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] in ("-V", "--version", "version"):
         print(f"kubeautoml {__version__}")
         return 0
-    verb, rest = argv[0], argv[1:]
     try:
-        if verb not in VERBS:
-            raise UsageError(f"'{verb}' is not a verb of kubeautoml{_nearest(verb)}; see kubeautoml --help")
-        return find_command(verb)(rest)
+        flags, rest = _leading_flags(argv)
+        if not rest:
+            raise UsageError("a verb must follow the flags; see kubeautoml --help")
+        if rest[0] not in VERBS:
+            raise UsageError(f"'{rest[0]}' is not a verb of kubeautoml{_nearest(rest[0])}; see kubeautoml --help")
+        code = find_command(rest[0])([*flags, *rest[1:]])
+        # what is still in the buffer may find that nobody reads it any more
+        sys.stdout.flush()
+        return code
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -115,8 +124,23 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # `kubeautoml list | head` closed our output; nothing is wrong, and Python must not complain at exit.
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+
+
+def _leading_flags(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Flags of the connection that stand before the verb, as kubectl takes them before its own, and what follows."""
+    flags: list[str] = []
+    while argv and argv[0].startswith("-"):
+        name, given, _ = argv[0].partition("=")
+        if name not in _CONNECTION_FLAGS:
+            raise UsageError(f"{name} must follow the verb, as in: kubectl automl list {name}; see kubeautoml --help")
+        count = 1 if given else 2
+        flags, argv = [*flags, *argv[:count]], argv[count:]
+    return flags, argv
+
+
+_CONNECTION_FLAGS = ("-n", "--namespace", "--context", "--kubeconfig")
 
 
 def _nearest(verb: str) -> str:

@@ -71,7 +71,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def to_yaml(manifest: Manifest) -> str:
+def to_yaml(manifest: Any) -> str:
     """YAML with the keys in their own order."""
     return yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 

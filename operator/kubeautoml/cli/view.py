@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +14,23 @@ from kubeautoml.api.conditions import ConditionStatus, find_condition
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.job_status import RankedTrial
 from kubeautoml.api.metrics import default_metric
+
+UNBOUNDED = 500
+"""Columns of what no person looks at: nothing is cut or wrapped for a pipe."""
+
+
+def output_console(width: int | None = None) -> Console:
+    """Stdout: as wide as the terminal, and cut at nothing where it is none. Brackets in the user's own words are no markup."""
+    natural = None if sys.stdout.isatty() else UNBOUNDED
+    return Console(width=width or natural, markup=False, highlight=False, emoji=False)
+
+
+def plain_table(*columns: str, right: tuple[str, ...] = (), header_style: str = "bold") -> Table:
+    """A table as kubectl prints them; no column wraps."""
+    table = Table(box=None, pad_edge=False, header_style=header_style)
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+    return table
 
 
 def duration(seconds: float) -> str:
@@ -26,7 +44,11 @@ def duration(seconds: float) -> str:
 
 def age(job: AutoMLJob, now: datetime) -> str:
     """Since creation, as kubectl writes it (12s, 4m, 3h, 2d)."""
-    created = job.metadata.creation_timestamp
+    return age_of(job.metadata.creation_timestamp, now)
+
+
+def age_of(created: str | None, now: datetime) -> str:
+    """Since a stamp of the API server."""
     if not created:
         return ""
     seconds = int((now - datetime.fromisoformat(created)).total_seconds())
@@ -70,10 +92,8 @@ def short_number(value: str | None, digits: int = 5) -> str:
 
 def leaderboard_table(job: AutoMLJob) -> Table:
     """Rank, trial, family, score, time and the first hyperparameters."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    numbers = ("RANK", "TRIAL", metric_of(job).upper(), "TIME")
-    for name in ("RANK", "TRIAL", "FAMILY", metric_of(job).upper(), "TIME"):
-        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
+    metric = metric_of(job).upper()
+    table = plain_table("RANK", "TRIAL", "FAMILY", metric, "TIME", right=("RANK", "TRIAL", metric, "TIME"))
     # Rich takes room from columns that may wrap, and only then from all: this one gives way, cut rather than wrapped.
     table.add_column("PARAMETERS")
     for rank, trial in enumerate(job.status.leaderboard, start=1):
@@ -85,9 +105,8 @@ def leaderboard_table(job: AutoMLJob) -> Table:
 
 def variants_table(job: AutoMLJob) -> Table:
     """What each form of the finished model reaches and costs."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("VARIANT", metric_of(job).upper(), "ONE ROW", "SIZE", "FIT"):
-        table.add_column(name, justify="left" if name == "VARIANT" else "right", no_wrap=True)
+    numbers = (metric_of(job).upper(), "ONE ROW", "SIZE", "FIT")
+    table = plain_table("VARIANT", *numbers, right=numbers)
     for v in job.status.model.variants if job.status.model else ():
         row = "" if v.latency_p50_ms is None else f"{v.latency_p50_ms} ms"
         value = "" if v.value is None else short_number(v.value)
@@ -154,11 +173,11 @@ def live_view(job: AutoMLJob, now: datetime | None = None) -> RenderableType:
     return Group(*parts)
 
 
-def conditions_table(job: AutoMLJob) -> Table:
-    """The conditions, as kubectl describe shows them."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("CONDITION", "STATUS", "REASON", "MESSAGE"):
-        table.add_column(name, overflow="fold")
+def conditions_table(job: AutoMLJob, *, one_line: bool = False) -> Table:
+    """The conditions, as kubectl describe shows them; one_line: messages are cut rather than wrapped."""
+    table = plain_table("CONDITION", "STATUS", "REASON")
+    table.add_column("MESSAGE", overflow="fold")
     for c in job.status.conditions:
-        table.add_row(c.type, c.status.value, c.reason, Text(c.message))
+        message = Text(c.message, no_wrap=True, overflow="ellipsis") if one_line else Text(c.message)
+        table.add_row(c.type, c.status.value, c.reason, message)
     return table
