@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from scripts.reference.markdown import MADE_OF, cell, code, link, table
 
-from kubeautoml.api import crd, dataset, names, profile, values
+from kubeautoml.api import crd, dataset, names, placement, profile, search, values
 from kubeautoml.api.kinds import GROUP, VERSION
 
 Schema = dict[str, Any]
@@ -24,6 +25,10 @@ PATTERNS = {
     profile.HTTP_PATTERN: "URL, `http://` or `https://`",
     profile.STUDY_URL_PATTERN: "URL, `grpc://`, `grpcs://`, `postgresql://` or `journal://`",
     names.JOB_NAME_PATTERN: "name of a job",
+    placement.LABEL_KEY_PATTERN: "key of a label",
+    placement.LABEL_VALUE_PATTERN: "value of a label",
+    placement.CLASS_NAME_PATTERN: "name of a class",
+    search.SHA256_PATTERN: "64 hexadecimal digits",
 }
 """What a text of that form is called. A pattern that is not here is shown as it is."""
 
@@ -119,6 +124,8 @@ def _type(field: Schema) -> str:
         return " or ".join(f"`{v}`" for v in field["enum"])
     if field.get("format") == "date-time":
         return "time"
+    if choices := re.fullmatch(r"\^\((\w+(?:\|\w+)*)\)\$", field.get("pattern", "")):
+        return " or ".join(f"`{c}`" for c in choices[1].split("|"))
     if "pattern" in field:
         return PATTERNS.get(field["pattern"], code(field["pattern"]))
     return {"integer": "whole number", "boolean": "`true` or `false`", "string": "text"}[field["type"]]
@@ -139,6 +146,10 @@ def _plural(item: Schema) -> str:
         "name in CamelCase": "names in CamelCase",
         "decimal number in quotes": "decimal numbers in quotes",
         "CIDR block": "CIDR blocks",
+        "key of a label": "keys of labels",
+        "value of a label": "values of labels",
+        "name of a class": "names of classes",
+        "URI of a folder, `s3://` or `file://`": "URIs of folders, `s3://` or `file://`",
     }.get(plain, plain)
 
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-import sys
 
 import pytest
+from scripts.reference import PAGES
+from scripts.reference.environment import member_docs
+from scripts.reference.families import WORDS
+from scripts.reference.markdown import anchor, cell
 
 from docs.markdown_files import ROOT
 from kubeautoml.api import crd
 from kubeautoml.cli.main import VERBS
 from kubeautoml.controller.settings import OperatorEnv
 from kubeautoml_trainer.models import EVERY_FAMILY, PRETRAINED_FAMILIES
-
-sys.path.append(str(ROOT))
-
-from scripts.reference import PAGES
-from scripts.reference.environment import member_docs
-from scripts.reference.families import WORDS
-from scripts.reference.markdown import anchor, cell
 
 FOLDER = ROOT / "docs" / "reference"
 
