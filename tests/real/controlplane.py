@@ -152,8 +152,11 @@ class ControlPlane:
 
 
 @contextmanager
-def running_control_plane(crds: Path | None = None) -> Iterator[ControlPlane]:
+def running_control_plane(crds: Path | None = None, *, with_operator_account: bool = True) -> Iterator[ControlPlane]:
     """Start one, with the custom resources of a folder; stop it at the end, also after a failing test or Ctrl-C.
+
+    Args:
+        with_operator_account: with accounts and roles, as `kubeautoml rbac` prints them; False for an empty cluster.
 
     Raises:
         MissingBinaries: this machine has none; says how to get them.
@@ -165,7 +168,8 @@ def running_control_plane(crds: Path | None = None) -> Iterator[ControlPlane]:
         plane = _start_api_server(binaries, folder, stack)
         install_crds(plane, crds)
         _start_controller_manager(binaries, plane, stack)
-        _create_operator_account(plane)
+        if with_operator_account:
+            _create_operator_account(plane)
         yield plane
 
 

@@ -12,6 +12,8 @@ them on delete, keeps and serves their logs. What is different:
   `pod_address` gives what a test can connect to.
 - Probes run at least every half second; thresholds keep their real length in time (failureThreshold x periodSeconds).
 - Back-off of crashing containers begins at one second instead of ten.
+- A volume of a PersistentVolumeClaim is a folder that lives as long as this node; the claim is bound when a pod names it.
+- Where the pod's own API token lies is told in TEST_SERVICE_ACCOUNT, since programs look for it at a fixed path.
 """
 
 from __future__ import annotations
@@ -58,6 +60,10 @@ class Kubelet:
         """Images that cannot be pulled: pods that name one stay in ImagePullBackOff."""
         self.images: set[str] = set()
         """Every image that a pod named."""
+        self.programs: Path | None = None
+        """Folder that stands first on the PATH of every container: stands for what is in the images."""
+        self.environment: dict[str, str] = {}
+        """More environment of every container that starts from now on."""
         self._runners: dict[str, PodRunner] = {}
         self._addresses = itertools.count(1)
         self._stopping = threading.Event()
@@ -125,6 +131,11 @@ class Kubelet:
     ) -> None:
         """Send a signal to a container's processes behind the API's back; `reason` may be OOMKilled."""
         self.runner(namespace, pod).kill(number, container, reason)
+
+    def ready_runners(self, namespace: str, labels: dict[str, str]) -> list[PodRunner]:
+        """Pods that a Service with this selector would send somebody to."""
+        found = [r for r in list(self._runners.values()) if r.namespace == namespace and r.is_ready]
+        return [r for r in found if labels.items() <= r.labels.items()]
 
     # Watching
 

@@ -60,6 +60,15 @@ class PodRunner(threading.Thread):
 
     # From other threads
 
+    @property
+    def labels(self) -> dict[str, str]:
+        return dict(self._pod["metadata"].get("labels") or {})
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether Services send anybody here."""
+        return not self.is_over and not self._must_leave() and all(c.is_ready for c in self._containers)
+
     def saw(self, pod: Json) -> None:
         """The object changed."""
         self._pod = pod
@@ -101,8 +110,10 @@ class PodRunner(threading.Thread):
         temporary = paths.temporary or self.folder / "tmp"
         temporary.mkdir(exist_ok=True)
         server = urlsplit(self._kubelet.plane.server)
+        programs = [str(self._kubelet.programs)] if self._kubelet.programs else []
+        account = paths.mounts.get("/var/run/secrets/kubernetes.io/serviceaccount")
         return {
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+            "PATH": os.pathsep.join([*programs, str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "HOME": str(self.folder),
             "HOSTNAME": self.pod_name,
             "LANG": "C.UTF-8",
@@ -111,6 +122,8 @@ class PodRunner(threading.Thread):
             "KUBERNETES_SERVICE_HOST": str(server.hostname),
             "KUBERNETES_SERVICE_PORT": str(server.port),
             Env.BIND_HOST.value: self.host,
+            **({"TEST_SERVICE_ACCOUNT": str(account)} if account else {}),
+            **self._kubelet.environment,
         }
 
     # The thread
@@ -282,7 +295,7 @@ class PodRunner(threading.Thread):
     # Small parts
 
     def _source(self) -> Source:
-        return Source(self._api, self._pod, self.host)
+        return Source(self._api, self._pod, self.host, self._kubelet.folder / "claims")
 
     def _path(self) -> str:
         return f"/api/v1/namespaces/{self.namespace}/pods/{self.pod_name}"

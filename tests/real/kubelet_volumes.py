@@ -30,6 +30,8 @@ class Source:
     api: Rest
     pod: Json
     host: str
+    claims: Path
+    """Where the node keeps what PersistentVolumeClaims stand for."""
 
     @property
     def namespace(self) -> str:
@@ -65,6 +67,22 @@ class Source:
         account = self.pod["spec"].get("serviceAccountName") or "default"
         path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{account}/token"
         return str(self.api.post(path, {"spec": request})["status"]["token"]).encode()
+
+    def claim(self, name: str) -> Path:
+        """The folder that a claim stands for. The node is its provisioner, too: the claim becomes bound.
+
+        Raises:
+            NotYet: there is no such claim.
+        """
+        path = f"/api/v1/namespaces/{self.namespace}/persistentvolumeclaims/{name}"
+        found = self.api.find(path)
+        if found is None:
+            raise NotYet("FailedScheduling", f'persistentvolumeclaim "{name}" not found')
+        folder = self.claims / str(found["metadata"]["uid"])
+        folder.mkdir(parents=True, exist_ok=True)
+        if found.get("status", {}).get("phase") != "Bound":
+            self.api.patch(f"{path}/status", {"status": {"phase": "Bound"}})
+        return folder
 
     def field(self, path: str) -> str:
         """The downward API. status.podIP is the address on which the process can really listen."""
@@ -104,6 +122,8 @@ def _volumes(source: Source) -> list[Json]:
 def _make_volume(source: Source, volume: Json, folder: Path) -> Path:
     if "hostPath" in volume:
         return Path(volume["hostPath"]["path"])
+    if "persistentVolumeClaim" in volume:
+        return source.claim(volume["persistentVolumeClaim"]["claimName"])
     folder.mkdir(parents=True, exist_ok=True)
     if "emptyDir" in volume:
         return folder

@@ -35,11 +35,12 @@ def test_nothing_is_allowed_on_secrets_or_by_wildcard(capsys: pytest.CaptureFixt
 
 
 def test_in_namespaced_mode_the_operator_has_roles_only(capsys: pytest.CaptureFixture[str]) -> None:
-    """No right reaches beyond the namespaces given; only the study server may ask whose token it is, which has no namespace."""
+    """No right reaches beyond the namespaces given; only the study server may ask whose token it is, and the operator may look at
+    our own definitions, which have no namespace."""
     objects = printed(capsys, "-n", "team-a", "-n", "team-b", "--operator-namespace", "automl")
 
     wide = [m for m in objects if m["kind"].startswith("ClusterRole")]
-    assert {m["metadata"]["name"] for m in wide} == {"kubeautoml-study-server-tokens"}
+    assert {m["metadata"]["name"] for m in wide} == {"kubeautoml-study-server-tokens", "kubeautoml-operator-crds"}
     roles = {(m["metadata"]["namespace"], m["metadata"]["name"]) for m in objects if m["kind"] == "Role"}
     assert roles == {
         ("automl", "kubeautoml-operator-lease"),

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from kubeautoml.api.dataset import Split
+from kubeautoml.api.definitions import marks
 from kubeautoml.api.job import AutoMLJob, AutoMLJobSpec, Autoscaling, Gate, Output, Task, Workers
 from kubeautoml.api.kinds import GROUP, VERSION
 from kubeautoml.api.model import AutoMLModel
@@ -304,35 +305,45 @@ def render_crds() -> dict[str, str]:
     }
 
 
+def make_crds() -> list[Manifest]:
+    """The CustomResourceDefinitions of all kinds."""
+    return [definition(kind) for kind in KINDS]
+
+
 def definition(kind: Kind) -> Manifest:
     """The CustomResourceDefinition of one kind."""
-    name = kind.name
+    spec = _spec(kind)
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{kind.plural}.{GROUP}"},
-        "spec": {
-            "group": GROUP,
-            "names": {
-                "kind": name,
-                "listKind": f"{name}List",
-                "plural": kind.plural,
-                "singular": name.lower(),
-                "shortNames": [kind.short],
-                "categories": ["automl"],
-            },
-            "scope": kind.scope,
-            "versions": [
-                {
-                    "name": VERSION,
-                    "served": True,
-                    "storage": True,
-                    "schema": {"openAPIV3Schema": _root(kind)},
-                    **({"subresources": {"status": {}}} if kind.has_status else {}),
-                    "additionalPrinterColumns": [c.to_schema() for c in kind.columns],
-                }
-            ],
+        "metadata": {"name": f"{kind.plural}.{GROUP}", "annotations": marks(spec)},
+        "spec": spec,
+    }
+
+
+def _spec(kind: Kind) -> Manifest:
+    name = kind.name
+    return {
+        "group": GROUP,
+        "names": {
+            "kind": name,
+            "listKind": f"{name}List",
+            "plural": kind.plural,
+            "singular": name.lower(),
+            "shortNames": [kind.short],
+            "categories": ["automl"],
         },
+        "scope": kind.scope,
+        "versions": [
+            {
+                "name": VERSION,
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": _root(kind)},
+                **({"subresources": {"status": {}}} if kind.has_status else {}),
+                "additionalPrinterColumns": [c.to_schema() for c in kind.columns],
+            }
+        ],
     }
 
 

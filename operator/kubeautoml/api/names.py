@@ -24,6 +24,8 @@ fewest pods that are worth admitting."""
 ANNOTATION_PARALLELISM = f"{GROUP}/parallelism"
 """Workers that were asked for; a queue may have admitted fewer."""
 ANNOTATION_TRIALS = f"{GROUP}/trials-before"
+ANNOTATION_STUDY_CA = f"{GROUP}/study-ca"
+"""The study server's certificate authority, PEM, on the pods that call it."""
 
 JOB_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 """A job's name is the beginning of its Service's, which must be a DNS label that begins with a letter."""

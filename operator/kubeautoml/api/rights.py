@@ -15,6 +15,11 @@ from kubeautoml.api.objects import Manifest
 OPERATOR_ACCOUNT = "kubeautoml-operator"
 STUDY_ACCOUNT = "kubeautoml-study-server"
 OPERATOR_NAMESPACE = "kubeautoml-system"
+CERTIFICATE_ACCOUNT = "kubeautoml-certificate"
+DEFINITIONS_ACCOUNT = "kubeautoml-crds"
+STUDY_TLS_SECRET = "kubeautoml-study-tls"
+DEFINITIONS = tuple(f"{plural}.{GROUP}" for plural in ("automljobs", "automlmodels", "automlprofiles"))
+"""Names of our CustomResourceDefinitions."""
 
 _LOOK = ("list", "watch")
 _KEEP = ("get", "list", "watch", "create", "patch", "delete")
@@ -71,11 +76,31 @@ STUDY_SERVER = (Right("", ("pods",), ("get",)),)
 STUDY_SERVER_CLUSTER = (Right("authentication.k8s.io", ("tokenreviews",), ("create",)),)
 """Tokens are checked by the API server, which has no namespaced way to ask it."""
 
+OPERATOR_DEFINITIONS = (Right("apiextensions.k8s.io", ("customresourcedefinitions",), ("get",), names=DEFINITIONS),)
+"""Of the whole cluster: are our own definitions there, and not older than the operator?"""
+
+SETUP_CERTIFICATE = (
+    Right("", ("secrets",), ("create",)),
+    Right("", ("secrets",), ("get", "patch"), names=(STUDY_TLS_SECRET,)),
+)
+"""Of the Job that makes the study server's certificate (`kubeautoml certificate`), in its own namespace: it can read no secret but
+the one that it makes. A right to create cannot be given by name."""
+
+SETUP_DEFINITIONS = (
+    # server-side apply of a definition that is not there yet takes create, which cannot be given by name
+    Right("apiextensions.k8s.io", ("customresourcedefinitions",), ("create",)),
+    Right("apiextensions.k8s.io", ("customresourcedefinitions",), ("get", "patch"), names=DEFINITIONS),
+)
+"""Of the Job that brings our definitions up to date before an upgrade (`kubeautoml crds --apply`)."""
+
 _KINDS = ("automljobs", "automlmodels")
 USER_VIEW = (Right(GROUP, (*_KINDS, "automlprofiles"), ("get", "list", "watch")),)
 USER_EDIT = (Right(GROUP, _KINDS, ("create", "delete", "deletecollection", "patch", "update")),)
 """Added to the built-in roles view, edit and admin: who may work in a namespace may have jobs in it. Profiles are the
 platform team's, so nobody but a cluster's administrators may write them."""
+
+
+_OPERATOR_WIDE = (OPERATOR_CLUSTER, OPERATOR_DEFINITIONS)
 
 
 def rules(*rights: tuple[Right, ...]) -> list[Manifest]:
@@ -107,7 +132,7 @@ def role_objects(
     review = rules(STUDY_SERVER_CLUSTER)
     if not namespaces:
         everywhere = [
-            *_role("ClusterRole", OPERATOR_ACCOUNT, rules(OPERATOR, OPERATOR_CLUSTER), operator_namespace),
+            *_role("ClusterRole", OPERATOR_ACCOUNT, rules(OPERATOR, *_OPERATOR_WIDE), operator_namespace),
             *_role("ClusterRole", STUDY_ACCOUNT, rules(STUDY_SERVER) + review, operator_namespace),
             *_user_roles(),
         ]
@@ -123,7 +148,18 @@ def role_objects(
         *lease,
         *within,
         *_role("ClusterRole", f"{STUDY_ACCOUNT}-tokens", review, operator_namespace, STUDY_ACCOUNT),
+        *_role(
+            "ClusterRole", f"{OPERATOR_ACCOUNT}-crds", rules(OPERATOR_DEFINITIONS), operator_namespace, OPERATOR_ACCOUNT
+        ),
     ]
+
+
+def setup_objects(operator_namespace: str = OPERATOR_NAMESPACE) -> list[Manifest]:
+    """Accounts, roles and bindings of the two Jobs that an install and an upgrade run: certificate and definitions."""
+    certificate = _role("Role", CERTIFICATE_ACCOUNT, rules(SETUP_CERTIFICATE), operator_namespace)
+    definitions = _role("ClusterRole", DEFINITIONS_ACCOUNT, rules(SETUP_DEFINITIONS), operator_namespace)
+    accounts = [_account(name, operator_namespace) for name in (CERTIFICATE_ACCOUNT, DEFINITIONS_ACCOUNT)]
+    return [*accounts, *certificate, *definitions]
 
 
 def _account(name: str, namespace: str) -> Manifest:

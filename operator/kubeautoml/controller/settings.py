@@ -29,9 +29,10 @@ class OperatorEnv(StrEnum):
     STUDY_TOKEN_FILE = "KUBEAUTOML_STUDY_TOKEN_FILE"
     """File with the operator's own token for the study server."""
     STUDY_CA_FILE = "KUBEAUTOML_STUDY_CA_FILE"
-    """File with the certificate authority of the study server, for the operator itself."""
+    """Authority of the study server, PEM. Pods carry it with them, unless they find it elsewhere (see the next one)."""
     STUDY_CA_CONFIG_MAP = "KUBEAUTOML_STUDY_CA_CONFIG_MAP"
-    """ConfigMap, in the jobs' namespaces, whose key ca.crt holds the authority of the study server, for pods."""
+    """ConfigMap, in the jobs' namespaces, whose key ca.crt holds the authority of the study server, for pods: something
+    copies it there and keeps it up to date."""
     TRAINER_IMAGE = "KUBEAUTOML_TRAINER_IMAGE"
     """Image of workers and finalizers, unless the profile names one; default: kubeautoml-trainer of the same version."""
     SERVER_IMAGE = "KUBEAUTOML_SERVER_IMAGE"
@@ -82,7 +83,7 @@ class OperatorSettings:
         """Read the environment.
 
         Raises:
-            UsageError: a variable is missing or no number; the message names it.
+            UsageError: a variable is missing, no number or names a file that cannot be read; the message names it.
         """
         url = env.get(OperatorEnv.STUDY_URL, "")
         if not url:
@@ -100,6 +101,7 @@ class OperatorSettings:
         plan = Settings(
             study_url=url,
             study_ca_config_map=env.get(OperatorEnv.STUDY_CA_CONFIG_MAP) or None,
+            study_ca=_study_ca(env),
             trainer_image=env.get(OperatorEnv.TRAINER_IMAGE) or defaults.trainer_image,
             server_image=env.get(OperatorEnv.SERVER_IMAGE) or defaults.server_image,
             resync_seconds=_number(env, OperatorEnv.RESYNC_SECONDS, defaults.resync_seconds, 1),
@@ -137,3 +139,18 @@ def _number(env: Mapping[str, str], name: OperatorEnv, default: float, least: fl
 
 def _path(env: Mapping[str, str], name: OperatorEnv) -> Path | None:
     return Path(env[name]) if env.get(name) else None
+
+
+def _study_ca(env: Mapping[str, str]) -> str | None:
+    """What pods carry: the operator's own authority, unless it reaches the studies at another address than they do."""
+    path = _path(env, OperatorEnv.STUDY_CA_FILE)
+    if path is None or env.get(OperatorEnv.OPERATOR_STUDY_URL) or env.get(OperatorEnv.STUDY_CA_CONFIG_MAP):
+        return None
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no PEM"
+        raise UsageError(
+            f"environment variable {OperatorEnv.STUDY_CA_FILE.value} must name a PEM file with the study server's authority, "
+            f"and {path} cannot be read: {why}"
+        ) from error

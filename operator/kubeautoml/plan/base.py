@@ -81,6 +81,8 @@ class Settings:
     server_image: str = "kubeautoml-server:0.1.0"
     study_ca_config_map: str | None = None
     """ConfigMap in the job's namespace with the authority (ca.crt) of the study server at `study_url`."""
+    study_ca: str | None = None
+    """The authority itself, PEM, for pods to carry; `study_ca_config_map` wins over it."""
     serving_enabled: bool = True
     """False on a laptop without --serve: the model is stored, Ready says so."""
     status_interval_seconds: float = 5.0

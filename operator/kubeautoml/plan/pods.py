@@ -7,12 +7,21 @@ root; what is mounted (tokens, secrets, empty folders) can be read by it; and Op
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from kubeautoml.api import effective
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.kinds import API_VERSION
-from kubeautoml.api.names import LABEL_COMPONENT, LABEL_JOB_UID, STUDY_TOKEN_AUDIENCE, Component, Env, labels
+from kubeautoml.api.names import (
+    ANNOTATION_STUDY_CA,
+    LABEL_COMPONENT,
+    LABEL_JOB_UID,
+    STUDY_TOKEN_AUDIENCE,
+    Component,
+    Env,
+    labels,
+)
 from kubeautoml.api.placement import Placement
 from kubeautoml.api.pod import PodJob
 from kubeautoml.api.profile import AutoMLProfileSpec
@@ -52,9 +61,8 @@ def pod_template(
     resources = effective.worker_resources(job, profile)
     secrets = _credentials(job)
     verb = "worker" if component is Component.WORKER else "finalize"
-    volumes, mounts = authorities(
-        {"storage-ca": profile.object_storage.ca_config_map, "study-ca": _study_ca(profile, settings)}
-    )
+    study_ca = _study_ca(profile, settings)
+    volumes, mounts = authorities({"storage-ca": profile.object_storage.ca_config_map, "study-ca": study_ca})
     container = {
         "name": verb,
         "image": profile.images.trainer or settings.trainer_image,
@@ -74,8 +82,9 @@ def pod_template(
             *mounts,
         ],
     }
+    carried = {"annotations": {ANNOTATION_STUDY_CA: study_ca.pem}} if isinstance(study_ca, Carried) else {}
     return {
-        "metadata": {"labels": labels(job.metadata.name, job.metadata.uid, component)},
+        "metadata": {"labels": labels(job.metadata.name, job.metadata.uid, component), **carried},
         "spec": {
             **pod_basics(job, profile, effective.placement(job, profile), component),
             "restartPolicy": "Never",
@@ -155,19 +164,37 @@ def storage_environment(profile: AutoMLProfileSpec) -> list[dict[str, Any]]:
     return [{"name": k, "value": v} for k, v in values.items() if v]
 
 
-def authorities(config_maps: dict[str, str | None]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(volumes, mounts) of certificate authorities, by what they are for; none for those that are not named."""
-    named = {what: name for what, name in config_maps.items() if name}
-    volumes = [{"name": what, "configMap": {"name": name}} for what, name in named.items()]
+@dataclass(frozen=True)
+class Carried:
+    """An authority that the pod itself carries in its annotation: nobody has to copy a ConfigMap into the job's namespace."""
+
+    pem: str
+
+
+Authority = str | Carried | None
+"""A ConfigMap of the job's namespace, by name; or what the pod carries; or none."""
+
+
+def authorities(given: dict[str, Authority]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(volumes, mounts) of certificate authorities, by what they are for; none for those that are not given."""
+    named = {what: authority for what, authority in given.items() if authority}
+    volumes = [{"name": what, **_authority_volume(authority)} for what, authority in named.items()]
     mounts = [{"name": what, "mountPath": f"/var/run/kubeautoml/{what}", "readOnly": True} for what in named]
     return volumes, mounts
 
 
-def _study_ca(profile: AutoMLProfileSpec, settings: Settings) -> str | None:
+def _authority_volume(authority: str | Carried) -> dict[str, Any]:
+    if isinstance(authority, str):
+        return {"configMap": {"name": authority}}
+    field = {"apiVersion": "v1", "fieldPath": f"metadata.annotations['{ANNOTATION_STUDY_CA}']"}
+    return {"downwardAPI": {"items": [{"path": CA_KEY, "fieldRef": field}]}}
+
+
+def _study_ca(profile: AutoMLProfileSpec, settings: Settings) -> Authority:
     """A profile with a study of its own has an authority of its own, too."""
     if profile.study.url or profile.study.secret_name or profile.study.ca_config_map:
         return profile.study.ca_config_map
-    return settings.study_ca_config_map
+    return settings.study_ca_config_map or (Carried(settings.study_ca) if settings.study_ca else None)
 
 
 def _environment(
