@@ -18,7 +18,6 @@ import yaml
 from cli.clusters import Cluster, cells, finished, searching
 from kubeautoml.cli.main import main
 from real.controlplane import ControlPlane
-from real.kubelet import Kubelet
 
 pytestmark = pytest.mark.controlplane
 
@@ -130,28 +129,6 @@ def test_an_unknown_job_gets_the_nearest_name(verb: str, cluster: Cluster):
 
     assert (code, out) == (1, "")
     assert err == f"error: AutoMLJob 'chrun' is not in namespace '{cluster.namespace}'; did you mean 'churn'?\n"
-
-
-def test_logs_come_from_all_pods_of_the_job(cluster: Cluster, kubelet: Kubelet):
-    """Each line carries its pod; --tail and -c choose; --follow ends with the pods."""
-    job = cluster.create("churn")
-    assert cluster.call("logs", "churn")[0] == 1
-    for component, words in (("worker", ["one", "two"]), ("finalizer", ["three"])):
-        labels = {"kubeautoml.dev/job-uid": job["metadata"]["uid"], "kubeautoml.dev/component": component}
-        program = "; ".join(f"print('{w}', flush=True)" for w in words)
-        container = {"name": "c", "image": "none", "command": [sys.executable, "-c", program]}
-        pod = {
-            "metadata": {"name": f"churn-{component}", "labels": labels},
-            "spec": {"restartPolicy": "Never", "containers": [container]},
-        }
-        cluster.admin.post(f"/api/v1/namespaces/{cluster.namespace}/pods", pod)
-
-    followed = cluster.out("logs", "churn", "--follow")
-
-    lines = ["[churn-worker] one", "[churn-worker] two"]
-    assert sorted(followed.splitlines()) == ["[churn-finalizer] three", *lines]
-    assert cluster.out("logs", "churn", "-c", "worker").splitlines() == lines
-    assert cluster.out("logs", "churn", "-c", "worker", "--tail", "1").splitlines() == lines[1:]
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import threading
 import time
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,9 +56,11 @@ def serve_logs(kubelet: Kubelet) -> ThreadingHTTPServer:
 
 
 def _chunks(file: Path, query: dict[str, str], is_over):  # type: ignore[no-untyped-def]
-    """The log so far (or its last `tailLines`), then, with `follow`, what comes until the pod is over."""
+    """The log so far (or its last `tailLines`, or what is not older than `sinceSeconds`), then, with `follow`, what comes until the pod is over."""
     data = file.read_bytes() if file.exists() else b""
     position = len(data)
+    if "sinceSeconds" in query:
+        data = b"".join(_since(data.splitlines(keepends=True), time.time() - int(query["sinceSeconds"])))
     if "tailLines" in query:
         lines = data.splitlines(keepends=True)
         data = b"".join(lines[max(0, len(lines) - int(query["tailLines"])) :])
@@ -73,3 +77,14 @@ def _chunks(file: Path, query: dict[str, str], is_over):  # type: ignore[no-unty
         if over:
             return
         time.sleep(0.05)
+
+
+def _since(lines: list[bytes], moment: float):  # type: ignore[no-untyped-def]
+    """Lines from then on. There is no record of when each was written: ours say it themselves, others count as new."""
+    for line in lines:
+        try:
+            written = datetime.fromisoformat(json.loads(line)["time"]).timestamp()
+        except (ValueError, TypeError, KeyError):
+            written = moment
+        if written >= moment:
+            yield line

@@ -14,11 +14,11 @@ from typing import Literal, TextIO
 LogFormat = Literal["json", "text"]
 
 _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_CONTEXT: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("log_context", default=())
+_CONTEXT: ContextVar[tuple[tuple[str, str | int], ...]] = ContextVar("log_context", default=())
 
 
 @contextmanager
-def log_context(**fields: str) -> Iterator[None]:
+def log_context(**fields: str | int) -> Iterator[None]:
     """Every line that is logged within, in this task or thread and what it starts, carries these fields."""
     token = _CONTEXT.set((*_CONTEXT.get(), *fields.items()))
     try:

@@ -39,7 +39,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "finalize": ("", "make the model (container entry point)"),
 }
 
-CLUSTER_VERBS = ("list", "status", "leaderboard")
+CLUSTER_VERBS = ("list", "status", "leaderboard", "logs")
 """Verbs that `kubectl automl` is for: each module has its `parser()`."""
 
 EXTRAS = {"serve": "serve", "worker": "trainer", "finalize": "trainer", "predict": "serve"}

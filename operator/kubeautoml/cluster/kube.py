@@ -224,10 +224,27 @@ class KubeCluster:
         return await self._write(self._json, Request("post", "Service", "POST", url, body=body))
 
     async def pod_log(
-        self, pod: Ref, *, follow: bool = False, tail_lines: int | None = None, container: str | None = None
+        self,
+        pod: Ref,
+        *,
+        follow: bool = False,
+        tail_lines: int | None = None,
+        since_seconds: int | None = None,
+        container: str | None = None,
+        previous: bool = False,
     ) -> AsyncIterator[str]:
-        """Lines of a pod's log; with `follow` until the pod ends."""
-        query = {"follow": "true" if follow else None, "tailLines": tail_lines, "container": container}
+        """Lines of a pod's log; with `follow` until the pod ends.
+
+        Raises:
+            ClusterError: it has none: not yet, or not any more.
+        """
+        query = {
+            "follow": "true" if follow else None,
+            "tailLines": tail_lines,
+            "sinceSeconds": since_seconds,
+            "container": container,
+            "previous": "true" if previous else None,
+        }
         request = Request("log", "Pod", "GET", _path(pod, "log"), query)
 
         def read(stream: Stream) -> Iterator[str]:

@@ -14,6 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml.api.errors import StorageError, StudyError
+from kubeautoml.api.logs import log_context
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.search import PrunerType
 from kubeautoml.api.trials import MAX_ATTEMPTS, StudyAttr, StudyLimits, TrialAttr
@@ -159,6 +160,11 @@ class SearchLoop:
             if self._hand_back_surplus(trial):
                 return
             self._running = None
+        with log_context(trial=trial.number):  # what libraries log meanwhile is about this trial, too
+            log.info("trial begins")
+            self._run_to_end(trial, is_first=is_first)
+
+    def _run_to_end(self, trial: optuna.Trial, *, is_first: bool) -> None:
         began = time.monotonic()
         self._checkpoint = None
         try:
