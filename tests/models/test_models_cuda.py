@@ -291,3 +291,27 @@ def test_several_devices_train_one_network():
     fitted, task = fit_pictures()
 
     assert task.score("Accuracy", fresh.y, fitted.predict(fresh.frame), None) > 0.95
+
+
+def test_text_encoders_are_read_and_tuned_on_the_device(tmp_path):
+    """Frozen vectors as onnxruntime says them; a fine-tuned one predicts on the CPU as well as on the device it was trained on."""
+    pytest.importorskip("transformers"), pytest.importorskip("onnxruntime")
+    from kubeautoml_trainer.models import bound_families
+    from models.encoder_factories import TEXTS, write_encoder
+
+    (family,) = bound_families({"TextEncoder": write_encoder(tmp_path / "bert")})
+    encoder = family.encoder
+    fast, slow = encoder.encode(list(TEXTS)), encoder._session
+    assert encoder._compute is not None
+    one = encoder.tokens.of([TEXTS[0]])[0][None]
+    vector = slow.run(None, {"ids": one})[0][0]
+    np.testing.assert_allclose(fast[0], vector / np.linalg.norm(vector), atol=1e-3)
+
+    schema = Schema("y", (Column("text", ColumnType.TEXT),), ("n", "p"))
+    y = np.arange(200) % 2
+    words = np.where(y == 1, "good movie bad film", "bad film good movie")
+    rows = Rows(pd.DataFrame({"text": pd.Series(list(words), dtype=object)}), y.astype(np.int64))
+    context = FitContext(task_for(TaskType.TEXT_CLASSIFICATION, schema), "Accuracy", 0, 4, time.monotonic() + 120)
+    fitted = family.fit(rows, rows, schema, {"tuning": "fine", "learning_rate": 0.003, "tuning_epochs": 8}, context)
+    fitted.save(tmp_path / "fitted")
+    assert (load_pipeline(tmp_path / "fitted").predict(rows.frame).argmax(axis=1) == y).mean() > 0.95

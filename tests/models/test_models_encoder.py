@@ -15,7 +15,8 @@ from kubeautoml_trainer.models import torch_encoder_fit as encoder_fit
 from kubeautoml_trainer.models.base import FitTimeout
 from kubeautoml_trainer.models.image_encoder import DEFAULTS, ImageEncoder
 from kubeautoml_trainer.models.pipeline import load_pipeline
-from kubeautoml_trainer.models.torch_encoder import Encoder, Head, layered_groups, load_backbone
+from kubeautoml_trainer.models.torch_encoder import Encoder, load_backbone
+from kubeautoml_trainer.models.torch_head import Head, layered_groups
 from kubeautoml_trainer.pretrained import digest, fetch_pretrained
 from models.picture_factories import (
     make_picture_context,
@@ -109,7 +110,7 @@ def test_fine_tuning_moves_the_backbone_and_lower_layers_less(folders):
     """Each layer has the rate of the one above times the decay; the head is fastest."""
     net = Encoder(load_backbone(folders["vit"]), Head(torch.zeros(16), torch.ones(16), 0, 3, hidden=False, dropout=0.0))
 
-    groups = layered_groups(net, 0.5, 10.0)
+    groups = layered_groups(net.backbone, net.head, 0.5)
 
     factor_of = {id(t): g["factor"] for g in groups for t in g["params"]}
     named = {n: factor_of[id(p)] for n, p in net.named_parameters()}

@@ -25,7 +25,7 @@ from kubeautoml_trainer.models import bound_families, family_as_fitted, family_n
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.models.text_encoder import TextEncoder
-from kubeautoml_trainer.models.torch_text_encoder import export
+from kubeautoml_trainer.models.torch_text_encoder import computed_on, export
 from kubeautoml_trainer.tasks import task_for
 from models.encoder_factories import TEXTS, write_encoder
 
@@ -85,6 +85,17 @@ def test_onnxruntime_says_what_transformers_says(kind: str, tmp_path: Path):
     np.testing.assert_allclose(np.vstack([encoder.encode([t]) for t in texts]), ours, atol=1e-6)
 
 
+def test_an_accelerator_says_what_onnxruntime_says(weights: Path):
+    """What the fits of a pod with a GPU read; here on the CPU, in test_models_cuda on a device."""
+    ours = TextEncoder().bound(weights).encoder
+    assert ours is not None and ours._compute is None
+    fast = Encoder(ours.sha256, lambda: ours.folder, lambda: computed_on(torch.device("cpu"), weights))
+    texts = [*TEXTS, *(f"the sea {k}" for k in range(300)), ""]
+
+    np.testing.assert_allclose(fast.encode(texts), ours.encode(texts), atol=1e-5)
+    assert "_session" not in vars(fast)
+
+
 def test_texts_are_cut_into_the_tokens_of_the_folder_and_nothing_else(weights: Path, tmp_path: Path):
     """Bit for bit what the tokenizer's own library says, up to the model's length."""
     from tokenizers import Tokenizer
@@ -94,7 +105,7 @@ def test_texts_are_cut_into_the_tokens_of_the_folder_and_nothing_else(weights: P
     tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))
     texts = ["Good MOVIE!", "größe m", "很好", "", "a" * 5000, "x\0y"]
 
-    for text, ids in zip(texts, encoder.tokens(texts), strict=True):
+    for text, ids in zip(texts, encoder.tokens.of(texts), strict=True):
         whole = tokenizer.encode(text).ids
         assert ids.tolist() == whole if len(whole) <= 62 else len(ids) == 62
 

@@ -20,22 +20,25 @@ from typing import Any
 import numpy as np
 
 from kubeautoml.api.errors import BundleError
+from kubeautoml_trainer.features.tokens import TOKENIZER, Tokens, by_length
 
-FACTS, NETWORK, TOKENIZER = "encoder.json", "encoder.onnx", "tokenizer.json"
+FACTS, NETWORK = "encoder.json", "encoder.onnx"
 IN_BUNDLE = "encoders"
 FORMAT = 1
 MOST_KEPT_BYTES = 256 * 2**20
 """Of vectors that are kept for the next fold; of more texts the later ones are encoded every time."""
-_BATCH_TOKENS = (
-    1_024  # of one call; more are no faster on a CPU, take memory, and are long between two looks at the clock
-)
+_BATCH_TOKENS, _ACCELERATED_TOKENS = 1_024, 65_536
+"""Of one call. More are no faster on a CPU, take memory, and are slow between two looks at the clock; an accelerator wants many."""
 _BLOCK = 4_096  # texts that are sorted by length at once
 _PROBE = 16  # texts after which the clock is looked at for the first time
-_TOKEN_CHARACTERS = 16  # of a text, for each token that is read; a guess that bounds the time of a long one
 
 
 class EncodingTimeout(Exception):
     """The deadline came before all texts were encoded."""
+
+
+Compute = Callable[[np.ndarray], np.ndarray]
+"""int64 (n, tokens) -> float32 (n, width)."""
 
 
 class Encoder:
@@ -44,11 +47,14 @@ class Encoder:
     Args:
         sha256: of the weights.
         make: gives the folder; called once, when it is needed first.
+        accelerate: gives what onnxruntime computes here, computed on this process's accelerator, or None without one; called once.
     """
 
-    def __init__(self, sha256: str, make: Callable[[], Path]) -> None:
+    def __init__(
+        self, sha256: str, make: Callable[[], Path], accelerate: Callable[[], Compute | None] | None = None
+    ) -> None:
         self.sha256 = sha256
-        self._make = make
+        self._make, self._accelerate = make, accelerate
         self.keeps = False
         """Whether vectors are kept for texts that come again: while models are fitted."""
         self.seconds_a_text: float | None = None
@@ -70,7 +76,8 @@ class Encoder:
 
     def open(self) -> None:
         """Read everything now, so that the first text takes no longer than the others."""
-        _ = self.facts, self._tokenizer, self._session
+        self.tokens.open()
+        _ = self._session
 
     def encode(self, values: Sequence[str | None] | np.ndarray, deadline: float | None = None) -> np.ndarray:
         """Vectors of length 1, float32 (n, width); zeros where there is no text.
@@ -99,10 +106,10 @@ class Encoder:
         """How many different texts would have to be encoded."""
         return len({v for v in values if isinstance(v, str) and v not in self._kept})
 
-    def tokens(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """int64 (tokens,) of each text, cut where the encoder stops reading, with the marks of its beginning and end."""
-        most = int(self.facts["maxTokens"]) * _TOKEN_CHARACTERS
-        return [np.array(e.ids, dtype=np.int64) for e in self._tokenizer.encode_batch([t[:most] for t in texts])]
+    @cached_property
+    def tokens(self) -> Tokens:
+        """Cut where the encoder stops reading."""
+        return Tokens(self.folder / TOKENIZER, int(self.facts["maxTokens"]))
 
     def _encode_missing(self, missing: dict[str, list[int]], out: np.ndarray, deadline: float | None) -> None:
         texts, began, done = list(missing), time.monotonic(), 0
@@ -118,24 +125,19 @@ class Encoder:
                 self.seconds_a_text = (time.monotonic() - began) / done
 
     def _batches(self, texts: list[str], *, probes: bool) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Texts of as many tokens go together: none is filled up, so that none depends on its neighbours. Texts without any token are
-        left out.
-        """
-        by_length: dict[int, list[tuple[str, np.ndarray]]] = {}
-        for text, ids in zip(texts, self.tokens(texts), strict=True):
-            by_length.setdefault(len(ids), []).append((text, ids))
-        by_length.pop(0, None)
-        for length, group in sorted(by_length.items()):
-            room = max(1, _BATCH_TOKENS // length)
-            first = 0
-            while first < len(group):
-                part = group[first : first + (min(_PROBE, room) if probes else room)]
+        """Texts and their tokens, int64 (n, tokens). Texts without any token are left out."""
+        ids = self.tokens.of(texts)
+        for length, places in by_length(ids):
+            room = max(1, (_ACCELERATED_TOKENS if self._compute else _BATCH_TOKENS) // max(1, length))
+            first = 0 if length else len(places)
+            while first < len(places):
+                part = places[first : first + (min(_PROBE, room) if probes else room)]
                 probes = False
-                yield [text for text, _ in part], np.stack([ids for _, ids in part])
+                yield [texts[k] for k in part], np.stack([ids[k] for k in part])
                 first += len(part)
 
     def _run(self, ids: np.ndarray) -> np.ndarray:
-        (vectors,) = self._session.run(None, {"ids": ids})
+        vectors = self._compute(ids) if self._compute else self._session.run(None, {"ids": ids})[0]
         length = np.sqrt(np.sum(vectors.astype(np.float64) ** 2, axis=1, keepdims=True))
         return np.asarray(vectors / np.maximum(length, 1e-12), dtype=np.float32)
 
@@ -144,16 +146,8 @@ class Encoder:
             self._kept[text] = vector.copy()
 
     @cached_property
-    def _tokenizer(self) -> Any:
-        from tokenizers import Tokenizer
-
-        try:
-            tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
-        except Exception as error:  # whatever it raises, the file is damaged
-            raise BundleError(f"{TOKENIZER} cannot be read: {str(error)[:200]}") from error
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(int(self.facts["maxTokens"]))
-        return tokenizer
+    def _compute(self) -> Compute | None:
+        return self._accelerate() if self._accelerate is not None else None
 
     @cached_property
     def _session(self) -> Any:

@@ -67,8 +67,11 @@ class OnnxNetwork:
         return self._sessions[threads]
 
 
-def load_network(folder: Path, inputs: Mapping[str, Sequence[int]], outputs: int, *, at_once: int = 256) -> OnnxNetwork:
-    """Read a network that must have exactly these inputs (their shapes without the first axis) and so many outputs.
+def load_network(
+    folder: Path, inputs: Mapping[str, Sequence[int | str]], outputs: int, *, at_once: int = 256
+) -> OnnxNetwork:
+    """Read a network that must have exactly these inputs (their shapes without the first axis; a word for one that is free) and so many
+    outputs.
 
     Raises:
         BundleError: absent, damaged, or another network.

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.models.base import FitContext, Unwatched
-from kubeautoml_trainer.models.early_stopping import steering_loss
-from kubeautoml_trainer.models.neural_network import prediction
 from kubeautoml_trainer.models.picture_rows import PictureRows
 from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.torch_augment import Augmentation, Blend, augmented
@@ -25,7 +21,7 @@ from kubeautoml_trainer.models.torch_onnx import to_onnx
 from kubeautoml_trainer.models.torch_optimisers import parameter_groups
 from kubeautoml_trainer.models.torch_parallel import ALONE, World, accelerators, everywhere
 from kubeautoml_trainer.models.torch_pictures import Pictures
-from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, truth_tensor
+from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, judge, truth_tensor
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 log = logging.getLogger("kubeautoml.worker")
@@ -151,15 +147,6 @@ def _fit(
         world,
     )
     return written(Served(scaler, normaliser, net, str(settings["views"])), shape, learned.numbers.shape[1]), trained
-
-
-def judge(rows: Rows, target: NumberTarget | None, context: FitContext) -> Callable[[np.ndarray], float]:
-    """What outputs for these rows are worth: the loss that steers, lower is better."""
-
-    def loss(out: np.ndarray) -> float:
-        return steering_loss(context.task, context.metric, rows.y, prediction(out, target), rows.weight)
-
-    return loss
 
 
 def written(served: Served, shape: tuple[int, int, int], numbers: int) -> bytes:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from kubeautoml.api.errors import BundleError
+from kubeautoml_trainer.models.torch_head import Head
 
-_HIDDEN = 256  # units between features and outputs, where the head has a hidden layer; a guess
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what most backbones were trained with
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 
@@ -131,33 +131,6 @@ def load_backbone(folder: Path) -> Backbone:
     return backbone
 
 
-class Head(nn.Module):
-    """float (n, features), float (n, numbers) -> float (n, outputs). Features are brought to mean 0 and deviation 1 first."""
-
-    def __init__(
-        self, mean: Tensor, deviation: Tensor, numbers: int, outputs: int, *, hidden: bool, dropout: float
-    ) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean.float())
-        self.register_buffer("scale", 1.0 / deviation.float().clamp_min(1e-6))
-        width = len(mean) + numbers
-        layers: list[nn.Module] = [nn.Dropout(dropout)]
-        if hidden:
-            layers += [nn.Linear(width, _HIDDEN), nn.GELU(), nn.Dropout(dropout)]
-        last = nn.Linear(_HIDDEN if hidden else width, outputs)
-        nn.init.zeros_(last.weight)
-        self.layers = nn.Sequential(*layers, last)
-
-    mean: Tensor
-    scale: Tensor
-
-    def forward(self, features: Tensor, numbers: Tensor | None = None) -> Tensor:
-        x = ((features - self.mean) * self.scale).clamp(-10.0, 10.0)
-        beside = [] if numbers is None or not numbers.shape[-1] else [numbers]
-        out: Tensor = self.layers(torch.cat([x, *beside], dim=1))
-        return out
-
-
 class Encoder(nn.Module):
     """A backbone with its head: float (n, channels, height, width), float (n, numbers) -> float (n, outputs)."""
 
@@ -168,36 +141,3 @@ class Encoder(nn.Module):
     def forward(self, pictures: Tensor, numbers: Tensor) -> Tensor:
         out: Tensor = self.head(self.backbone(pictures), numbers)
         return out
-
-
-def layered_groups(net: Encoder, decay: float, head_factor: float) -> list[dict[str, Any]]:
-    """Parameters with the factor of their learning rate: each layer `decay` times that of the one above it, the head `head_factor` times
-    (Howard and Ruder 2018, arXiv:1801.06146).
-    """
-    from kubeautoml_trainer.models.torch_optimisers import parameter_groups
-
-    named = list(net.backbone.named_parameters())
-    layers = _layer_names(net.backbone)
-    depth = len(layers) + 1
-    groups = parameter_groups(net.head.named_parameters(), head_factor)
-    by_depth: dict[int, list[tuple[str, nn.Parameter]]] = {}
-    seen = 0
-    for name, parameter in named:
-        found = next((k + 1 for k, prefix in enumerate(layers) if name.startswith(prefix + ".")), None)
-        if found is None:
-            found = 0 if not seen else depth  # before the first layer, or behind them
-        else:
-            seen = found
-        by_depth.setdefault(found, []).append((name, parameter))
-    for place, some in sorted(by_depth.items()):
-        groups += parameter_groups(some, decay ** (depth - place))
-    return groups
-
-
-def _layer_names(backbone: nn.Module) -> list[str]:
-    """Names of the layers, from below: the parts of the longest list of modules, or of all lists where one is in another."""
-    lists = [(name, module) for name, module in backbone.named_modules() if isinstance(module, nn.ModuleList)]
-    if not lists:
-        return []
-    name, longest = max(lists, key=lambda item: len(item[1]))
-    return [f"{name}.{k}" for k in range(len(longest))]

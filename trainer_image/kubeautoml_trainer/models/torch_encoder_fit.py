@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,33 +21,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kubeautoml_trainer.models.base import FitContext, FitTimeout, Unwatched
+from kubeautoml_trainer.models.base import FitContext, FitTimeout
 from kubeautoml_trainer.models.onnx_network import OnnxNetwork
 from kubeautoml_trainer.models.picture_model import Answers, stacked
 from kubeautoml_trainer.models.picture_rows import PictureRows
 from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.torch_conv import Normaliser, Scaler, Served
-from kubeautoml_trainer.models.torch_conv_fit import Prepared, augmentation, judge, written
+from kubeautoml_trainer.models.torch_conv_fit import Prepared, augmentation, written
 from kubeautoml_trainer.models.torch_encoder import (
     Backbone,
     Encoder,
-    Head,
     check_backbone,
     fixed_side,
-    layered_groups,
     load_backbone,
     moments_of,
 )
-from kubeautoml_trainer.models.torch_loop import Inputs, Settings, Trained, Training, Validation, train
+from kubeautoml_trainer.models.torch_head import START_SHARE, Head, Vectors, fit_head, layered_groups
+from kubeautoml_trainer.models.torch_loop import Settings, Trained, Training, Validation, train
 from kubeautoml_trainer.models.torch_onnx import to_onnx
-from kubeautoml_trainer.models.torch_optimisers import parameter_groups
 from kubeautoml_trainer.models.torch_pictures import Pictures
-from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, limited_threads, truth_tensor
+from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, judge, limited_threads, truth_tensor
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 _BLOCK, _BLOCK_SIDE = 64, 128  # pictures that a backbone looks at together, and of which side
-_HEAD_EPOCHS = 40  # of the head alone, before the backbone is trained, too; a guess
-_HEAD_RATE = 10.0  # what the head learns faster than the layer below it, when both are trained; a guess
 KEPT_BYTES = 512 * 2**20
 """Of features in this process."""
 
@@ -164,21 +160,6 @@ def _digest(picture: np.ndarray | None) -> bytes:
     return b"" if picture is None else hashlib.blake2b(picture.tobytes(), digest_size=16).digest()
 
 
-@dataclass(frozen=True)
-class Vectors:
-    """Features and numbers beside them, in memory on the device."""
-
-    features: Tensor
-    numbers: Tensor
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def batches(self, orders: Sequence[Tensor]) -> Iterator[Inputs]:
-        for order in orders:
-            yield self.features[order], self.numbers[order]
-
-
 def fit(
     folder: Path,
     settings: Mapping[str, Any],
@@ -237,35 +218,17 @@ def _fit_head(
 ) -> tuple[Head, Trained]:
     """A head on frozen features. is_start: the backbone is trained afterwards, so this must not take all the time."""
     now = time.monotonic()
-    deadline = now + 0.4 * (context.deadline - now) if is_start else context.deadline
+    deadline = now + START_SHARE * (context.deadline - now) if is_start else context.deadline
+
+    def vectors(rows: PictureRows) -> Vectors:
+        features = extractor.features(rows.pictures, deadline, context.threads)
+        return Vectors(torch.as_tensor(features, device=device), torch.as_tensor(rows.numbers, device=device))
+
     with limited_threads(context.threads):
-        seen = _vectors(extractor, learned, deadline, context.threads, device)
-        held_out = None if judged is None else _vectors(extractor, judged, deadline, context.threads, device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(context.seed)
-        head = Head(
-            seen.features.mean(dim=0).cpu(),
-            seen.features.std(dim=0, correction=0).cpu(),
-            seen.numbers.shape[1],
-            context.task.outputs,
-            hidden=settings["head"] == "hidden",
-            dropout=float(settings["dropout"]),
-        )
-    how = Settings(
-        epochs=_HEAD_EPOCHS if is_start else int(settings["epochs"]),
-        batch=int(settings["batch_size"]),
-        rate=float(settings["head_rate"]),
-        decay=float(settings["weight_decay"]),
-    )
-    training = _training(seen, settings, learned, target, context, device)
-    validation = (
-        None if judged is None or held_out is None else Validation(held_out, judge(judged.rows, target, context))
-    )
+        seen = vectors(learned), learned.rows
+        held_out = None if judged is None else (vectors(judged), judged.rows)
     within = replace(context, deadline=deadline)
-    if is_start:  # what is said and kept is of the longer training
-        within = replace(within, progress=Unwatched())
-    trained = train(head, lambda n: parameter_groups(n.named_parameters()), training, validation, how, within, device)
-    return head.cpu(), trained
+    return fit_head(settings, seen, held_out, target, within, device, is_start=is_start)
 
 
 def _fit_all(
@@ -284,11 +247,13 @@ def _fit_all(
     normaliser = Normaliser(*_moments(extractor.folder, shape[2])).to(device)
     prepared = Prepared(augmentation(settings, shape[2]), normaliser)
     examples = Pictures(learned.pictures, learned.numbers, shape, scaler, device)
-    training = replace(
-        _training(Vectors(torch.zeros(0), torch.zeros(0)), settings, learned, target, context, device),
-        examples=examples,
-        augment=prepared.augment,
-        plain=prepared.plain,
+    training = Training(
+        examples,
+        truth_tensor(learned.rows, target, device),
+        torch.as_tensor(weights_or_ones(learned.rows.weight, len(learned.rows)), dtype=torch.float32, device=device),
+        fit_loss(target, context, float(settings["smoothing"])),
+        prepared.augment,
+        prepared.plain,
     )
     validation = None
     if judged is not None:
@@ -307,30 +272,6 @@ def _fit_all(
 
     def groups(module: torch.nn.Module) -> list[dict[str, Any]]:
         assert isinstance(module, Encoder)
-        return layered_groups(module, float(settings["layer_decay"]), _HEAD_RATE)
+        return layered_groups(module.backbone, module.head, float(settings["layer_decay"]))
 
     return train(net, groups, training, validation, how, context, device)
-
-
-def _training(
-    examples: Vectors,
-    settings: Mapping[str, Any],
-    learned: PictureRows,
-    target: NumberTarget | None,
-    context: FitContext,
-    device: torch.device,
-) -> Training:
-    weight = weights_or_ones(learned.rows.weight, len(learned.rows))
-    return Training(
-        examples,
-        truth_tensor(learned.rows, target, device),
-        torch.as_tensor(weight, dtype=torch.float32, device=device),
-        fit_loss(target, context, float(settings["smoothing"])),
-        lambda raw, generator: (raw, None),
-        lambda raw: raw,
-    )
-
-
-def _vectors(extractor: Extractor, rows: PictureRows, deadline: float, threads: int, device: torch.device) -> Vectors:
-    features = extractor.features(rows.pictures, deadline, threads)
-    return Vectors(torch.as_tensor(features, device=device), torch.as_tensor(rows.numbers, device=device))

@@ -8,15 +8,18 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kubeautoml.api.errors import BundleError
-from kubeautoml_trainer.features.encoders import NETWORK, TOKENIZER, write_facts
+from kubeautoml_trainer.features.encoders import NETWORK, Compute, write_facts
+from kubeautoml_trainer.features.tokens import TOKENIZER
+from kubeautoml_trainer.models.torch_onnx import to_onnx
+from kubeautoml_trainer.models.tuned_text import TOKENS
 
 MOST_TOKENS = 128
 """Of one text; what sentence encoders were mostly trained on. A guess that bounds time, which grows with the square."""
-_OPSET = 17
 _MARKS = 2  # positions that some models keep for themselves, such as RoBERTa
 
 
@@ -26,10 +29,12 @@ def export(source: Path, target: Path) -> None:
     Raises:
         BundleError: transformers cannot read it, or it does not say vectors.
     """
-    net = Pooled(_model(source), takes_first=_takes_first(source)).eval()
+    net = read_pooled(source).eval()
     try:
         width = int(net(torch.ones((1, 3), dtype=torch.int64)).shape[1])
-        _write(net, target / NETWORK)
+        # traced in evaluation, or dropout would stay on after
+        file = to_onnx(net, [torch.ones((2, 7), dtype=torch.int64)], ["ids"], {"ids": {1: TOKENS}})
+        (target / NETWORK).write_bytes(file)
     except Exception as error:  # any network may come
         raise BundleError(f"the text encoder cannot be turned into ONNX: {str(error)[:300]}") from error
     shutil.copyfile(source / TOKENIZER, target / TOKENIZER)
@@ -43,10 +48,43 @@ class Pooled(nn.Module):
         super().__init__()
         self.net, self.takes_first = net, takes_first
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """int64 (n, tokens), none of them padding -> float32 (n, width)."""
-        states: Tensor = self.net(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-        return states[:, 0] if self.takes_first else states.mean(dim=1)
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """int64 (n, tokens); mask: 1 where there is a token, 0 behind the end; without one there are tokens everywhere -> float32
+        (n, width).
+        """
+        there = torch.ones_like(ids) if mask is None else mask
+        states: Tensor = self.net(input_ids=ids, attention_mask=there).last_hidden_state
+        if self.takes_first:
+            return states[:, 0]
+        if mask is None:
+            return states.mean(dim=1)
+        weight = mask[:, :, None].to(states.dtype)
+        return (states * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
+
+
+def read_pooled(source: Path) -> Pooled:
+    """The network of a folder, with one vector a text.
+
+    Raises:
+        BundleError: transformers cannot read it.
+    """
+    return Pooled(_model(source), takes_first=_takes_first(source))
+
+
+def computed_on(device: torch.device, source: Path) -> Compute:
+    """The network of a folder, ready on a device.
+
+    Raises:
+        BundleError: transformers cannot read it.
+    """
+    net = read_pooled(source).eval().to(device)
+
+    @torch.no_grad()
+    def compute(ids: np.ndarray) -> np.ndarray:
+        vectors: np.ndarray = net(torch.as_tensor(ids, device=device)).float().cpu().numpy()
+        return vectors
+
+    return compute
 
 
 def _model(source: Path) -> Any:
@@ -91,20 +129,3 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return read if isinstance(read, dict) else {}
-
-
-@torch.no_grad()
-def _write(net: nn.Module, path: Path) -> None:
-    """By tracing: the other way that torch has takes many times as long. The network is in evaluation, or dropout would stay on after."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            net,
-            (torch.ones((2, 7), dtype=torch.int64),),
-            str(path),
-            dynamo=False,
-            opset_version=_OPSET,
-            input_names=["ids"],
-            output_names=["vectors"],
-            dynamic_axes={"ids": {0: "texts", 1: "tokens"}, "vectors": {0: "texts"}},
-        )

@@ -13,14 +13,12 @@ from torch.nn import functional
 
 from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.models.base import FitContext
-from kubeautoml_trainer.models.early_stopping import steering_loss
-from kubeautoml_trainer.models.neural_network import prediction
 from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.torch_augment import Blend
 from kubeautoml_trainer.models.torch_loop import Inputs, Settings, Trained, Training, Validation, train
 from kubeautoml_trainer.models.torch_onnx import to_onnx
 from kubeautoml_trainer.models.torch_optimisers import parameter_groups
-from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, truth_tensor
+from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, judge, truth_tensor
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 _LETTERS = 24  # numbers of a character's vector
@@ -211,13 +209,7 @@ def _train(
     )
     validation = None
     if judged is not None:
-        seen, valid = judged
-
-        def loss(out: np.ndarray) -> float:
-            said = prediction(out, target)
-            return steering_loss(context.task, context.metric, valid.y, said, valid.weight)
-
-        validation = Validation(seen.on(device), loss)
+        validation = Validation(judged[0].on(device), judge(judged[1], target, context))
     loop = Settings(
         epochs=int(settings["epochs"]),
         batch=int(settings["batch_size"]),

@@ -21,6 +21,8 @@ from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.features import Encoded
 from kubeautoml_trainer.features.base import MISSING, OTHER
 from kubeautoml_trainer.models.base import FitContext
+from kubeautoml_trainer.models.early_stopping import steering_loss
+from kubeautoml_trainer.models.neural_network import prediction
 from kubeautoml_trainer.models.target import NumberTarget
 
 Weights = dict[str, Tensor]
@@ -155,6 +157,15 @@ def fit_loss(target: NumberTarget | None, context: FitContext, smoothing: float 
         return (each_of(out, truth) * weight).sum() / weight.sum().clamp_min(1e-12)  # a batch may weigh nothing
 
     return mean
+
+
+def judge(rows: Rows, target: NumberTarget | None, context: FitContext) -> Callable[[np.ndarray], float]:
+    """What outputs for these rows, float32 (n, outputs), are worth: the loss that steers, lower is better."""
+
+    def loss(out: np.ndarray) -> float:
+        return steering_loss(context.task, context.metric, rows.y, prediction(out, target), rows.weight)
+
+    return loss
 
 
 def pinball(out: Tensor, truth: Tensor, levels: Tensor) -> Tensor:

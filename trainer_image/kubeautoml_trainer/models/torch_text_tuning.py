@@ -1,0 +1,179 @@
+"""Fine-tuning of pretrained text encoders: a head on frozen vectors first, then head and encoder together, each layer at its own rate.
+
+The vectors of the tokens themselves stay as they are: most of them never occur in a few thousand texts, and they are half of a small
+encoder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kubeautoml_trainer.data.base import Rows
+from kubeautoml_trainer.features import Encoded
+from kubeautoml_trainer.features.encoders import Encoder
+from kubeautoml_trainer.features.tokens import TOKENIZER
+from kubeautoml_trainer.models.base import FitContext
+from kubeautoml_trainer.models.onnx_network import OnnxNetwork
+from kubeautoml_trainer.models.target import NumberTarget
+from kubeautoml_trainer.models.text_net import texts_of
+from kubeautoml_trainer.models.torch_head import START_SHARE, Head, Vectors, fit_head, layered_groups
+from kubeautoml_trainer.models.torch_loop import Inputs, Settings, Trained, Training, Validation, train
+from kubeautoml_trainer.models.torch_onnx import halved, to_onnx
+from kubeautoml_trainer.models.torch_text_encoder import Pooled, read_pooled
+from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, judge, truth_tensor
+from kubeautoml_trainer.models.tuned_text import TOKENS, TunedTextModel, token_ids
+from kubeautoml_trainer.tasks.metrics import weights_or_ones
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows of tokens and numbers beside them; a batch is as wide as its longest text.
+
+    ids: of each row int64 (tokens,). numbers: float32 (n, k), on the device.
+    """
+
+    ids: Sequence[np.ndarray]
+    numbers: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batches(self, orders: Sequence[Tensor]) -> Iterator[Inputs]:
+        """int64 (b, tokens), filled up with 0; int64 (b, tokens), 1 where there is a token; float32 (b, k)."""
+        for order in orders:
+            some = [self.ids[k] for k in order.tolist()]
+            ids = np.zeros((len(some), max(map(len, some), default=1)), dtype=np.int64)
+            there = np.zeros_like(ids)
+            for row, one in enumerate(some):
+                ids[row, : len(one)], there[row, : len(one)] = one, 1
+            device = self.numbers.device
+            yield torch.as_tensor(ids, device=device), torch.as_tensor(there, device=device), self.numbers[order]
+
+
+class Tuned(nn.Module):
+    """An encoder, its vectors brought to length 1, and a head: int64 (n, tokens), where there are tokens, float (n, k) -> float
+    (n, outputs).
+    """
+
+    def __init__(self, encoder: Pooled, head: Head) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(self, ids: Tensor, there: Tensor | None, numbers: Tensor) -> Tensor:
+        vectors = functional.normalize(self.encoder(ids, there).float(), dim=1)
+        out: Tensor = self.head(vectors, numbers)
+        return out
+
+
+class _Whole(nn.Module):
+    """For rows of as many tokens each, with or without numbers beside them."""
+
+    def __init__(self, net: Tuned) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, ids: Tensor, numbers: Tensor | None = None) -> Tensor:
+        beside = torch.zeros(ids.shape[0], 0) if numbers is None else numbers
+        out: Tensor = self.net(ids, None, beside)
+        return out
+
+
+def fit(
+    folder: Path,
+    encoder: Encoder,
+    settings: Mapping[str, Any],
+    learned: tuple[Encoded, Rows],
+    judged: tuple[Encoded, Rows] | None,
+    target: NumberTarget | None,
+    context: FitContext,
+) -> tuple[TunedTextModel, Trained]:
+    """Train from the weights of a folder.
+
+    Args:
+        encoder: of the same weights, which knows the frozen vectors.
+
+    Raises:
+        EncodingTimeout: there was no time for one look at all texts.
+        FitTimeout: the deadline came before the first step.
+    """
+    device = device_for_training()
+    now = time.monotonic()
+    deadline = now + START_SHARE * (context.deadline - now)
+
+    def vectors(x: Encoded) -> Vectors:
+        said = encoder.encode(texts_of(x), deadline)
+        return Vectors(torch.as_tensor(said, device=device), _numbers(x, device))
+
+    seen = vectors(learned[0]), learned[1]
+    held_out = None if judged is None else (vectors(judged[0]), judged[1])
+    head, _ = fit_head(settings, seen, held_out, target, replace(context, deadline=deadline), device, is_start=True)
+    net = Tuned(read_pooled(folder), head)
+    net.encoder.net.get_input_embeddings().requires_grad_(False)
+    trained = _train(net, encoder, settings, learned, judged, target, context, device)
+    numbers, outputs = learned[0].numbers.shape[1], context.task.outputs
+    network = OnnxNetwork(_written(net, numbers))
+    tokenizer = (encoder.folder / TOKENIZER).read_bytes()
+    return TunedTextModel(network, encoder.tokens, tokenizer, numbers, outputs, target), trained
+
+
+def _train(
+    net: Tuned,
+    encoder: Encoder,
+    settings: Mapping[str, Any],
+    learned: tuple[Encoded, Rows],
+    judged: tuple[Encoded, Rows] | None,
+    target: NumberTarget | None,
+    context: FitContext,
+    device: torch.device,
+) -> Trained:
+    """Head and encoder together."""
+    x, rows = learned
+    weight = torch.as_tensor(weights_or_ones(rows.weight, len(rows)), dtype=torch.float32, device=device)
+    training = Training(
+        TokenRows(token_ids(encoder.tokens, x), _numbers(x, device)),
+        truth_tensor(rows, target, device),
+        weight,
+        fit_loss(target, context, float(settings["smoothing"])),
+        lambda raw, generator: (raw, None),
+        lambda raw: raw,
+    )
+    validation = None
+    if judged is not None:
+        examples = TokenRows(token_ids(encoder.tokens, judged[0]), _numbers(judged[0], device))
+        validation = Validation(examples, judge(judged[1], target, context))
+    how = Settings(
+        epochs=int(settings["tuning_epochs"]),
+        batch=int(settings["batch_size"]),
+        rate=float(settings["learning_rate"]),
+        decay=float(settings["weight_decay"]),
+        schedule="cosine",
+        finds_rate=settings["rate_by"] == "test",
+        warm_up=0.1,
+        clip=1.0,
+    )
+
+    def groups(module: nn.Module) -> list[dict[str, Any]]:
+        assert isinstance(module, Tuned)
+        return layered_groups(module.encoder, module.head, float(settings["layer_decay"]))
+
+    return train(net, groups, training, validation, how, context, device)
+
+
+def _written(net: Tuned, numbers: int) -> bytes:
+    """ONNX with the inputs "ids" and, where there are other columns, "numbers"."""
+    whole, ids = _Whole(net.cpu()).eval(), torch.ones((2, 7), dtype=torch.int64)
+    inputs, names = ([ids, torch.zeros(2, numbers)], ["ids", "numbers"]) if numbers else ([ids], ["ids"])
+    return halved(to_onnx(whole, inputs, names, {"ids": {1: TOKENS}}))
+
+
+def _numbers(x: Encoded, device: torch.device) -> Tensor:
+    return torch.as_tensor(x.numbers.astype(np.float32), device=device)
