@@ -212,3 +212,14 @@ def test_places_below_this_folder_are_named_by_short_paths(
         "report:   s3://models/report.html",
         "next:     kubeautoml serve --model a/model",
     ]
+
+    bare = make_searching(
+        conditions=[condition("Accepted", "True", "SpecValid"), condition("Succeeded", "True", "ModelTrained")],
+        model={**model, "metrics": {}},
+    )
+    Screen(tmp_path).ended(bare)
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-3]
+        .startswith("hold-out: none was set aside; cross-validation says RocAuc 0.")
+    )

@@ -76,8 +76,12 @@ class Screen:
             self.say(f"error: {reason}: {message}")
             return
         self._console.print(leaderboard_table(job))
-        metrics = _metrics(job, job.status.model.metrics)
-        self.say(fill(metrics, self._console.width, initial_indent="hold-out: ", subsequent_indent=" " * 10))
+        if job.status.model.metrics:
+            metrics = _metrics(job, job.status.model.metrics)
+            self.say(fill(metrics, self._console.width, initial_indent="hold-out: ", subsequent_indent=" " * 10))
+        elif job.status.best:
+            value = f"{metric_of(job)} {short_number(job.status.best.value, 4)}"
+            self.say(f"hold-out: none was set aside; cross-validation says {value} of the best trial")
         self.say(f"model:    {_place(job.status.model.uri)}")
         if job.status.artifacts and job.status.artifacts.report_uri:
             self.say(f"report:   {_place(job.status.artifacts.report_uri)}")
