@@ -206,7 +206,7 @@ class World:
         for ref, stored in sorted(self.cluster._objects.items()):
             meta = {k: v for k, v in stored.manifest["metadata"].items() if k != "resourceVersion"}
             objects[str(ref)] = {**stored.manifest, "metadata": meta}
-        return {"objects": objects, "trials": self.trials()}
+        return {"objects": objects, "trials": self.trials(), "told": self.told()}
 
     def trials(self) -> list[tuple[int, str, dict[str, Any]]]:
         """Number, state and parameters of every trial; none while the study cannot be read."""
@@ -216,6 +216,14 @@ class World:
             return []
         found = [t for s in storage.get_all_studies() for t in storage.get_all_trials(s._study_id)]
         return [(t.number, t.state.name, t.params) for t in found]
+
+    def told(self) -> list[dict[str, Any]]:
+        """What operator and pods have told each other through each study."""
+        try:
+            storage = open_study_storage(self.url)
+        except StudyError:
+            return []
+        return [dict(storage.get_study_user_attrs(s._study_id)) for s in storage.get_all_studies()]
 
     # The user
 

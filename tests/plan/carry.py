@@ -106,6 +106,9 @@ class Stage:
 
 
 def _written(study: StudySummary, orders: StudyOrders) -> StudySummary:
+    if orders.reopen is not None:
+        study = replace(study, failure=None, stage=None, result=None)
+        study = replace(study, limits=None, exhausted=False, activity="") if orders.reopen.search else study
     study = study if orders.limits is None else replace(study, limits=orders.limits)
     for order in orders.retire:
         left = tuple(t for t in study.running_trials if t.number != order.number)

@@ -21,6 +21,7 @@ from kubeautoml.api.trials import (
     DataFacts,
     Failure,
     JobResult,
+    Reopen,
     RetireTrial,
     RunningTrial,
     StudyAttr,
@@ -382,3 +383,46 @@ def test_an_attribute_of_another_version_is_read_where_it_can_be(storage: BaseSt
     assert limits == StudyLimits(5, 2)
     with pytest.raises(StudyError, match="limits must hold a StudyLimits, got soon"):
         read_limits(study)
+
+
+def test_a_search_is_opened_again_with_its_trials(storage: BaseStorage, name: str):
+    """What ended it is taken back, failed trials of the portfolio are queued once more, and finished ones stay. Twice is once."""
+    study = create_study(storage, name, "maximize")
+    for attr, value in (("portfolio", 0), ("portfolio", 1), ("family", "Linear")):
+        trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+        trial.set_user_attr(attr, value)
+        study.tell(trial, state=TrialState.FAIL)
+    study.tell(study.ask(), 0.5)
+    for attr, value in (
+        (StudyAttr.FAILURE, Failure("data", "AccessDenied", "no")),
+        (StudyAttr.SEARCH, {"exhausted": True}),
+    ):
+        set_study_attr(study, attr, value)
+    carry_out_orders(storage, name, StudyOrders(limits=replace(LIMITS, stop=True)))
+
+    for _ in range(2):
+        carry_out_orders(storage, name, StudyOrders(reopen=Reopen(search=True)))
+
+    summary = load_summary(storage, name)
+    assert summary is not None
+    assert (summary.failure, summary.exhausted, summary.limits) == (None, False, None)
+    assert (summary.waiting, summary.failed, summary.completed) == (2, 3, 1)
+    waiting = [t for t in study.get_trials() if t.state is TrialState.WAITING]
+    assert [(t.user_attrs["retry_of"], t.user_attrs["attempt"], t.user_attrs["portfolio"]) for t in waiting] == [
+        (0, 1, 0),
+        (1, 1, 1),
+    ]
+
+
+def test_a_model_is_made_again_without_a_search(storage: BaseStorage, name: str):
+    """The limits, and that there is nothing more to try, stay."""
+    study = create_study(storage, name, "maximize")
+    set_study_attr(study, StudyAttr.SEARCH, {"exhausted": True})
+    set_study_attr(study, StudyAttr.FAILURE, Failure("finalize", "FinalizeFailed", "no memory"))
+    carry_out_orders(storage, name, StudyOrders(limits=LIMITS))
+
+    carry_out_orders(storage, name, StudyOrders(reopen=Reopen(search=False)))
+
+    summary = load_summary(storage, name)
+    assert summary is not None
+    assert (summary.failure, summary.exhausted, summary.limits, summary.waiting) == (None, True, LIMITS, 0)

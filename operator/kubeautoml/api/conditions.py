@@ -101,6 +101,7 @@ class Reason(StrEnum):
     FINALIZE_CREATED = "FinalizeCreated"
     BUDGET_REACHED = "BudgetReached"
     RESUMED = "Resumed"
+    RETRIED = "Retried"
     INTERNAL_ERROR = "InternalError"
 
 

@@ -12,6 +12,9 @@ from kubeautoml.api.values import ApiModel, DecimalString
 Count = Annotated[int, Field(ge=0, le=10**12)]
 """A number in the status; what somebody else writes there beyond this counts as unreadable."""
 
+MAX_RETRY_REQUEST = 64
+"""Characters of the annotation kubeautoml.dev/retry that are read."""
+
 MAX_ACCEPTED_SPEC = 4 * 1024
 """Characters of status.acceptedSpec: a part of the 32 KiB that an object may have. A longer one is not kept."""
 
@@ -121,6 +124,19 @@ class ServingStatus(ApiModel):
     """Server pods that are ready."""
 
 
+class RetryStatus(ApiModel):
+    """What the annotation kubeautoml.dev/retry has brought about."""
+
+    request: Annotated[str, StringConstraints(max_length=MAX_RETRY_REQUEST)] = ""
+    """The annotation's value that was answered last; another one puts the job, if it has failed, back to work."""
+    count: Count = 0
+    """How often the job was put back to work."""
+    trials_before: Count = 0
+    """Trials of earlier tries, which budget.maxTrials does not count."""
+    failed_trials_before: Count = 0
+    """Failed trials of earlier tries, which budget.maxFailedTrials does not count."""
+
+
 class AutoMLJobStatus(ApiModel):
     """What was observed. Counts and the top ten, never a list of trials."""
 
@@ -152,6 +168,8 @@ class AutoMLJobStatus(ApiModel):
     """The model that came out."""
     serving: ServingStatus | None = None
     """The endpoint."""
+    retry: RetryStatus | None = None
+    """What the annotation kubeautoml.dev/retry has brought about; absent where there was none."""
     accepted_spec: Annotated[str, StringConstraints(max_length=MAX_ACCEPTED_SPEC)] | None = None
     """The part of the spec that may be edited as it was when it was last accepted, as JSON: what goes on running while a
     later edit is refused."""

@@ -24,6 +24,9 @@ fewest pods that are worth admitting."""
 ANNOTATION_PARALLELISM = f"{GROUP}/parallelism"
 """Workers that were asked for; a queue may have admitted fewer."""
 ANNOTATION_TRIALS = f"{GROUP}/trials-before"
+
+ANNOTATION_RETRY = f"{GROUP}/retry"
+"""On an AutoMLJob that has failed: any value that it has not had yet puts the job back to work. A time is a good one."""
 ANNOTATION_STUDY_CA = f"{GROUP}/study-ca"
 """The study server's certificate authority, PEM, on the pods that call it."""
 

@@ -185,6 +185,7 @@ MEANINGS: dict[R, Meaning] = {
         FINALIZE_CREATED=("The Job that makes the model was made.",),
         BUDGET_REACHED=("The search has ended by the limit in the message.",),
         RESUMED=("The search goes on after a pause.",),
+        RETRIED=("Somebody has put the job, which had failed, back to work (`kubectl automl retry`).",),
         INTERNAL_ERROR=("A bug, or an answer that nobody expected.", "Report it with the operator's log."),
     ),
 }

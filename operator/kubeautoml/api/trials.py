@@ -199,6 +199,15 @@ class RetireTrial:
 
 
 @dataclass(frozen=True)
+class Reopen:
+    """Take back what ended a job, so that it can be tried again; finished trials stay."""
+
+    search: bool
+    """Begin the search anew: what ended it is taken back, too, and trials of the portfolio that failed are queued again. False only
+    lets the model be made again."""
+
+
+@dataclass(frozen=True)
 class StudyOrders:
     """What the planner wants written into the study."""
 
@@ -207,9 +216,10 @@ class StudyOrders:
     warm_start: tuple[str, ...] | None = None
     """Names of the studies that search.warmStartFrom means; None leaves what is written."""
     retire: tuple[RetireTrial, ...] = field(default=())
+    reopen: Reopen | None = None
 
     def __bool__(self) -> bool:
-        return self.limits is not None or self.warm_start is not None or bool(self.retire)
+        return any(order is not None for order in (self.limits, self.warm_start, self.reopen)) or bool(self.retire)
 
 
 MAX_ATTEMPTS = 3

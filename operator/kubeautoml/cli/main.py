@@ -30,6 +30,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("kubeautoml.cli.report", "fetch a job's report"),
     "suspend": ("kubeautoml.cli.suspend", "stop a job's pods, keep its trials"),
     "resume": ("kubeautoml.cli.resume", "go on with a suspended job"),
+    "retry": ("kubeautoml.cli.retry", "put a failed job back to work"),
+    "diff": ("kubeautoml.cli.diff", "show what applying a manifest again would change"),
     "crds": ("kubeautoml.cli.crds", "print the CustomResourceDefinitions, or apply them to a cluster"),
     "rbac": ("kubeautoml.cli.rbac", "print the rights that operator and study server need"),
     "certificate": ("kubeautoml.cli.certificate", "make the study server's TLS secret (a Job of the install runs it)"),
@@ -39,7 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "finalize": ("", "make the model (container entry point)"),
 }
 
-CLUSTER_VERBS = ("list", "status", "leaderboard", "logs")
+CLUSTER_VERBS = ("list", "status", "leaderboard", "logs", "suspend", "resume", "retry", "diff")
 """Verbs that `kubectl automl` is for: each module has its `parser()`."""
 
 EXTRAS = {"serve": "serve", "worker": "trainer", "finalize": "trainer", "predict": "serve"}

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from kubeautoml.cli.suspend import set_suspend
+from kubeautoml.cli.parser import VerbParser
+from kubeautoml.cli.suspend import set_suspend, switch_parser
+
+
+def parser() -> VerbParser:
+    return switch_parser("resume", __doc__)
 
 
 def main(argv: list[str]) -> int:
-    return set_suspend(argv, verb="resume", suspend=False)
+    return set_suspend(parser(), argv, suspend=False)

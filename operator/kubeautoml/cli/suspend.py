@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-import argparse
-
 from kubeautoml.api.objects import Ref
-from kubeautoml.cli.connection import add_connection, connect, get_job, wait_for
+from kubeautoml.cli.connection import JOB_WORD, add_connection, add_name, as_job, connect, get_job, wait_for
+from kubeautoml.cli.parser import VerbParser
+
+
+def parser() -> VerbParser:
+    return switch_parser("suspend", __doc__)
 
 
 def main(argv: list[str]) -> int:
-    return set_suspend(argv, verb="suspend", suspend=True)
+    return set_suspend(parser(), argv, suspend=True)
 
 
-def set_suspend(argv: list[str], *, verb: str, suspend: bool) -> int:
+def switch_parser(verb: str, words: str | None) -> VerbParser:
+    """Of suspend and resume."""
+    made = VerbParser(verb, words, f"kubectl automl {verb} churn")
+    add_name(made)
+    add_connection(made)
+    return made
+
+
+def set_suspend(parser: VerbParser, argv: list[str], *, suspend: bool) -> int:
     """Patch spec.suspend, which is all that either verb does."""
-    parser = argparse.ArgumentParser(
-        prog=f"kubectl automl {verb}", description=f"Set spec.suspend to {str(suspend).lower()}."
-    )
-    parser.add_argument("name", help="name of the AutoMLJob")
-    add_connection(parser)
     args = parser.parse_args(argv)
     cluster = connect(args)
     job = get_job(args, cluster)
     changed = bool(job["spec"].get("suspend", False)) != suspend
     if changed:
         wait_for(cluster.merge_patch(Ref.of(job), {"spec": {"suspend": suspend}}))
-    print(
-        f"automljob.kubeautoml.dev/{args.name} {verb}{'d' if verb.endswith('e') else 'ed'}"
-        + ("" if changed else " (no change)")
-    )
+    done = "suspended" if suspend else "resumed"
+    has_ended = as_job(job).status.completion_time is not None
+    note = " (no change)" if not changed else " (it has ended, so this changes nothing)" if has_ended else ""
+    print(f"{JOB_WORD}/{args.name} {done}{note}")
     return 0

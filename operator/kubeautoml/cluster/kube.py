@@ -218,6 +218,17 @@ class KubeCluster:
         """
         return await self._write(self._merge_patch, ref, patch)
 
+    async def dry_run(
+        self, manifest: Manifest, *, manager: str | None = None, patch: Manifest | None = None
+    ) -> Manifest:
+        """What an object would be, and nothing is stored: after its creation, after a merge patch of it, or, with a field
+        manager, after a server-side apply that takes over whatever it sets.
+
+        Raises:
+            ClusterError: it would be refused.
+        """
+        return await self._write(self._dry_run, manifest, manager, patch)
+
     async def service_post(self, namespace: str, service: str, port: str, path: str, body: Manifest) -> Manifest:
         """POST to a Service through the API server's proxy, so that a laptop needs no way into the cluster's network."""
         url = f"/api/v1/namespaces/{namespace}/services/{service}:{port}/proxy/{path}"
@@ -349,6 +360,17 @@ class KubeCluster:
         content_type = "application/merge-patch+json"
         request = Request("patch", ref.kind, "PATCH", _path(ref), body=patch, content_type=content_type)
         return tidy(ref.kind, self._json(request))
+
+    def _dry_run(self, manifest: Manifest, manager: str | None, patch: Manifest | None) -> Manifest:
+        ref, query = _named(manifest), {"dryRun": "All"}
+        method, path, body, content_type = "PATCH", _path(ref), patch, "application/merge-patch+json"
+        if manager is not None:
+            query |= {"fieldManager": manager, "force": "true"}
+            body, content_type = manifest, "application/apply-patch+yaml"
+        elif patch is None:
+            method, path = "POST", resource_of(ref.kind).path(ref.namespace)
+            body, content_type = manifest, JSON
+        return tidy(ref.kind, self._json(Request("dry_run", ref.kind, method, path, query, body, content_type)))
 
     def _delete(self, ref: Ref, uid: str | None) -> bool:
         options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}

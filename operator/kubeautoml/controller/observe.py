@@ -23,6 +23,7 @@ from kubeautoml.controller.settings import OperatorSettings
 from kubeautoml.controller.studies import Studies
 from kubeautoml.plan.accepted import accepted_part
 from kubeautoml.plan.base import Observed, PodSeen, is_failed
+from kubeautoml.plan.retry import wants_retry
 from kubeautoml.plan.status import is_status
 
 TRAINING_KINDS = ("Job", "AutoMLModel")
@@ -59,10 +60,11 @@ async def observe(
     profile, profile_error, study_url = await _profile(job, cluster)
     url = study_url or settings.study_url_for(profile)
     children = await _children(job, cluster, TRAINING_KINDS, OPTIONAL_TRAINING_KINDS, fresh=fresh)
-    summary, study_error = (None, None) if has_ended(job.status) else await _study(job, studies, url)
+    is_over = has_ended(job.status) and not wants_retry(job)
+    summary, study_error = (None, None) if is_over else await _study(job, studies, url)
     warm_start = None
     if job.spec.search.warm_start_from and study_error is None and (summary is None or summary.limits is None):
-        warm_start, study_error = (None, None) if has_ended(job.status) else await _warm_start(job, studies, url)
+        warm_start, study_error = (None, None) if is_over else await _warm_start(job, studies, url)
     if job.status.model is not None or (summary is not None and summary.result is not None):
         children += await _children(job, cluster, SERVING_KINDS, OPTIONAL_SERVING_KINDS)
     pods = await cluster.list("Pod", job.metadata.namespace, {LABEL_JOB_UID: job.metadata.uid}, fresh=fresh)

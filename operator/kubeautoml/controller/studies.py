@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 from kubeautoml.api.errors import KubeAutoMLError, StudyError
 from kubeautoml.api.metrics import Direction
 from kubeautoml.api.names import study_name
-from kubeautoml.api.trials import StudyAttr, StudyOrders, StudySummary
+from kubeautoml.api.trials import StudyOrders, StudySummary
 from kubeautoml.controller.fence import Fence
 
 log = logging.getLogger(__name__)
@@ -39,9 +39,6 @@ CALL_SECONDS = 30.0
 
 REST_SECONDS = 5.0
 """After a call that waited in vain others to the same URL fail at once for so long; a guess."""
-
-ENDINGS = (StudyAttr.LIMITS, StudyAttr.FAILURE, StudyAttr.SEARCH, StudyAttr.STAGE, StudyAttr.RESULT)
-"""What is written into a study when a search ends."""
 
 
 class CallObserver(Protocol):
@@ -120,6 +117,7 @@ class Studies:
     async def reopen(self, url: str, name: str, direction: Direction) -> None:
         """Take back everything that ended a search, so that it can go on; trials stay. Makes the study if need be."""
         from kubeautoml.study import create_study, set_study_attr
+        from kubeautoml.study.orders import ENDINGS
 
         def clear(storage: Any) -> None:
             study = create_study(storage, name, direction)

@@ -116,7 +116,7 @@ class Plan:
         """Whether it does what cannot be undone: ends a trial, deletes something, or fails the job. It must then be decided
         on a fresh look, since a cache may lag behind what pods have done."""
         fails = is_failed(self.status) and not is_failed(before)
-        return bool(self.study.retire or self.delete or fails)
+        return bool(self.study.retire or self.study.reopen or self.delete or fails)
 
 
 def is_failed(status: AutoMLJobStatus) -> bool:

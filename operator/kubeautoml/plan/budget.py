@@ -127,11 +127,22 @@ def deadlines(
     if budget is None:
         return None, None
     end = (start + timedelta(seconds=budget + suspended_seconds)).timestamp()
-    return end - finalize_seconds(budget, data, refits=_refits(job)), end
+    return end - finalize_seconds(budget, data, refits=refits(job)), end
 
 
-def _refits(job: AutoMLJob) -> bool:
+def refits(job: AutoMLJob) -> bool:
+    """Whether a variant is wanted that is fitted on all rows."""
     return any(variant is not ModelVariant.QUALITY for variant in job.spec.output.variants)
+
+
+def trials_before(status: AutoMLJobStatus) -> int:
+    """Trials of earlier tries, which budgets do not count: the study, and with it the workers' count, goes on over them."""
+    return status.retry.trials_before if status.retry else 0
+
+
+def failed_trials_before(status: AutoMLJobStatus) -> int:
+    """Likewise, those that failed."""
+    return status.retry.failed_trials_before if status.retry else 0
 
 
 def limits_of(
@@ -147,8 +158,8 @@ def limits_of(
     known = [d for d in (search_deadline, accelerator_deadline) if d is not None]
     search_deadline = min(known) if known else None
     return StudyLimits(
-        max_trials=budget.max_trials,
-        max_failed_trials=budget.max_failed_trials,
+        max_trials=budget.max_trials + trials_before(job.status),
+        max_failed_trials=budget.max_failed_trials + failed_trials_before(job.status),
         search_deadline=search_deadline,
         job_deadline=job_deadline,
         budget_seconds=None if budget.max_duration_seconds is None else float(budget.max_duration_seconds),
@@ -227,13 +238,13 @@ def search_end(job: AutoMLJob, study: StudySummary, used: BudgetUsed, spare: flo
         target = float(budget.target_value)
         if best == target or is_better(metric, best, target):
             return BudgetEnd.TARGET_VALUE
-    if study.failed >= budget.max_failed_trials:
+    if study.failed - failed_trials_before(job.status) >= budget.max_failed_trials:
         return BudgetEnd.MAX_FAILED_TRIALS
-    if study.spent - study.running >= budget.max_trials:
+    if study.spent - study.running - trials_before(job.status) >= budget.max_trials:
         return BudgetEnd.MAX_TRIALS
     if budget.max_duration_seconds is not None:
         left = budget.max_duration_seconds - used.duration_seconds
-        if left <= finalize_seconds(budget.max_duration_seconds, study.data, refits=_refits(job)):
+        if left <= finalize_seconds(budget.max_duration_seconds, study.data, refits=refits(job)):
             return BudgetEnd.MAX_DURATION
     most = budget.max_accelerator_seconds
     if most is not None and used.accelerator_seconds >= most - spare:

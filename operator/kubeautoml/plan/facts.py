@@ -7,6 +7,7 @@ from kubeautoml.api.job_status import ModelStatus
 from kubeautoml.api.names import Component
 from kubeautoml.api.trials import Failure
 from kubeautoml.plan.base import PodSeen
+from kubeautoml.plan.budget import failed_trials_before
 from kubeautoml.plan.queueing import admitted_words, held_fact, is_held
 from kubeautoml.plan.scene import Scene
 from kubeautoml.plan.status import Fact, false, true, unknown
@@ -115,7 +116,8 @@ def no_trial(scene: Scene, ended_by: BudgetEnd) -> Failure:
     why = f"; most frequent error: {study.error}" if study.error else ""
     if ended_by is BudgetEnd.MAX_FAILED_TRIALS:
         limit = scene.job.spec.budget.max_failed_trials
-        message = f"{study.failed} trials failed and none completed (spec.budget.maxFailedTrials is {limit}){why}"
+        failed = study.failed - failed_trials_before(scene.job.status)
+        message = f"{failed} trials failed and none completed (spec.budget.maxFailedTrials is {limit}){why}"
         return Failure("search", Reason.TOO_MANY_FAILED_TRIALS, message)
     if ended_by is BudgetEnd.INTERRUPTED:
         message = "the search was interrupted before any trial completed; start it again to go on"

@@ -21,6 +21,7 @@ from kubeautoml.plan.changes import changed
 from kubeautoml.plan.ending import failed, failed_before, serve, succeeded
 from kubeautoml.plan.events import transitions
 from kubeautoml.plan.facts import C, Facts
+from kubeautoml.plan.retry import noted, retrying, wants_retry
 from kubeautoml.plan.scene import Scene
 from kubeautoml.plan.stages import finalizing, refused, searching, suspended, without_study
 from kubeautoml.plan.status import false, is_status, true, with_conditions, worth_publishing
@@ -31,7 +32,7 @@ def plan(job: AutoMLJob, observed: Observed, *, now: datetime, settings: Setting
     todo = _decided(job, observed, believed(now, observed), settings)
     apply = changed(todo.apply, observed.children)
     events = (*transitions(job.status, todo.status), *todo.events)
-    status = todo.status
+    status = noted(job, todo.status)
     if not (apply or todo.delete):
         # what pods that are about to go have used is not lost: else it waits until it is worth a writing
         status = worth_publishing(job.status, status, settings, job.spec.budget.max_accelerator_seconds)
@@ -58,7 +59,7 @@ def _decided(job: AutoMLJob, observed: Observed, now: datetime, settings: Settin
 def _stage(scene: Scene) -> Plan:
     job, study = scene.job, scene.study
     if is_failed(job.status):
-        return failed_before(scene)
+        return retrying(scene) if wants_retry(job) else failed_before(scene)
     if is_status(job.status, C.SUCCEEDED, ConditionStatus.TRUE) and job.status.model is not None:
         return serve(scene, job.status, job.status.model, ())
     if scene.observed.study_error is not None:

@@ -22,7 +22,7 @@ from kubeautoml.api.problems import printable
 from kubeautoml.api.trials import FinishedTrial, StudySummary
 from kubeautoml.api.values import CAMEL_PATTERN
 from kubeautoml.plan.base import Observed, Settings
-from kubeautoml.plan.budget import accelerator_seconds, elapsed_seconds
+from kubeautoml.plan.budget import accelerator_seconds, elapsed_seconds, trials_before
 
 TIME_ONLY_SECONDS = 60.0
 """When only the clock has moved, the status is published this often: long trials must not cost an API write each tick."""
@@ -104,7 +104,7 @@ def with_study(job: AutoMLJob, observed: Observed, now: datetime) -> AutoMLJobSt
     study = observed.study or StudySummary()
     ranked = tuple(_ranked(t) for t in study.best[:10])
     used = BudgetUsed(
-        trials=study.spent,
+        trials=max(0, study.spent - trials_before(job.status)),
         duration_seconds=int(elapsed_seconds(job.status, now)),
         accelerator_seconds=accelerator_seconds(job, observed, now),
         ended_by=job.status.budget_used.ended_by,

@@ -14,9 +14,15 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml.api.errors import StudyError
-from kubeautoml.api.trials import MAX_ATTEMPTS, RetireTrial, StudyAttr, StudyLimits, StudyOrders, TrialAttr
+from kubeautoml.api.trials import MAX_ATTEMPTS, Reopen, RetireTrial, StudyAttr, StudyLimits, StudyOrders, TrialAttr
 from kubeautoml.study.study import read_limits, set_study_attr
 from kubeautoml.study.summary import attempt_of, is_preempted
+
+MODEL_ENDINGS = (StudyAttr.FAILURE, StudyAttr.STAGE, StudyAttr.RESULT)
+"""What is written into a study when its model is made, or cannot be."""
+
+ENDINGS = (StudyAttr.LIMITS, StudyAttr.SEARCH, StudyAttr.ACTIVITY, *MODEL_ENDINGS)
+"""Likewise when its search ends."""
 
 
 def carry_out_orders(storage: BaseStorage, name: str, orders: StudyOrders) -> None:
@@ -33,6 +39,8 @@ def carry_out_orders(storage: BaseStorage, name: str, orders: StudyOrders) -> No
         raise StudyError(f"study {name} does not exist; create it before giving orders") from error
     if orders.warm_start is not None and study.user_attrs.get(StudyAttr.WARM_START.value) != [*orders.warm_start]:
         set_study_attr(study, StudyAttr.WARM_START, [*orders.warm_start])
+    if orders.reopen is not None:
+        _reopen(study, orders.reopen)
     if orders.limits is not None:
         _set_limits(study, orders.limits)
     for order in orders.retire:
@@ -44,6 +52,24 @@ def carry_out_orders(storage: BaseStorage, name: str, orders: StudyOrders) -> No
 def _set_limits(study: optuna.Study, limits: StudyLimits) -> None:
     if read_limits(study) != limits:
         set_study_attr(study, StudyAttr.LIMITS, limits)
+
+
+def _reopen(study: optuna.Study, order: Reopen) -> None:
+    """Failed trials of the portfolio come first: while anything that ended the job is there, this order comes again."""
+    if order.search:
+        for trial in _failed_portfolio(study):
+            study.enqueue_trial(_parameters(trial), user_attrs=_retry_attrs(trial, attempt=1))
+    for attr in ENDINGS if order.search else MODEL_ENDINGS:
+        if study.user_attrs.get(attr.value) is not None:
+            set_study_attr(study, attr, None)
+
+
+def _failed_portfolio(study: optuna.Study) -> list[FrozenTrial]:
+    """Those that are not queued again yet: whatever failed them, such as a full disk, may be over."""
+    trials = study.get_trials(deepcopy=False)
+    retried = {t.user_attrs.get(TrialAttr.RETRY_OF.value) for t in trials}
+    failed = (t for t in trials if t.state is TrialState.FAIL and not is_preempted(t) and t.number not in retried)
+    return [t for t in failed if TrialAttr.PORTFOLIO.value in t.user_attrs]
 
 
 def _retire(study: optuna.Study, order: RetireTrial) -> None:
@@ -77,7 +103,7 @@ def _parameters(trial: FrozenTrial) -> dict[str, Any]:
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
-def _retry_attrs(trial: FrozenTrial) -> dict[str, Any]:
+def _retry_attrs(trial: FrozenTrial, attempt: int | None = None) -> dict[str, Any]:
     lasting = (TrialAttr.PORTFOLIO.value, TrialAttr.PROMOTES.value, TrialAttr.WORK.value)
     kept = {name: trial.user_attrs[name] for name in lasting if name in trial.user_attrs}
-    return {**kept, TrialAttr.RETRY_OF.value: trial.number, TrialAttr.ATTEMPT.value: attempt_of(trial) + 1}
+    return {**kept, TrialAttr.RETRY_OF.value: trial.number, TrialAttr.ATTEMPT.value: attempt or attempt_of(trial) + 1}
