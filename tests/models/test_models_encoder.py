@@ -121,6 +121,27 @@ def test_fine_tuning_moves_the_backbone_and_lower_layers_less(folders):
     assert len(factor_of) == sum(1 for _ in net.parameters())
 
 
+def test_two_processes_tune_a_backbone_and_one_where_they_cannot_meet(folders, monkeypatch, caplog):
+    """As on the GPUs of one pod; where the processes fail the fit goes on with one, and says so."""
+    from kubeautoml_trainer.models import torch_parallel
+
+    def fitted() -> np.ndarray:
+        settings = {"tuning": "fine", "crop": 0.0, "colour": 0.0, "shift": 0.0, "flip": "no", "tuning_epochs": 2}
+        return fit(folders["resnet"], settings)[0].predict(make_picture_rows(3, 30, 12, 3, seed=2).frame)
+
+    one = fitted()
+    monkeypatch.setattr(torch_parallel, "accelerators", lambda: [torch.device("cpu")] * 2)
+    both = fitted()
+    np.testing.assert_allclose(both, one, atol=0.02)
+
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("no meeting")
+
+    monkeypatch.setattr(torch_parallel, "everywhere", broken)
+    assert np.array_equal(fitted(), one)
+    assert "training on several accelerators failed: on with one" in caplog.text
+
+
 def test_features_are_looked_at_once_for_all_folds_and_trials(folders, monkeypatch):
     """The second trial asks the backbone nothing."""
     monkeypatch.setattr(encoder_fit, "FEATURES", encoder_fit.FeatureStore())

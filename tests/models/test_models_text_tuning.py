@@ -176,6 +176,32 @@ def test_the_same_seed_gives_the_same_network(weights: Path):
     assert np.array_equal(first, second)
 
 
+def test_two_processes_tune_as_one_does(weights: Path, monkeypatch: pytest.MonkeyPatch):
+    """As on the GPUs of one pod: each learns its share of every batch, and the gradients are those of all."""
+    from kubeautoml_trainer.models import torch_parallel
+
+    family, fresh = bound(weights), make_rows(60, 1)
+    settings = {**FINE, "tuning_epochs": 4}
+
+    def fitted() -> np.ndarray:
+        return family.fit(make_rows(), make_rows(40, 2), SCHEMA, settings, make_context()).predict(fresh.frame)
+
+    one = fitted()
+    joined: list[int] = []
+    everywhere = torch_parallel.everywhere
+    monkeypatch.setattr(torch_parallel, "accelerators", lambda: [torch.device("cpu")] * 2)
+    monkeypatch.setattr(
+        torch_parallel,
+        "everywhere",
+        lambda work, devices, *rest: (joined.append(len(devices)), everywhere(work, devices, *rest))[1],
+    )
+    both = fitted()
+
+    assert joined == [2]
+    assert (both.argmax(axis=1) == fresh.y).mean() > 0.95
+    np.testing.assert_allclose(both, one, atol=0.15)  # dropout inside the encoder falls otherwise in each process
+
+
 def test_without_time_or_weights_one_sentence_says_so(weights: Path, tmp_path: Path):
     """The family is named, and what to do; a tuned pipeline is no start for another."""
     family = bound(weights)

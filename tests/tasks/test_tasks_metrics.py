@@ -1,5 +1,7 @@
 """Metrics: the same names as the contract's table, the same values as scikit-learn's, and values worked out by hand."""
 
+import pickle
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -31,6 +33,16 @@ def make_classified(k: int, n: int = 300, seed: int = 0, weighted: bool = True):
 def test_a_task_has_every_metric_of_the_contract(task):
     """Names are those of kubeautoml.api.metrics for the task, without those that need costs or quantiles."""
     assert set(task.metrics) == set(metrics_of(task.type)) - {"ExpectedCost", "PinballLoss"}
+
+
+@pytest.mark.parametrize("task", [make_task(("a", "b")), make_task(("a", "b", "c")), make_task()])
+def test_a_task_that_has_scored_goes_to_another_process(task):
+    """Networks are trained by several: what it has worked out stays behind, and is worked out there again."""
+    assert set(task.metrics)
+
+    copied = pickle.loads(pickle.dumps(task))
+
+    assert copied == task and set(copied.metrics) == set(task.metrics)
 
 
 def test_costs_and_quantiles_bring_their_metrics():

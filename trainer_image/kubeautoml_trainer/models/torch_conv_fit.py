@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kubeautoml_trainer.models.base import FitContext, Unwatched
+from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.picture_rows import PictureRows
 from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.torch_augment import Augmentation, Blend, augmented
@@ -19,9 +19,9 @@ from kubeautoml_trainer.models.torch_conv import Architecture, ConvNet, Normalis
 from kubeautoml_trainer.models.torch_loop import Inputs, Settings, Trained, Training, Validation, train
 from kubeautoml_trainer.models.torch_onnx import to_onnx
 from kubeautoml_trainer.models.torch_optimisers import parameter_groups
-from kubeautoml_trainer.models.torch_parallel import ALONE, World, accelerators, everywhere
+from kubeautoml_trainer.models.torch_parallel import World, on_all_accelerators
 from kubeautoml_trainer.models.torch_pictures import Pictures
-from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, judge, truth_tensor
+from kubeautoml_trainer.models.torch_training import fit_loss, judge, truth_tensor
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 log = logging.getLogger("kubeautoml.worker")
@@ -56,9 +56,6 @@ def net_size(height: int, width: int, most: int) -> tuple[int, int]:
     return max(1, round(height * share)), max(1, round(width * share))
 
 
-_MOST_COPIED = 2 << 30  # bytes of pictures beyond which processes do not get copies of them; a guess
-
-
 def fit(
     settings: Mapping[str, Any],
     shape: tuple[int, int, int],
@@ -72,37 +69,8 @@ def fit(
     Raises:
         FitTimeout: the deadline came before the first step.
     """
-    devices = accelerators()
     arguments = (settings, shape, learned, judged, target)
-    if len(devices) > 1 and len(learned.pictures) * math.prod(shape) < _MOST_COPIED:
-        try:
-            return everywhere(_fit_watched, devices, *arguments, _Watched(context))
-        except (RuntimeError, OSError) as error:
-            log.warning("training on several accelerators failed: on with one", extra={"error": str(error)[:300]})
-    return _fit(ALONE, device_for_training(), *arguments, context)
-
-
-class _Watched:
-    """A context whose progress stays in this process: copies in others report to nobody."""
-
-    def __init__(self, context: FitContext) -> None:
-        self.context = context
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Watched, (replace(self.context, progress=Unwatched()),)
-
-
-def _fit_watched(
-    world: World,
-    device: torch.device,
-    settings: Mapping[str, Any],
-    shape: tuple[int, int, int],
-    learned: PictureRows,
-    judged: PictureRows | None,
-    target: NumberTarget | None,
-    watched: _Watched,
-) -> tuple[bytes, Trained]:
-    return _fit(world, device, settings, shape, learned, judged, target, watched.context)
+    return on_all_accelerators(_fit, arguments, context, len(learned.pictures) * math.prod(shape))
 
 
 def _fit(

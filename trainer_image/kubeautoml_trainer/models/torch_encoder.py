@@ -134,6 +134,8 @@ def load_backbone(folder: Path) -> Backbone:
 class Encoder(nn.Module):
     """A backbone with its head: float (n, channels, height, width), float (n, numbers) -> float (n, outputs)."""
 
+    has_idle_parameters = True  # transformers' own poolers
+
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head

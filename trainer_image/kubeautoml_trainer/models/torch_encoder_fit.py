@@ -6,6 +6,7 @@ onnxruntime, which is faster than torch there, on an accelerator by torch.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import threading
@@ -39,6 +40,7 @@ from kubeautoml_trainer.models.torch_encoder import (
 from kubeautoml_trainer.models.torch_head import START_SHARE, Head, Vectors, fit_head, layered_groups
 from kubeautoml_trainer.models.torch_loop import Settings, Trained, Training, Validation, train
 from kubeautoml_trainer.models.torch_onnx import to_onnx
+from kubeautoml_trainer.models.torch_parallel import World, on_all_accelerators
 from kubeautoml_trainer.models.torch_pictures import Pictures
 from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, judge, limited_threads, truth_tensor
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
@@ -184,7 +186,8 @@ def fit(
     head, trained = _fit_head(extractor, settings, learned, judged, target, context, device, is_tuned)
     net = Encoder(backbone, head)
     if is_tuned:
-        trained = _fit_all(net, extractor, settings, learned, judged, target, context, device)
+        arguments = (net, extractor, settings, learned, judged, target)
+        net, trained = on_all_accelerators(_fit_all, arguments, context, len(learned.pictures) * math.prod(shape))
     scaler = Scaler(shape[0], shape[1], pixels, pixels)
     views, numbers = str(settings["views"]), learned.numbers.shape[1]
     quick = None if is_tuned or views != "none" else _quick(extractor, head, numbers)
@@ -232,6 +235,8 @@ def _fit_head(
 
 
 def _fit_all(
+    world: World,
+    device: torch.device,
     net: Encoder,
     extractor: Extractor,
     settings: Mapping[str, Any],
@@ -239,9 +244,9 @@ def _fit_all(
     judged: PictureRows | None,
     target: NumberTarget | None,
     context: FitContext,
-    device: torch.device,
-) -> Trained:
+) -> tuple[Encoder, Trained]:
     """Backbone and head together, each layer slower than the one above."""
+    net = copy.deepcopy(net)
     shape, pixels = extractor.shape, extractor.pixels
     scaler = Scaler(shape[0], shape[1], pixels, pixels)
     normaliser = Normaliser(*_moments(extractor.folder, shape[2])).to(device)
@@ -274,4 +279,4 @@ def _fit_all(
         assert isinstance(module, Encoder)
         return layered_groups(module.backbone, module.head, float(settings["layer_decay"]))
 
-    return train(net, groups, training, validation, how, context, device)
+    return net, train(net, groups, training, validation, how, context, device, world)

@@ -89,6 +89,28 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """Everything that one training is given.
+
+    groups: the network's parameters as `torch_optimisers.parameter_groups` says them.
+    """
+
+    net: nn.Module
+    groups: Callable[[nn.Module], list[dict[str, Any]]]
+    training: Training
+    validation: Validation | None
+    settings: Settings
+    context: FitContext
+    device: torch.device
+    world: World
+
+    @property
+    def batches(self) -> int:
+        """Of an epoch."""
+        return max(1, round(len(self.training.examples) / self.settings.batch))
+
+
+@dataclass(frozen=True)
 class Trained:
     """What came out; the network holds the weights of the best epoch.
 
@@ -133,14 +155,15 @@ def train(
         probe = _first_rows(training, device)
         row = row_bytes(net, probe)
         at_once = fitting_rows(max(1, batch // world.size), row, weight_bytes(net), device)
+        lesson = Lesson(net, groups, training, validation, settings, context, device, world)
         while True:
             torch.manual_seed(context.seed + world.rank)
             try:
-                if settings.finds_rate and world.size == 1:
-                    settings = _with_rate(net, groups, training, settings, context, device, at_once)
+                if lesson.settings.finds_rate and world.size == 1:
+                    lesson = replace(lesson, settings=_with_rate(lesson, at_once))
                     net.load_state_dict(start)
                     torch.manual_seed(context.seed)
-                return _train(net, groups, training, validation, settings, context, device, world, at_once)
+                return _train(lesson, at_once)
             except (RuntimeError, MemoryError) as error:
                 # of several processes the others wait for this one: they end together
                 if not is_out_of_memory(error) or at_once == 1 or world.size > 1:
@@ -149,21 +172,12 @@ def train(
             net.load_state_dict(start)
 
 
-def _train(
-    net: nn.Module,
-    groups: Callable[[nn.Module], list[dict[str, Any]]],
-    training: Training,
-    validation: Validation | None,
-    settings: Settings,
-    context: FitContext,
-    device: torch.device,
-    world: World,
-    at_once: int,
-) -> Trained:
+def _train(lesson: Lesson, at_once: int) -> Trained:
     """The loop."""
-    batches = max(1, round(len(training.examples) / settings.batch))
-    run = begin(net, groups, training, validation, settings, context, device, world, batches)
-    signature = signature_of(net, training, settings, context)
+    net, training, settings, context = lesson.net, lesson.training, lesson.settings, lesson.context
+    device, world, batches = lesson.device, lesson.world, lesson.batches
+    run = begin(lesson)
+    signature = signature_of(lesson)
     resume(run, context, signature)
     parallel = world.wrap(net, device)
     every = look_every(settings)
@@ -191,7 +205,7 @@ def _train(
         is_end = world.agrees(schedule.is_over)
         if is_end or run.epoch % every == 0:
             began = time.perf_counter()
-            value = _validated(run, training, validation, device, precision) if world.rank == 0 else 0.0
+            value = _validated(run, lesson, precision) if world.rank == 0 else 0.0
             value = world.same(value)
             schedule.validated(time.perf_counter() - began)
             if not math.isfinite(value):
@@ -199,11 +213,11 @@ def _train(
             if run.patience.see(run.epoch, value):
                 run.best = {name: tensor.clone() for name, tensor in run.averaged.state_dict().items()}
             of = run.epoch + (0 if is_end else math.ceil(schedule.left / batches))
-            context.progress.report(run.epoch, of, None if validation is None else value, run.rows_a_second)
+            context.progress.report(run.epoch, of, None if lesson.validation is None else value, run.rows_a_second)
             if is_end or run.patience.is_over(run.epoch):
                 break
         run.epoch, run.batch, run.learned, run.seconds = run.epoch + 1, 0, 0, 0.0
-    return _finished(run, net, validation, at_once)
+    return _finished(run, lesson, at_once)
 
 
 def _learn(
@@ -236,21 +250,14 @@ def _learn(
     return total
 
 
-def _with_rate(
-    net: nn.Module,
-    groups: Callable[[nn.Module], list[dict[str, Any]]],
-    training: Training,
-    settings: Settings,
-    context: FitContext,
-    device: torch.device,
-    at_once: int,
-) -> Settings:
+def _with_rate(lesson: Lesson, at_once: int) -> Settings:
     """The settings with the rate of a range test, which changes the network; as they are where a test is not worth its time."""
-    batches = max(1, round(len(training.examples) / settings.batch))
-    if settings.epochs * batches < WORTH * STEPS:
+    net, training, settings, context = lesson.net, lesson.training, lesson.settings, lesson.context
+    device = lesson.device
+    if settings.epochs * lesson.batches < WORTH * STEPS:
         return settings
     optimiser, chance = (
-        make_optimiser(settings.optimiser, groups(net)),
+        make_optimiser(settings.optimiser, lesson.groups(net)),
         torch.Generator(device).manual_seed(context.seed),
     )
     order = torch.Generator().manual_seed(context.seed)
@@ -301,14 +308,13 @@ def _average(run: Run, share: float) -> None:
         a.copy_(b)
 
 
-def _validated(
-    run: Run, training: Training, validation: Validation | None, device: torch.device, precision: torch.dtype | None
-) -> float:
+def _validated(run: Run, lesson: Lesson, precision: torch.dtype | None) -> float:
     """The validation loss of the averaged weights; without validation rows the later epoch is the better one."""
-    if validation is None:
+    if lesson.validation is None:
         finite = all(bool(torch.isfinite(t).all()) for t in run.averaged.state_dict().values() if t.is_floating_point())
         return -float(run.epoch) if finite else math.nan
-    return validation.judge(outputs(run.averaged, validation.examples, training.plain, device, precision))
+    said = outputs(run.averaged, lesson.validation.examples, lesson.training.plain, lesson.device, precision)
+    return lesson.validation.judge(said)
 
 
 @torch.no_grad()
@@ -338,14 +344,14 @@ def autocast_type(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if has else None
 
 
-def _finished(run: Run, net: nn.Module, validation: Validation | None, at_once: int) -> Trained:
+def _finished(run: Run, lesson: Lesson, at_once: int) -> Trained:
     if not run.schedule.done:
         raise FitTimeout("no time for one step of training; give spec.budget.maxDurationSeconds more")
     if not run.best:
         raise ArithmeticError("the training's loss was no number; a smaller learning rate may help")
-    net.load_state_dict(run.best)
-    net.eval()
-    value = None if validation is None else run.patience.best_loss
+    lesson.net.load_state_dict(run.best)
+    lesson.net.eval()
+    value = None if lesson.validation is None else run.patience.best_loss
     return Trained(run.patience.best_round, value, at_once, run.rows_a_second)
 
 

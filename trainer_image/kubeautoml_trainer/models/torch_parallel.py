@@ -10,12 +10,16 @@ import logging
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from pickle import PicklingError
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from kubeautoml_trainer.models.base import FitContext, Unwatched
+from kubeautoml_trainer.models.torch_training import device_for_training
 
 log = logging.getLogger("kubeautoml.worker")
 
@@ -24,6 +28,7 @@ T = TypeVar("T")
 _SILENCE = timedelta(seconds=120)
 """After which a process that hears nothing of the others gives up; far above a step's time, a guess."""
 _LEAVE_SECONDS = 10.0
+_MOST_COPIED = 2 << 30  # bytes of examples beyond which processes do not get copies of them; a guess
 
 
 class World(Protocol):
@@ -36,7 +41,7 @@ class World(Protocol):
     def size(self) -> int: ...
 
     def wrap(self, net: nn.Module, device: torch.device) -> nn.Module:
-        """The network whose gradients are those of all processes."""
+        """The network whose gradients are those of all processes. One that has `has_idle_parameters` may leave some unused."""
         ...
 
     def mine(self, order: Tensor) -> Tensor:
@@ -83,10 +88,11 @@ class Group:
     def wrap(self, net: nn.Module, device: torch.device) -> nn.Module:
         from torch.nn.parallel import DistributedDataParallel
 
+        idle = bool(getattr(net, "has_idle_parameters", False))
         if device.type == "cuda":
             net = nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
-            return DistributedDataParallel(net, device_ids=[device])
-        return DistributedDataParallel(net)
+            return DistributedDataParallel(net, device_ids=[device], find_unused_parameters=idle)
+        return DistributedDataParallel(net, find_unused_parameters=idle)
 
     def mine(self, order: Tensor) -> Tensor:
         return order[self.rank :: self.size]
@@ -103,6 +109,42 @@ class Group:
 def accelerators() -> list[torch.device]:
     """Those of this pod."""
     return [torch.device("cuda", k) for k in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+
+
+def on_all_accelerators(work: Callable[..., T], arguments: Sequence[Any], context: FitContext, size: int) -> T:
+    """Do work on all accelerators of the pod, a process each, or on the one it has, or on the CPU; also where several of them fail.
+
+    Args:
+        work: a function of a module, called with (world, device, *arguments, context); it may not change the arguments.
+        arguments: plain values, of which the other processes get copies.
+        size: bytes of what would be copied.
+    """
+    devices = accelerators()
+    if len(devices) > 1 and size < _MOST_COPIED:
+        try:
+            result: T = everywhere(_watched, devices, work, arguments, _Watched(context))
+            return result
+        # of the processes, or of values that cannot go to another one
+        except (RuntimeError, OSError, PicklingError, AttributeError, TypeError) as error:
+            log.warning("training on several accelerators failed: on with one", extra={"error": str(error)[:300]})
+    return work(ALONE, device_for_training(), *arguments, context)
+
+
+class _Watched:
+    """A context whose progress stays in this process: copies in others report to nobody."""
+
+    def __init__(self, context: FitContext) -> None:
+        self.context = context
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Watched, (replace(self.context, progress=Unwatched()),)
+
+
+def _watched(
+    world: World, device: torch.device, work: Callable[..., T], arguments: Sequence[Any], watched: _Watched
+) -> T:
+    result: T = work(world, device, *arguments, watched.context)
+    return result
 
 
 def everywhere(work: Callable[..., T], devices: Sequence[torch.device], *arguments: Any) -> T:

@@ -8,9 +8,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +17,11 @@ from torch import Tensor, nn
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.early_stopping import Patience
 from kubeautoml_trainer.models.torch_optimisers import Optimiser, make_optimiser
-from kubeautoml_trainer.models.torch_parallel import World
 from kubeautoml_trainer.models.torch_schedule import Schedule
 from kubeautoml_trainer.models.torch_state import StateError, packed, unpacked, with_prefix, write_into
 
 if TYPE_CHECKING:
-    from kubeautoml_trainer.models.torch_loop import Settings, Training, Validation
+    from kubeautoml_trainer.models.torch_loop import Lesson, Settings
 
 log = logging.getLogger("kubeautoml.worker")
 
@@ -59,39 +57,29 @@ class Run:
     rows_a_second: float = 0.0
 
 
-def begin(
-    net: nn.Module,
-    groups: Callable[[nn.Module], list[dict[str, Any]]],
-    training: Training,
-    validation: Validation | None,
-    settings: Settings,
-    context: FitContext,
-    device: torch.device,
-    world: World,
-    batches: int,
-) -> Run:
+def begin(lesson: Lesson) -> Run:
+    net, settings, context = lesson.net, lesson.settings, lesson.context
     net.train()
     averaged = copy.deepcopy(net).eval()
     both = list(zip(averaged.state_dict().values(), net.state_dict().values(), strict=True))
-    judged = 0 if validation is None else len(validation.examples)
-    every = batches * look_every(settings)
+    judged = 0 if lesson.validation is None else len(lesson.validation.examples)
     schedule = Schedule(
-        settings.epochs * batches,
+        settings.epochs * lesson.batches,
         context.deadline,
         afterwards=min(_AFTERWARDS, _AFTERWARDS_SHARE * max(0.0, context.deadline - time.monotonic())),
-        validation=_VALIDATION_COST * judged * batches / max(1, len(training.examples)),
-        every=every,
+        validation=_VALIDATION_COST * judged * lesson.batches / max(1, len(lesson.training.examples)),
+        every=lesson.batches * look_every(settings),
     )
     return Run(
         net=net,
         averaged=averaged,
         best={},
-        optimiser=make_optimiser(settings.optimiser, groups(net)),
+        optimiser=make_optimiser(settings.optimiser, lesson.groups(net)),
         schedule=schedule,
         pairs=[(a, b) for a, b in both if a.is_floating_point()],
         counts=[(a, b) for a, b in both if not a.is_floating_point()],
         order=torch.Generator().manual_seed(context.seed),
-        chance=torch.Generator(device).manual_seed(context.seed + 1 + world.rank),
+        chance=torch.Generator(lesson.device).manual_seed(context.seed + 1 + lesson.world.rank),
         patience=Patience(settings.patience, context.deadline),
     )
 
@@ -101,10 +89,10 @@ def look_every(settings: Settings) -> int:
     return max(1, math.ceil(settings.epochs / _MOST_LOOKS))
 
 
-def signature_of(net: nn.Module, training: Training, settings: Settings, context: FitContext) -> str:
+def signature_of(lesson: Lesson) -> str:
     """Names the training: states of others are refused."""
-    shapes = [(name, list(t.shape)) for name, t in net.state_dict().items()]
-    described = [shapes, asdict(settings), context.seed, len(training.examples)]
+    shapes = [(name, list(t.shape)) for name, t in lesson.net.state_dict().items()]
+    described = [shapes, asdict(lesson.settings), lesson.context.seed, len(lesson.training.examples)]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 

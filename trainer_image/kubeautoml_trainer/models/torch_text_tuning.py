@@ -6,6 +6,7 @@ encoder.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from kubeautoml_trainer.models.text_net import texts_of
 from kubeautoml_trainer.models.torch_head import START_SHARE, Head, Vectors, fit_head, layered_groups
 from kubeautoml_trainer.models.torch_loop import Inputs, Settings, Trained, Training, Validation, train
 from kubeautoml_trainer.models.torch_onnx import halved, to_onnx
+from kubeautoml_trainer.models.torch_parallel import World, on_all_accelerators
 from kubeautoml_trainer.models.torch_text_encoder import Pooled, read_pooled
 from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, judge, truth_tensor
 from kubeautoml_trainer.models.tuned_text import TOKENS, TunedTextModel, token_ids
@@ -35,8 +37,20 @@ from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 
 @dataclass(frozen=True)
+class TextRows:
+    """Rows as they are learned from, plain values: ids of each int64 (tokens,), numbers float32 (n, k), and the rows themselves."""
+
+    ids: Sequence[np.ndarray]
+    numbers: np.ndarray
+    rows: Rows
+
+    def on(self, device: torch.device) -> TokenRows:
+        return TokenRows(self.ids, torch.as_tensor(self.numbers, device=device))
+
+
+@dataclass(frozen=True)
 class TokenRows:
-    """Rows of tokens and numbers beside them; a batch is as wide as its longest text.
+    """The examples of a training; a batch is as wide as its longest text.
 
     ids: of each row int64 (tokens,). numbers: float32 (n, k), on the device.
     """
@@ -63,6 +77,8 @@ class Tuned(nn.Module):
     """An encoder, its vectors brought to length 1, and a head: int64 (n, tokens), where there are tokens, float (n, k) -> float
     (n, outputs).
     """
+
+    has_idle_parameters = True  # transformers' own poolers
 
     def __init__(self, encoder: Pooled, head: Head) -> None:
         super().__init__()
@@ -109,47 +125,48 @@ def fit(
     now = time.monotonic()
     deadline = now + START_SHARE * (context.deadline - now)
 
-    def vectors(x: Encoded) -> Vectors:
-        said = encoder.encode(texts_of(x), deadline)
-        return Vectors(torch.as_tensor(said, device=device), _numbers(x, device))
+    def vectors(x: Encoded, rows: Rows) -> tuple[Vectors, Rows]:
+        said = torch.as_tensor(encoder.encode(texts_of(x), deadline), device=device)
+        return Vectors(said, torch.as_tensor(x.numbers, dtype=torch.float32, device=device)), rows
 
-    seen = vectors(learned[0]), learned[1]
-    held_out = None if judged is None else (vectors(judged[0]), judged[1])
-    head, _ = fit_head(settings, seen, held_out, target, replace(context, deadline=deadline), device, is_start=True)
+    def plain(x: Encoded, rows: Rows) -> TextRows:
+        return TextRows(token_ids(encoder.tokens, x), x.numbers.astype(np.float32), rows)
+
+    seen, held_out = vectors(*learned), None if judged is None else vectors(*judged)
+    within = replace(context, deadline=deadline)
+    head, _ = fit_head(settings, seen, held_out, target, within, device, is_start=True)
     net = Tuned(read_pooled(folder), head)
     net.encoder.net.get_input_embeddings().requires_grad_(False)
-    trained = _train(net, encoder, settings, learned, judged, target, context, device)
-    numbers, outputs = learned[0].numbers.shape[1], context.task.outputs
+    examples = plain(*learned)
+    arguments = (net, settings, examples, None if judged is None else plain(*judged), target)
+    net, trained = on_all_accelerators(_tuned, arguments, context, sum(one.nbytes for one in examples.ids))
+    numbers, outputs = examples.numbers.shape[1], context.task.outputs
     network = OnnxNetwork(_written(net, numbers))
     tokenizer = (encoder.folder / TOKENIZER).read_bytes()
     return TunedTextModel(network, encoder.tokens, tokenizer, numbers, outputs, target), trained
 
 
-def _train(
+def _tuned(
+    world: World,
+    device: torch.device,
     net: Tuned,
-    encoder: Encoder,
     settings: Mapping[str, Any],
-    learned: tuple[Encoded, Rows],
-    judged: tuple[Encoded, Rows] | None,
+    learned: TextRows,
+    judged: TextRows | None,
     target: NumberTarget | None,
     context: FitContext,
-    device: torch.device,
-) -> Trained:
+) -> tuple[Tuned, Trained]:
     """Head and encoder together."""
-    x, rows = learned
-    weight = torch.as_tensor(weights_or_ones(rows.weight, len(rows)), dtype=torch.float32, device=device)
+    net, rows = copy.deepcopy(net), learned.rows
     training = Training(
-        TokenRows(token_ids(encoder.tokens, x), _numbers(x, device)),
+        learned.on(device),
         truth_tensor(rows, target, device),
-        weight,
+        torch.as_tensor(weights_or_ones(rows.weight, len(rows)), dtype=torch.float32, device=device),
         fit_loss(target, context, float(settings["smoothing"])),
         lambda raw, generator: (raw, None),
         lambda raw: raw,
     )
-    validation = None
-    if judged is not None:
-        examples = TokenRows(token_ids(encoder.tokens, judged[0]), _numbers(judged[0], device))
-        validation = Validation(examples, judge(judged[1], target, context))
+    validation = None if judged is None else Validation(judged.on(device), judge(judged.rows, target, context))
     how = Settings(
         epochs=int(settings["tuning_epochs"]),
         batch=int(settings["batch_size"]),
@@ -165,7 +182,7 @@ def _train(
         assert isinstance(module, Tuned)
         return layered_groups(module.encoder, module.head, float(settings["layer_decay"]))
 
-    return train(net, groups, training, validation, how, context, device)
+    return net, train(net, groups, training, validation, how, context, device, world)
 
 
 def _written(net: Tuned, numbers: int) -> bytes:
@@ -173,7 +190,3 @@ def _written(net: Tuned, numbers: int) -> bytes:
     whole, ids = _Whole(net.cpu()).eval(), torch.ones((2, 7), dtype=torch.int64)
     inputs, names = ([ids, torch.zeros(2, numbers)], ["ids", "numbers"]) if numbers else ([ids], ["ids"])
     return halved(to_onnx(whole, inputs, names, {"ids": {1: TOKENS}}))
-
-
-def _numbers(x: Encoded, device: torch.device) -> Tensor:
-    return torch.as_tensor(x.numbers.astype(np.float32), device=device)

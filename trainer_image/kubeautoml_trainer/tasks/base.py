@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from dataclasses import fields
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,15 @@ MetricFunction = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
 """(y, prediction, weight) -> value. `y` as in `data.base.Rows`; `prediction` float (n, outputs); `weight` (n,) or
 None.
 """
+
+
+class Copied:
+    """A frozen dataclass whose fields are all of it: what it has worked out is left behind when it goes to another process, as functions
+    cannot go there.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]  # of a dataclass
 
 
 class Task(Protocol):

@@ -12,11 +12,11 @@ import pandas as pd
 from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Schema
 from kubeautoml_trainer.tasks import metrics as m
-from kubeautoml_trainer.tasks.base import MetricFunction
+from kubeautoml_trainer.tasks.base import Copied, MetricFunction
 
 
 @dataclass(frozen=True)
-class ClassificationTask:
+class ClassificationTask(Copied):
     """Which of `schema.classes` a row belongs to; decisions take the most probable class (for two: threshold 0.5)."""
 
     schema: Schema

@@ -12,12 +12,12 @@ import pandas as pd
 from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Schema
 from kubeautoml_trainer.tasks import metrics as m
-from kubeautoml_trainer.tasks.base import MetricFunction
+from kubeautoml_trainer.tasks.base import Copied, MetricFunction
 from kubeautoml_trainer.tasks.post import middle
 
 
 @dataclass(frozen=True)
-class RegressionTask:
+class RegressionTask(Copied):
     """How much of the target a row has. With `quantiles` (rising) a prediction has one column each; metrics of one number then take
     the middle column.
     """
