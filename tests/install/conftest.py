@@ -44,6 +44,11 @@ class Cluster:
         return self.node.all_logs(HOME)[-8000:]
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with (

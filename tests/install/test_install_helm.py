@@ -37,3 +37,11 @@ def test_one_command_installs_an_operator_that_works(cluster: Cluster, chart: Pa
     wait_until(lambda: is_available(cluster, "kubeautoml-operator"), cluster, "a ready operator")
     wait_until(lambda: is_available(cluster, "kubeautoml-study"), cluster, "a ready study server")
     print(f"helm install to a Ready operator: {time.monotonic() - began:.1f} s")
+
+
+def test_helm_test_passes(cluster: Cluster) -> None:
+    """The operator is ready, and the study server answers by its name over TLS, with its database behind it."""
+    done = cluster.helm.test(RELEASE, timeout=120, logs=True)
+
+    assert done["release"]["status"] == "deployed"
+    assert done["logs"].count(": ok\n") == 2, done["logs"]

@@ -148,7 +148,7 @@ class ControlPlane:
         # each test's operators are elected among themselves, so their lease is in the test's namespace
         for manifest in role_objects(lease_namespace=name):
             if manifest["metadata"]["name"].endswith("-lease"):
-                self.admin.ensure(_collection(manifest), manifest)
+                self.admin.ensure(collection_of(manifest), manifest)
 
 
 @contextmanager
@@ -300,10 +300,10 @@ def _create_operator_account(plane: ControlPlane) -> None:
     """With exactly the rights that `kubeautoml rbac` prints."""
     plane.admin.ensure("/api/v1/namespaces", {"metadata": {"name": OPERATOR_NAMESPACE}})
     for manifest in role_objects():
-        plane.admin.ensure(_collection(manifest), manifest)
+        plane.admin.ensure(collection_of(manifest), manifest)
 
 
-def _collection(manifest: Json) -> str:
+def collection_of(manifest: Json) -> str:
     """URL path of where an object of RBAC is created."""
     namespace = manifest["metadata"].get("namespace")
     prefix = "/api/v1" if manifest["kind"] == "ServiceAccount" else f"/apis/{manifest['apiVersion']}"

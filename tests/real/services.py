@@ -1,4 +1,4 @@
-"""Cluster names for the test kubelet's pods: a proxy that gRPC clients dial through (`grpc_proxy`), which finds Services by name.
+"""Cluster names for the test kubelet's pods: a proxy for HTTP and gRPC clients (`http_proxy`, `grpc_proxy`) that knows Services.
 
 Stands for cluster DNS and kube-proxy: NAME.NAMESPACE.svc[.cluster.local] becomes a ready pod that the Service selects, looked up
 at every connection. What the client checks of the server's certificate is the name that it asked for.
@@ -12,10 +12,12 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 
 from real.kubelet import Kubelet
 
 _HEAD_BYTES = 65536
+_LOCAL = "127.0.0.1,localhost"
 
 
 class NoEndpoint(RuntimeError):
@@ -49,7 +51,7 @@ class Services:
 
 @contextmanager
 def resolving_services(kubelet: Kubelet) -> Iterator[Services]:
-    """Until the end, pods that start can dial Services by name over gRPC."""
+    """Until the end, pods that start can dial Services by name."""
     services = Services(kubelet)
 
     class Handler(socketserver.BaseRequestHandler):
@@ -60,7 +62,8 @@ def resolving_services(kubelet: Kubelet) -> Iterator[Services]:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, name="services", daemon=True).start()
-        own = {"grpc_proxy": f"http://127.0.0.1:{server.server_address[1]}", "no_grpc_proxy": "127.0.0.1,localhost"}
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        own = {"grpc_proxy": url, "http_proxy": url, "no_grpc_proxy": _LOCAL, "no_proxy": _LOCAL}
         kubelet.environment |= own
         try:
             yield services
@@ -70,23 +73,28 @@ def resolving_services(kubelet: Kubelet) -> Iterator[Services]:
 
 
 def _serve(client: socket.socket, services: Services) -> None:
-    """CONNECT, then bytes in both directions until either side ends."""
+    """Read the head of one request, connect, then pass bytes on in both directions until either side ends."""
     head = b""
     while b"\r\n\r\n" not in head and len(head) < _HEAD_BYTES:
         data = client.recv(4096)
         if not data:
             return
         head += data
-    host, _, port = head.split(b" ", 2)[1].decode().rpartition(":")
+    method, target, rest = head.split(b" ", 2)
+    is_tunnel = method == b"CONNECT"
+    parts = urlsplit(f"//{target.decode()}" if is_tunnel else target.decode())
     try:
-        there = socket.create_connection(services.address(host, int(port)), timeout=5)
+        there = socket.create_connection(services.address(str(parts.hostname), parts.port or 80), timeout=5)
     except (NoEndpoint, KeyError, OSError) as error:
         client.sendall(f"HTTP/1.1 503 {error}\r\nContent-Length: 0\r\n\r\n".encode())
         return
     with there:
         there.settimeout(None)
-        client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        there.sendall(head.partition(b"\r\n\r\n")[2])
+        if is_tunnel:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            there.sendall(head.partition(b"\r\n\r\n")[2])
+        else:
+            there.sendall(b" ".join([method, (parts.path or "/").encode(), rest]))
         back = threading.Thread(target=_pump, args=(there, client), daemon=True)
         back.start()
         _pump(client, there)

@@ -137,3 +137,11 @@ grpcs://kubeautoml-study.{{ .Release.Namespace }}.svc:13000
 {{ .switch | ternary "true" "" }}
 {{- end -}}
 {{- end }}
+
+{{/* Who may read metrics, as a rule of a NetworkPolicy has it */}}
+{{- define "kubeautoml.metricsFrom" -}}
+{{- with .Values.networkPolicy.metricsFrom }}
+from:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}

@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "crds": ("kubeautoml.cli.crds", "print the CustomResourceDefinitions, or apply them to a cluster"),
     "rbac": ("kubeautoml.cli.rbac", "print the rights that operator and study server need"),
     "certificate": ("kubeautoml.cli.certificate", "make the study server's TLS secret (a Job of the install runs it)"),
+    "probe": ("kubeautoml.cli.probe", "ask servers whether they are ready (helm test runs it)"),
     "operator": ("kubeautoml.controller.main", "run the operator (container entry point)"),
     "study-server": ("kubeautoml.study.server", "run the study server (container entry point)"),
     "worker": ("", "run trials (container entry point)"),
@@ -91,7 +92,7 @@ def find_command(verb: str) -> Command:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("kubeautoml"):
             raise
-        extra = "operator" if verb in ("operator", "study-server", "certificate") else "cli"
+        extra = "operator" if verb in ("operator", "study-server", "certificate", "probe") else "cli"
         raise UsageError(
             f"'{verb}' needs the package {error.name}; install it with: pip install 'kubeautoml[{extra}]'"
         ) from error
