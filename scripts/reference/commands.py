@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -122,7 +123,15 @@ def _section(verb: str, parser: argparse.ArgumentParser) -> str:
     if actions:
         rows = [(code(_names(a)), _argument_default(a), cell(_help(parser, a))) for a in actions]
         text += "\n" + table(("argument", "default", "what it is"), rows)
-    return text + (f"\n{cell(parser.epilog)}\n" if parser.epilog else "")
+    return text + _after(parser.epilog or "")
+
+
+def _after(epilog: str) -> str:
+    """What a help ends with: examples as what they are, a sentence as a sentence."""
+    first, _, lines = epilog.partition("\n")
+    if not first.startswith("Example"):
+        return f"\n{cell(epilog)}\n" if epilog else ""
+    return f"\n```bash\n{textwrap.dedent(lines).strip()}\n```\n"
 
 
 def _description(parser: argparse.ArgumentParser) -> str:

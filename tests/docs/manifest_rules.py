@@ -117,6 +117,8 @@ def chart_values() -> dict[str, Any]:
 def values_trouble(given: Any, known: Any = None, path: str = "") -> str | None:
     """The first key that the chart's values do not have. What is {} or null there may hold anything."""
     known = chart_values() if known is None else known
+    if not known:
+        return None  # there is no chart in this checkout
     for key, value in given.items() if isinstance(given, dict) else ():
         if key not in known:
             return f"the chart has no value {path}{key}"

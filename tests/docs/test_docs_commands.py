@@ -42,6 +42,7 @@ def test_what_is_not_looked_at_has_a_reason() -> None:
         ("make absent", "absent"),
         ("python examples/absent.py", "no examples/absent.py"),
         ("helm instal kubeautoml helm/kubeautoml", "no verb"),
+        ("helm upgrade kubeautoml helm/kubeautoml --reuse-valeus", "no flag"),
         ("pip install 'kubeautoml[absent]'", "no extra"),
         ("A=$(kubectl gett pods) && echo $A", "no verb gett"),
         ("docer run x", "no rule"),

@@ -11,7 +11,7 @@ import pytest
 from scripts.reference.markdown import anchor
 
 from docs.command_rules import nested
-from docs.manifest_rules import values_trouble
+from docs.manifest_rules import chart_values, values_trouble
 from docs.markdown_files import ROOT, headings, markdown_files, prose
 from kubeautoml.api.crd import KINDS, definition
 
@@ -106,7 +106,7 @@ def wrong_fields(text: str) -> list[str]:
 def _is_known(path: str) -> bool:
     """A field, a key below a field that is a map, or a value of the chart."""
     parts = path.split(".")
-    if values_trouble(nested(path)) is None:
+    if chart_values() and values_trouble(nested(path)) is None:
         return True
     return path in KNOWN or any(".".join([*parts[:i], "*"]) in KNOWN for i in range(1, len(parts)))
 
