@@ -6,9 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,25 +100,7 @@ def test_suspend_and_resume_change_one_field(cluster: Cluster):
     assert cluster.out("resume", "churn") == "automljob.kubeautoml.dev/churn resumed (no change)\n"
 
 
-def test_report_is_fetched_from_storage(cluster: Cluster, tmp_path: Path):
-    """The file is written beside the caller; a job without one says when it comes."""
-    (tmp_path / "report.html").write_text("<h1>churn</h1>")
-    cluster.create("churn", finished(tmp_path))
-    cluster.create("busy", searching())
-    target = tmp_path / "here.html"
-
-    said = cluster.out("report", "churn", "-O", str(target))
-
-    assert said == f"{target} written from file://{tmp_path}/report.html\n"
-    assert target.read_text() == "<h1>churn</h1>"
-    assert cluster.call("report", "busy") == (
-        1,
-        "",
-        "error: AutoMLJob 'busy' has no report yet; it is written when the search has ended\n",
-    )
-
-
-@pytest.mark.parametrize("verb", ["status", "leaderboard", "logs", "report", "suspend", "resume"])
+@pytest.mark.parametrize("verb", ["status", "leaderboard", "logs", "report", "suspend", "resume", "retry", "predict"])
 def test_an_unknown_job_gets_the_nearest_name(verb: str, cluster: Cluster):
     """Exit 1, as kubectl has it for what is not found, and one line."""
     cluster.create("churn")
@@ -129,54 +109,6 @@ def test_an_unknown_job_gets_the_nearest_name(verb: str, cluster: Cluster):
 
     assert (code, out) == (1, "")
     assert err == f"error: AutoMLJob 'chrun' is not in namespace '{cluster.namespace}'; did you mean 'churn'?\n"
-
-
-@pytest.fixture
-def endpoint() -> Iterator[tuple[str, list[Any]]]:
-    """An HTTP server that remembers what it was sent: its URL and the bodies."""
-    seen: list[Any] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append((self.path, body))
-            refused = "wrong" in body["instances"][0]
-            self.send_response(422 if refused else 200)
-            self.end_headers()
-            self.wfile.write(b'{"error": "column age"}' if refused else b'{"predictions": [1]}')
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-            return
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", seen
-    server.shutdown()
-    server.server_close()
-
-
-def test_predict_sends_rows_to_an_endpoint(cluster: Cluster, endpoint: tuple[str, list[Any]], tmp_path: Path):
-    """A record, a list and JSON lines mean the same; a refusal and a dead endpoint are one line, exit 1."""
-    url, seen = endpoint
-    rows = tmp_path / "rows.json"
-    for text in ('{"age": 1}', '[{"age": 1}]', '{"age": 1}\n', '{"instances": [{"age": 1}]}'):
-        rows.write_text(text)
-        assert cluster.out("predict", "churn", "-i", str(rows), "--url", url) == '{"predictions": [1]}\n'
-    assert seen == [("/v1/predict", {"instances": [{"age": 1}]})] * 4
-
-    rows.write_text('{"wrong": 1}')
-    assert cluster.call("predict", "churn", "-i", str(rows), "--url", url) == (
-        1,
-        "",
-        f'error: {url}/v1/predict answered 422: {{"error": "column age"}}\n',
-    )
-    code, _, err = cluster.call("predict", "churn", "-i", str(rows), "--url", "http://127.0.0.1:9")
-    assert code == 1
-    assert err.startswith("error: nothing answers at http://127.0.0.1:9/v1/predict: ")
-    rows.write_text("age,1")
-    code, _, err = cluster.call("predict", "churn", "-i", str(rows), "--url", url)
-    assert (code, err[:40]) == (2, f"error: {rows} must hold JSON records"[:40])
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def running(model: str, folder: Path, *arguments: str, env: Mapping[str, str] | 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
-        said = re.search(r"^serving .* on (http://127\.0\.0\.1:\d+)$", log.read_text(), re.MULTILINE)
+        said = re.search(r"^serving .* on (http://[\d.]+:\d+)$", log.read_text(), re.MULTILINE)
         if said:
             return said.group(1)
         if process.poll() is not None:

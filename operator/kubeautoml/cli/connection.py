@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from kubeautoml.api.errors import ClusterError, UsageError
 from kubeautoml.api.job import AutoMLJob, AutoMLJobSpec
 from kubeautoml.api.objects import Manifest, Ref
+from kubeautoml.cli.complete import complete_with, contexts, job_names, namespaces
 from kubeautoml.cli.manifests import to_json, to_yaml
 from kubeautoml.controller.observe import parse_status
 
@@ -27,15 +28,18 @@ JOB_WORD = "automljob.kubeautoml.dev"
 
 def add_name(parser: argparse.ArgumentParser) -> None:
     """The job; `automljob/NAME`, as kubectl prints it, means the same."""
-    parser.add_argument("name", metavar="NAME", type=_plain_name, help="name of the AutoMLJob")
+    name = parser.add_argument("name", metavar="NAME", type=_plain_name, help="name of the AutoMLJob")
+    complete_with(name, job_names)
 
 
 def add_connection(parser: argparse.ArgumentParser, *, all_namespaces: bool = False) -> None:
     """-n, --context, --kubeconfig, as kubectl has them."""
-    parser.add_argument("-n", "--namespace", metavar="NS", help="namespace; default: the context's")
+    namespace = parser.add_argument("-n", "--namespace", metavar="NS", help="namespace; default: the context's")
+    complete_with(namespace, namespaces)
     if all_namespaces:
         parser.add_argument("-A", "--all-namespaces", action="store_true", help="all namespaces")
-    parser.add_argument("--context", metavar="NAME", help="kubeconfig context")
+    context = parser.add_argument("--context", metavar="NAME", help="kubeconfig context")
+    complete_with(context, contexts)
     parser.add_argument(
         "--kubeconfig", metavar="FILE", help="kubeconfig file; default: KUBECONFIG, then ~/.kube/config"
     )

@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "resume": ("kubeautoml.cli.resume", "go on with a suspended job"),
     "retry": ("kubeautoml.cli.retry", "put a failed job back to work"),
     "diff": ("kubeautoml.cli.diff", "show what applying a manifest again would change"),
+    "completion": ("kubeautoml.cli.completion", "print what a shell needs to complete this command"),
     "crds": ("kubeautoml.cli.crds", "print the CustomResourceDefinitions, or apply them to a cluster"),
     "rbac": ("kubeautoml.cli.rbac", "print the rights that operator and study server need"),
     "certificate": ("kubeautoml.cli.certificate", "make the study server's TLS secret (a Job of the install runs it)"),
@@ -42,7 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "finalize": ("", "make the model (container entry point)"),
 }
 
-CLUSTER_VERBS = ("list", "status", "leaderboard", "logs", "suspend", "resume", "retry", "diff")
+CLUSTER_VERBS = ("list", "status", "leaderboard", "logs", "predict", "suspend", "resume", "retry", "diff")
 """Verbs that `kubectl automl` is for: each module has its `parser()`."""
 
 EXTRAS = {"serve": "serve", "worker": "trainer", "finalize": "trainer", "predict": "serve"}
@@ -102,6 +103,10 @@ def find_command(verb: str) -> Command:
 def main(argv: list[str] | None = None) -> int:
     """Run one verb. Exit codes: 0 done, 1 the job or request failed, 2 misuse, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if "_ARGCOMPLETE" in os.environ:
+        from kubeautoml.cli.complete import answer_shell
+
+        answer_shell()
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if argv else 2

@@ -21,6 +21,7 @@ class VerbParser(argparse.ArgumentParser):
             examples: commands as a person types them, one or more lines each.
         """
         shown = (words or "").partition("`: ")[2] or words or ""
+        shown = shown[:1].upper() + shown[1:]
         title = "Example:" if len(examples) == 1 else "Examples:"
         super().__init__(
             prog=f"{program} {verb}".strip(),

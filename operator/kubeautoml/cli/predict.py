@@ -5,13 +5,28 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from kubeautoml.api.conditions import ConditionStatus, find_condition
 from kubeautoml.api.errors import ClusterError, PredictionError, UsageError
 from kubeautoml.api.names import server_name
+from kubeautoml.cli.parser import VerbParser
+from kubeautoml.cli.rows import Form, Record, Writer, batches, form_of, opened, read_rows
+
+if TYPE_CHECKING:
+    from kubeautoml.api.job import AutoMLJob
+    from kubeautoml.cluster.kube import KubeCluster
+
+TIMEOUT_SECONDS = 60
+
+Ask = Callable[[list[Record]], dict[str, Any]]
 
 
 def main(argv: list[str]) -> int:
@@ -22,72 +37,187 @@ def main(argv: list[str]) -> int:
     return predict_by_name(argv)
 
 
-def predict_by_name(argv: list[str]) -> int:
-    """POST records to the endpoint, through the API server's proxy unless --url says where it answers."""
-    from kubeautoml.cli.connection import add_connection, connect, get_job, wait_for
+def parser() -> VerbParser:
+    from kubeautoml.cli.connection import add_connection, add_name
 
-    parser = argparse.ArgumentParser(
-        prog="kubectl automl predict",
-        description=__doc__,
-        epilog="Batch predictions from a bundle: kubeautoml predict --model URI --input FILE --output FILE",
+    made = VerbParser(
+        "predict",
+        __doc__,
+        "kubectl automl predict churn -i new.csv -o predicted.csv",
+        """echo '{"age": 42, "plan": "basic"}' | kubectl automl predict churn""",
+        "kubeautoml predict --model s3://models/.../model --input new.parquet --output predicted.parquet",
     )
-    parser.add_argument("name", help="name of the AutoMLJob")
-    parser.add_argument(
-        "-i", "--input", required=True, help="JSON record, JSON array of records or JSON lines; - for standard input"
+    made.description = (
+        "Send rows to a job's endpoint, through the API server, so that no way into the cluster's network is needed. "
+        "With --model URI, predict from a bundle instead: see `kubeautoml predict --model x --help`."
     )
-    parser.add_argument(
-        "--url", help="address of the endpoint, such as http://127.0.0.1:8080; default: through the API server"
+    add_name(made)
+    made.add_argument("-i", "--input", default="-", metavar="FILE",
+                      help="CSV, TSV, JSON or JSON lines; default: standard input")  # fmt: skip
+    made.add_argument("-o", "--output", default="-", metavar="FILE",
+                      help="where to write predictions, by its name as CSV, TSV or JSON lines; default: standard output")  # fmt: skip
+    made.add_argument(
+        "--format", choices=[f.value for f in Form], help="of the input; default: by its name, or its first sign"
     )
-    add_connection(parser)
-    args = parser.parse_args(argv)
-    records = read_records(args.input)
-    if args.url:
-        print(post(f"{args.url.rstrip('/')}/v1/predict", records))
-        return 0
-    cluster = connect(args)
-    namespace = get_job(args, cluster)["metadata"]["namespace"]
-    body = {"instances": records}
-    answer = wait_for(cluster.service_post(namespace, server_name(args.name), "http", "v1/predict", body))
-    print(json.dumps(answer))
+    made.add_argument(
+        "--to", choices=[f.value for f in Form], help="of the output; default: by its name, or as the input"
+    )
+    made.add_argument(
+        "--batch", type=int, default=1000, metavar="ROWS", help="rows of one request; default: %(default)s"
+    )
+    made.add_argument(
+        "--url", help="where the endpoint answers, such as http://127.0.0.1:8080; default: through the API server"
+    )
+    add_connection(made)
+    return made
+
+
+def predict_by_name(argv: list[str]) -> int:
+    """POST records to the endpoint, batch by batch."""
+    args = parser().parse_args(argv)
+    if not 1 <= args.batch <= 100_000:
+        raise UsageError(f"--batch must be between 1 and 100000, got {args.batch}")
+    to = Form(args.to) if args.to else form_of(args.output)
+    if args.output != "-" and to is None:
+        raise UsageError(f"--output must end in .csv, .tsv or .jsonl, or --to must say its form, got {args.output}")
+    ask = partial(post, f"{args.url.rstrip('/')}/v1/predict") if args.url else _by_proxy(args)
+    with opened(args.input) as stream:
+        form, records = read_rows(stream, args.input, Form(args.format) if args.format else form_of(args.input))
+        if form is Form.JSON and to is None:
+            # what is asked in JSON is answered in the endpoint's own words
+            print(json.dumps(ask(list(records)), ensure_ascii=False))
+            return 0
+        rows = _predict(ask, records, args, to or form)
+    if not rows:
+        raise UsageError(f"{args.input} has no rows")
+    if args.output != "-":
+        print(f"{rows} predictions written to {args.output}", file=sys.stderr)
     return 0
 
 
-def read_records(file: str) -> list[dict[str, Any]]:
-    """Records from a JSON or JSON-lines file.
+def _predict(ask: Ask, records: Iterator[Record], args: argparse.Namespace, to: Form) -> int:
+    """Ask batch by batch; the number of rows."""
+    rows = 0
+    with _written(args.output) as out:
+        writer = Writer(out, to)
+        for batch in batches(records, args.batch):
+            try:
+                answer = ask(batch)
+            except PredictionError as error:
+                where = f"rows {rows} to {rows + len(batch) - 1} of {args.input}: " if rows else ""
+                raise PredictionError(f"{where}{error}") from error
+            writer.write(answer["predictions"])
+            rows += len(batch)
+    return rows
+
+
+@contextmanager
+def _written(file: str) -> Iterator[TextIO]:
+    """The output, which appears only when it is whole."""
+    if file == "-":
+        yield sys.stdout
+        return
+    target = Path(file)
+    try:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=target.parent, delete=False) as part:
+            try:
+                yield cast(TextIO, part)
+            except BaseException:
+                Path(part.name).unlink()
+                raise
+        Path(part.name).chmod(0o644)
+        Path(part.name).replace(target)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}") from error
+
+
+def _by_proxy(args: argparse.Namespace) -> Ask:
+    """Asks through the API server.
 
     Raises:
-        UsageError: the file cannot be read, or is neither.
+        ClusterError: there is no such job, or it has no endpoint; says why.
     """
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
-    try:
-        loaded = json.loads(text)
-    except json.JSONDecodeError:
-        try:
-            loaded = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{file} must hold JSON records: {error}") from error
-    records = loaded.get("instances", [loaded]) if isinstance(loaded, dict) else loaded
-    if not isinstance(records, list) or not all(isinstance(r, dict) for r in records) or not records:
-        raise UsageError(f'{file} must hold records such as {{"age": 42}}, or a list of them')
-    return records
+    from kubeautoml.cli.connection import as_job, connect, get_job
+
+    cluster = connect(args)
+    job = as_job(get_job(args, cluster))
+    if (why := no_endpoint(job)) is not None:
+        raise ClusterError(why, reason="NotServed")
+    return partial(_ask_service, cluster, job)
 
 
-def post(url: str, records: list[dict[str, Any]]) -> str:
+def _ask_service(cluster: KubeCluster, job: AutoMLJob, records: list[Record]) -> dict[str, Any]:
+    from kubeautoml.cli.connection import wait_for
+
+    meta = job.metadata
+    try:
+        return wait_for(
+            cluster.service_post(meta.namespace, server_name(meta.name), "http", "v1/predict", {"instances": records})
+        )
+    except ClusterError as error:
+        if error.reason == "Forbidden":
+            raise ClusterError(
+                f"{error}; ask for the right to create services/proxy, or go round it: kubectl port-forward -n {meta.namespace} "
+                f"service/{server_name(meta.name)} 8080:80, and --url http://127.0.0.1:8080",
+                reason=error.reason,
+            ) from error
+        raise ClusterError(
+            f"the endpoint of AutoMLJob '{meta.name}' does not answer: {error}; see kubectl automl status {meta.name}",
+            reason=error.reason,
+        ) from error
+
+
+def no_endpoint(job: AutoMLJob) -> str | None:
+    """Why a job has nothing that could answer; None when it has. A new version that is not ready leaves the old one answering."""
+    name, status = job.metadata.name, job.status
+    ready = find_condition(status.conditions, "Ready")
+    said = (
+        f"{ready.reason}: {ready.message}"
+        if ready is not None and ready.message
+        else ready.reason
+        if ready
+        else "Pending"
+    )
+    if status.model is None:
+        return f"AutoMLJob '{name}' has no model yet ({said}); wait for it with: kubectl automl status {name} --watch"
+    if status.serving is not None or (ready is not None and ready.status is ConditionStatus.TRUE and job.spec.serving):
+        return None
+    if job.spec.serving is None:
+        return (
+            f"AutoMLJob '{name}' is not served; set spec.serving in its manifest, or predict from its bundle: "
+            f"kubeautoml predict --model {status.model.uri} --input FILE --output FILE"
+        )
+    return f"AutoMLJob '{name}' is not served ({said})"
+
+
+def post(url: str, records: list[Record]) -> dict[str, Any]:
     """The endpoint's answer.
 
     Raises:
         PredictionError: it refused the rows, in its own words.
-        ClusterError: nothing answers there.
+        ClusterError: nothing answers there, or not as an endpoint does.
     """
     body = json.dumps({"instances": records}).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return str(response.read().decode())
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+            answer = json.load(response)
     except urllib.error.HTTPError as error:
-        raise PredictionError(f"{url} answered {error.code}: {error.read().decode(errors='replace')}") from error
+        raise PredictionError(f"{url} answered {error.code}: {_reason(error.read())}") from error
     except OSError as error:
         raise ClusterError(f"nothing answers at {url}: {error}; is the endpoint ready?") from error
+    except ValueError as error:
+        raise ClusterError(f"{url} must be the address of an endpoint: {error}") from error
+    if not isinstance(answer, dict) or not isinstance(answer.get("predictions"), list):
+        raise ClusterError(f"{url} answers, but not with predictions; is it the address of an endpoint?")
+    return answer
+
+
+def _reason(body: bytes) -> str:
+    """The sentence in {"error": ...}, or what else came."""
+    text = body.decode(errors="replace")
+    try:
+        said = json.loads(text)["error"]
+    except (ValueError, KeyError, TypeError):
+        return text[:500]
+    return str(said)

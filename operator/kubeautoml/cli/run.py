@@ -6,7 +6,6 @@ same data is the same job, so running it again goes on with its study; after Ctr
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import fcntl
 import json
@@ -30,6 +29,7 @@ from kubeautoml.api.pod import PodJob
 from kubeautoml.api.profile import AutoMLProfile
 from kubeautoml.cli.buckets import in_folders, on_this_machine
 from kubeautoml.cli.manifests import read_manifests, the_job, the_profile, to_json, to_yaml
+from kubeautoml.cli.parser import VerbParser
 from kubeautoml.cli.screen import Screen
 from kubeautoml.cluster.local import LocalCluster
 from kubeautoml.controller.drive import Driver, has_ended, is_settled
@@ -39,20 +39,27 @@ from kubeautoml.plan.base import Settings
 from kubeautoml.storage import open_store
 
 
-def main(argv: list[str]) -> int:
-    """Exit 0: the model is there; 1: the job failed or was refused; 2: misuse; 130: left at once by a second Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="kubeautoml run", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("-f", "--filename", required=True, help="manifest, or - for standard input")
-    parser.add_argument(
+def parser() -> VerbParser:
+    first = (__doc__ or "").splitlines()[0]
+    made = VerbParser(
+        "run", first, "kubeautoml run -f churn.yaml", "kubeautoml run -f churn.yaml --serve", program="kubeautoml"
+    )
+    made.add_argument("-f", "--filename", required=True, help="manifest, or - for standard input")
+    made.add_argument(
         "--workdir", default=".kubeautoml", metavar="DIR", help="study, logs, status (default .kubeautoml)"
     )
-    parser.add_argument(
+    made.add_argument(
         "--buckets", metavar="DIR", help="s3://bucket/key means DIR/bucket/key; secrets are not needed then"
     )
-    parser.add_argument("--serve", action="store_true", help="serve the model when it is done, until Ctrl-C")
-    parser.add_argument("--port", type=int, default=8080, help="port for --serve (default 8080)")
-    parser.add_argument("-o", "--output", choices=["json", "yaml"], help="print the finished object on stdout")
-    args = parser.parse_args(argv)
+    made.add_argument("--serve", action="store_true", help="serve the model when it is done, until Ctrl-C")
+    made.add_argument("--port", type=int, default=8080, help="port for --serve (default 8080)")
+    made.add_argument("-o", "--output", choices=["json", "yaml"], help="print the finished object on stdout")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Exit 0: the model is there; 1: the job failed or was refused; 2: misuse; 130: left at once by a second Ctrl-C."""
+    args = parser().parse_args(argv)
     documents = [on_this_machine(d) for d in read_manifests(args.filename)]
     manifest = the_job(documents, args.filename)
     if args.buckets:

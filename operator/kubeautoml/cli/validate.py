@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from kubeautoml.api.check import check_job, parse_job, problems
 from kubeautoml.cli.manifests import read_manifests, the_job, the_profile
+from kubeautoml.cli.parser import VerbParser
+
+
+def parser() -> VerbParser:
+    made = VerbParser("validate", __doc__, "kubeautoml validate -f churn.yaml", program="kubeautoml")
+    made.add_argument("-f", "--filename", required=True, help="manifest, or - for standard input")
+    return made
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="kubeautoml validate", description=__doc__)
-    parser.add_argument("-f", "--filename", required=True, help="manifest, or - for standard input")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     documents = read_manifests(args.filename)
     manifest = the_job(documents, args.filename)
     found = list(problems(manifest))

@@ -84,7 +84,7 @@ class Connection:
         Raises:
             ClusterError: there is none, or it is damaged; says which file.
         """
-        file = str(path or os.environ.get("KUBECONFIG") or Path("~/.kube/config").expanduser())
+        file = _kubeconfig_files(path)
         is_there = any(map(os.path.exists, file.split(os.pathsep)))
         if path is None and context is None and _is_in_cluster() and not is_there:
             return cls.in_cluster()
@@ -196,6 +196,24 @@ class Connection:
                 return False
         log.info("credentials read again")
         return True
+
+
+def context_names(path: str | None = None) -> list[str]:
+    """Contexts of the kubeconfig.
+
+    Raises:
+        ClusterError: there is none, or it is damaged.
+    """
+    file = _kubeconfig_files(path)
+    try:
+        contexts, _ = config.list_kube_config_contexts(file)
+    except (config.ConfigException, OSError, ValueError) as error:
+        raise _unusable(file, error) from error
+    return [str(context["name"]) for context in contexts]
+
+
+def _kubeconfig_files(path: str | Path | None) -> str:
+    return str(path or os.environ.get("KUBECONFIG") or Path("~/.kube/config").expanduser())
 
 
 def _api_client(settings: Configuration) -> ApiClient:

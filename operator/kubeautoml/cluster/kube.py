@@ -27,7 +27,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import urllib3
 
-from kubeautoml.api.errors import ClusterError, Conflict, Throttled
+from kubeautoml.api.errors import ClusterError, Conflict, PredictionError, Throttled
 from kubeautoml.api.names import FIELD_MANAGER
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.cluster.answers import (
@@ -57,6 +57,9 @@ PAGE_SIZE = 250
 """Objects a page: what the interpreter parses in one go, in which the event loop stands still for some 10 ms."""
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
+
+PROXY_SECONDS = 120.0
+"""Longest wait for what a service answers through the proxy: a thousand rows, explained, may take a while."""
 
 WATCH_SECONDS = 60
 """The server ends a watch after this long and up to a fifth more; then it goes on where it was. So a watch of which nothing
@@ -230,9 +233,14 @@ class KubeCluster:
         return await self._write(self._dry_run, manifest, manager, patch)
 
     async def service_post(self, namespace: str, service: str, port: str, path: str, body: Manifest) -> Manifest:
-        """POST to a Service through the API server's proxy, so that a laptop needs no way into the cluster's network."""
+        """POST to a Service through the API server's proxy, so that a laptop needs no way into the cluster's network.
+
+        Raises:
+            PredictionError: the service itself refused it, in its own words.
+            ClusterError: the API server did, or nobody answers behind it.
+        """
         url = f"/api/v1/namespaces/{namespace}/services/{service}:{port}/proxy/{path}"
-        return await self._write(self._json, Request("post", "Service", "POST", url, body=body))
+        return await self._write(self._proxied, Request("post", "Service", "POST", url, body=body))
 
     async def pod_log(
         self,
@@ -360,6 +368,15 @@ class KubeCluster:
         content_type = "application/merge-patch+json"
         request = Request("patch", ref.kind, "PATCH", _path(ref), body=patch, content_type=content_type)
         return tidy(ref.kind, self._json(request))
+
+    def _proxied(self, request: Request) -> Manifest:
+        response = self._send(request, PROXY_SECONDS)
+        answer = decoded(response.data)
+        if response.status >= 400 and "error" in answer and answer.get("kind") != "Status":
+            raise PredictionError(str(answer["error"]))
+        if response.status >= 400:
+            raise error_of(response.status, answer, {})
+        return answer
 
     def _dry_run(self, manifest: Manifest, manager: str | None, patch: Manifest | None) -> Manifest:
         ref, query = _named(manifest), {"dryRun": "All"}
