@@ -113,7 +113,12 @@ def _is_known(path: str) -> bool:
 
 @pytest.mark.parametrize("file", markdown_files(), ids=ids)
 def test_every_field_that_is_named_by_its_path_exists(file: Path) -> None:
-    assert wrong_fields(prose(file)) == []
+    """Of the tables in coming-from all columns but the first, which has the other tool's words."""
+    text = prose(file)
+    if file.parent.name == "coming-from":
+        text = re.sub(r"^\|[^|]*\|", "|", text, flags=re.MULTILINE)
+
+    assert wrong_fields(text) == []
 
 
 def test_a_wrong_field_would_be_found() -> None:
