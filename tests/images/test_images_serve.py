@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from PIL import Image
 
-from images.image_factories import encoded, make_digit, make_image_job, make_picture
+from images.image_factories import encoded, make_digit, make_image_job, make_picture, make_table
 from kubeautoml.cli.main import main as command
 from kubeautoml_trainer.data.prepare import prepare_frames
 from kubeautoml_trainer.data.schema import coerce
@@ -25,25 +25,6 @@ from kubeautoml_trainer.serve.app import create_app
 from kubeautoml_trainer.serve.page import page
 from serve.asking import ask_records, ask_tensors, assert_same, from_records, from_tensors
 from serve.bundles import Trained, train
-
-
-def make_table(rows: int = 80) -> pd.DataFrame:
-    """Pictures of two sizes, a number, a category and a text, all of which say something of the label."""
-    random = np.random.default_rng(0)
-    labels = np.arange(rows) % 2
-    photos = [encoded(make_digit(int(k), n, side=12 + 4 * (n % 2)), "PNG") for n, k in enumerate(labels)]
-    return pd.DataFrame(
-        {
-            "photo": photos,
-            "age": 20 + 30 * labels + random.integers(0, 40, rows),
-            "plan": np.where(random.random(rows) < 0.3 + 0.4 * labels, "pro", "basic"),
-            "note": [
-                f"number {n} of the many bars which {'stand' if k else 'lie'} on grey noise"
-                for n, k in enumerate(labels)
-            ],
-            "label": np.array(["lying", "standing"])[labels],
-        }
-    )
 
 
 @pytest.fixture(scope="module")

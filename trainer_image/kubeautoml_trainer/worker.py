@@ -23,6 +23,7 @@ from kubeautoml.api.errors import (
     StorageError,
     StorageUnavailable,
     StudyError,
+    UsageError,
 )
 from kubeautoml.api.logs import log_context, log_to_stderr
 from kubeautoml.api.pod import PodContext
@@ -109,11 +110,16 @@ def _families(context: PodContext) -> tuple[Family, ...]:
     """All families that can take part, those that need weights with the weights that the job names.
 
     Raises:
-        DataError: reason InvalidSearch; a family is unknown or needs no weights, or they cannot be fetched or used.
+        DataError: reason InvalidSearch; a family is unknown or needs no weights, or they cannot be fetched or used; or another package's
+            family cannot be used.
     """
     from kubeautoml_trainer.features.encoders import encoder_of_job
-    from kubeautoml_trainer.models import EVERY_FAMILY, PRETRAINED_FAMILIES, bound_families
+    from kubeautoml_trainer.models import EVERY_FAMILY, PRETRAINED_FAMILIES, bound_families, own_families
 
+    try:
+        own = own_families()
+    except UsageError as error:
+        raise DataError(str(error), reason=Reason.INVALID_SEARCH) from error
     wanted, able = context.job.search.pretrained, [f.name for f in PRETRAINED_FAMILIES]
     for k, weights in enumerate(wanted):
         if weights.family not in able:
@@ -127,7 +133,7 @@ def _families(context: PodContext) -> tuple[Family, ...]:
         encoder = encoder_of_job()
         if encoder is not None:
             encoder.open()  # seconds that are no trial's, and weights that cannot be used end the job here
-        return (*EVERY_FAMILY, *bound)
+        return (*EVERY_FAMILY, *own, *bound)
     except BundleError as error:
         where = ", ".join(w.uri for w in wanted)
         raise DataError(

@@ -1,6 +1,8 @@
 """Model families, one a file, in plain sight."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +21,7 @@ from kubeautoml_trainer.models.linear import Linear
 from kubeautoml_trainer.models.naive_bayes_svm import NaiveBayesSvm
 from kubeautoml_trainer.models.nearest_neighbors import NearestNeighbors
 from kubeautoml_trainer.models.neural_network import NeuralNetwork
+from kubeautoml_trainer.models.own import GROUP, families_of
 from kubeautoml_trainer.models.random_forest import RandomForest
 from kubeautoml_trainer.models.support_vectors import SupportVectors
 from kubeautoml_trainer.models.tabm import TabM
@@ -91,17 +94,32 @@ def bound_families(weights: Mapping[str, Path]) -> tuple[Family, ...]:
     return tuple(f.bound(weights[f.name]) for f in PRETRAINED_FAMILIES if f.name in weights)
 
 
+@cache
+def own_families() -> tuple[Family, ...]:
+    """The families of other installed packages; see `models/own.py`. Looked for once a process.
+
+    Raises:
+        UsageError: one of them cannot be used; says which package's.
+    """
+    return families_of(entry_points(group=GROUP), {f.name for f in (*EVERY_FAMILY, *PRETRAINED_FAMILIES)})
+
+
 def family_named(name: str) -> Family:
     """The family of that name; without weights if it needs some.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it is another package's and cannot be used.
     """
-    every: tuple[Family, ...] = (*EVERY_FAMILY, *PRETRAINED_FAMILIES)
-    for family in every:
-        if family.name == name:
-            return family
-    raise UsageError(f"model family must be one of {', '.join(f.name for f in every)}, got {name!r}")
+    ours: dict[str, Family] = {f.name: f for f in (*EVERY_FAMILY, *PRETRAINED_FAMILIES)}
+    if name in ours:  # others are looked for only where it matters: a broken package spoils nothing else
+        return ours[name]
+    others = {f.name: f for f in own_families()}
+    if name in others:
+        return others[name]
+    raise UsageError(
+        f"model family must be one of {', '.join([*ours, *others])}, got {name!r}; "
+        "if it is of another package, install that package here too"
+    )
 
 
 def family_as_fitted(name: str, folder: Callable[[], Path]) -> Family:

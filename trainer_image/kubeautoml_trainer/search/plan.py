@@ -229,7 +229,7 @@ def _chosen(job: PodJob, known: dict[str, Family], shape: DataShape) -> dict[str
     if search.preset is Preset.INTERPRETABLE:
         kept = {n: f for n, f in kept.items() if f.interpretable}
     if shape.quantiles:
-        kept = {n: f for n, f in kept.items() if n in QUANTILE_FAMILIES}
+        kept = {n: f for n, f in kept.items() if n in QUANTILE_FAMILIES or getattr(f, "predicts_quantiles", False)}
     fitting = {n: f for n, f in kept.items() if f.fits(shape)}
     for name in kept.keys() - fitting.keys():
         log.info("family left out", extra={"family": name, "rows": shape.rows, "features": shape.features})
