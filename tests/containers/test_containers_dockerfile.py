@@ -140,7 +140,9 @@ def test_the_script_builds_on_the_same_base():
     assert images.EXTRAS == TARGETS
 
 
-@pytest.mark.parametrize("path", sorted(p for p in (ROOT / "scripts").iterdir() if p.is_file()), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted(p for p in (ROOT / "scripts").iterdir() if p.is_file() and p.suffix != ".yaml"), ids=lambda p: p.name
+)
 def test_shell_scripts_are_clean(path: Path):
     """By shellcheck; programs in Python are checked with the rest of the code."""
     first = path.read_bytes().partition(b"\n")[0]
