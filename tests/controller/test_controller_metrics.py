@@ -18,10 +18,10 @@ from controller.life import make_churn
 from kubeautoml import __version__
 from kubeautoml.api.conditions import Condition, ConditionStatus, Reason
 from kubeautoml.api.errors import ClusterError, Conflict, StudyError, Throttled, UsageError
-from kubeautoml.api.job_status import AutoMLJobStatus, BudgetUsed, ServingStatus, TrialCounts
+from kubeautoml.api.job_status import AutoMLJobStatus, BudgetUsed, RankedTrial, ServingStatus, TrialCounts
 from kubeautoml.api.objects import Ref
 from kubeautoml.cluster.memory import MemoryCluster
-from kubeautoml.controller.census import STATES, Census, state_of
+from kubeautoml.controller.census import SEARCHES_SHOWN, STATES, Census, state_of
 from kubeautoml.controller.endpoints import Endpoints
 from kubeautoml.controller.metrics import CountedCluster, CountedLeases, Metrics
 from kubeautoml.controller.queue import Lane
@@ -109,8 +109,8 @@ def test_a_namespace_without_jobs_is_shown_no_more() -> None:
         census.show(ref, None)
     census.keep_only([])
 
-    assert busy == 1000 * (len(STATES) + 5 + 3 + 2)
-    assert (len(census), [family.samples for family in census.collect()]) == (0, [[]] * 7)
+    assert busy == 1000 * (len(STATES) + 5 + 3 + 2 + 5) + SEARCHES_SHOWN
+    assert (len(census), [family.samples for family in census.collect()]) == (0, [[]] * 11)
 
 
 def test_states_of_a_namespace_are_shown_also_when_they_are_zero() -> None:
@@ -139,6 +139,65 @@ def test_the_queue_is_shown_by_lane() -> None:
     assert value("kubeautoml_queue_wait_seconds_count", {"lane": "Event"}) == 1
     assert value("kubeautoml_passes_total", {"lane": "Event", "result": "Ok"}) == 1
     assert value("kubeautoml_build_info", {"version": __version__}) == 1
+
+
+def test_what_jobs_have_done_is_counted_up_from_when_they_were_seen_first() -> None:
+    """Counters never fall: not when a job is deleted, nor when a retry counts its budgets anew. What was there before is unknown."""
+    metrics = Metrics()
+    show = metrics.census.show
+
+    def ran(completed: int, seconds: int) -> AutoMLJobStatus:
+        return make_status(
+            start_time=NOON,
+            trials=TrialCounts(completed=completed, failed=1),
+            budget_used=BudgetUsed(accelerator_seconds=seconds),
+        )
+
+    show(CHURN, ran(100, 5000))
+    assert samples(metrics, "trials_ended") == {}
+    show(CHURN, ran(103, 5060))
+    show(CHURN, ran(104, 20))
+    show(CHURN, ran(104, 50))
+    show(PRICE, make_status())
+    show(CHURN, None)
+    show(PRICE, ran(2, 7))
+
+    assert samples(metrics, "trials_ended") == {("team-a", "Completed"): 6, ("team-a", "Failed"): 1}
+    assert samples(metrics, "accelerator_seconds") == {("team-a",): 97}
+
+
+def test_running_searches_are_shown_by_name() -> None:
+    """Best score and share of the budget; a job that has ended, or is gone, shows nothing."""
+    metrics = Metrics()
+    best = RankedTrial(trial=3, value="0.91", family="Linear")
+    metrics.census.show(CHURN, make_status(start_time=NOON, best=best, progress_percentage=40))
+    metrics.census.show(PRICE, make_status(start_time=NOON, progress_percentage=10))
+
+    assert samples(metrics, "search_best_value") == {("team-a", "churn"): 0.91}
+    assert samples(metrics, "search_budget_used_ratio") == {("team-a", "churn"): 0.4, ("team-a", "price"): 0.1}
+
+    metrics.census.show(CHURN, make_status(start_time=NOON, completion_time=NOON, best=best, succeeded="True"))
+    metrics.census.show(PRICE, None)
+    assert samples(metrics, "search_best_value") == {}
+    assert samples(metrics, "search_budget_used_ratio") == {}
+
+
+def test_the_number_of_searches_that_are_shown_is_bounded() -> None:
+    """A place is kept until its search ends; then the next one that passes by has it."""
+    metrics = Metrics()
+    jobs = [Ref("AutoMLJob", "team-a", f"job-{n}") for n in range(SEARCHES_SHOWN + 50)]
+    running = make_status(start_time=NOON, progress_percentage=50)
+    for job in jobs:
+        metrics.census.show(job, running)
+
+    shown = {name for _, name in samples(metrics, "search_budget_used_ratio")}
+    assert shown == {job.name for job in jobs[:SEARCHES_SHOWN]}
+
+    metrics.census.show(jobs[0], None)
+    metrics.census.show(jobs[-1], running)
+    shown = {name for _, name in samples(metrics, "search_budget_used_ratio")}
+    assert jobs[-1].name in shown
+    assert len(shown) == SEARCHES_SHOWN
 
 
 def test_every_metric_is_in_the_table() -> None:

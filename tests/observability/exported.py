@@ -17,7 +17,7 @@ DASHBOARD = ROOT / "helm" / "kubeautoml" / "dashboards" / "kubeautoml.json"
 RUNBOOKS = ROOT / "docs" / "runbooks"
 
 _SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
-_VARIABLES = {"$__rate_interval": "1m", "$namespace": ".*", "$operator": ".*"}
+_VARIABLES = {"$__rate_interval": "1m", "$__range": "1h", "$namespace": ".*", "$operator": ".*", "$automljob": ".*"}
 
 
 def load_dashboard() -> dict[str, Any]:

@@ -70,7 +70,7 @@ def test_every_panel_heeds_the_chosen_namespaces() -> None:
     """$namespace are those of jobs, $operator those that operators run in."""
     variables = [v["name"] for v in load_dashboard()["templating"]["list"]]
 
-    assert variables == ["datasource", "namespace", "operator"]
+    assert variables == ["datasource", "namespace", "automljob", "operator"]
     for panel in panels():
         for target in panel["targets"]:
             assert "$namespace" in target["expr"] or "$operator" in target["expr"], panel["title"]

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from controller.life import make_churn
+from kubeautoml.api.names import study_name
+from kubeautoml.study import create_study, open_study_storage
 from observability.exported import dashboard_queries, load_alerts
 from observability.prometheus import PATIENCE_SECONDS, Pod, Prometheus, running_prometheus
 from observability.test_observability_dashboard import exported
@@ -26,7 +29,7 @@ from serve.running import running
 INSTALLED_IN = "kubeautoml-system"
 
 QUIET = {
-    "Failed requests",
+    "Failed requests by model",
     "Passes that fail, by reason",
     "API requests that did not succeed",
     "Calls that did not succeed",
@@ -53,7 +56,8 @@ def prometheus(control_plane: ControlPlane, namespace: str, postgres_url: str, t
         ) as operator,
         running(str(trained.folder), tmp_path) as server,
     ):
-        control_plane.admin.post(f"/apis/kubeautoml.dev/v1alpha1/namespaces/{namespace}/automljobs", manifest)
+        jobs = f"/apis/kubeautoml.dev/v1alpha1/namespaces/{namespace}/automljobs"
+        uid = control_plane.admin.post(jobs, manifest)["metadata"]["uid"]
         predict(server.url, trained.records[:1])
         operator.wait_said("leading")
         name = "app.kubernetes.io/name"
@@ -64,7 +68,17 @@ def prometheus(control_plane: ControlPlane, namespace: str, postgres_url: str, t
             Pod(server.port, namespace, "http", {"kubeautoml.dev/component": "server", "kubeautoml.dev/job": "churn"}),
         ]
         with running_prometheus(tmp_path, pods) as found:
+            found.wait_for(f'kubeautoml_trials_ended_total{{namespace="{namespace}"}}')
+            run_trials(study.url, study_name(namespace, "churn", uid))
             yield found
+
+
+def run_trials(url: str, name: str) -> None:
+    """What workers would do: two trials complete, one is cut."""
+    study = create_study(open_study_storage(url), name, "maximize")
+    for value in (0.9, 0.8):
+        study.tell(study.ask(), value)
+    study.tell(study.ask(), state=optuna.trial.TrialState.PRUNED)
 
 
 def predict(url: str, records: list[dict[str, Any]]) -> None:
@@ -98,10 +112,23 @@ def test_prometheus_sees_jobs_and_all_three_processes(prometheus: Prometheus, na
         ("kubeautoml-study", INSTALLED_IN): 1,
         ("kubeautoml-model-servers", namespace): 1,
     }
+    check_searches(prometheus, namespace)
     check_labels(prometheus, namespace)
     check_names(prometheus)
     check_panels(prometheus)
     check_rules(prometheus)
+
+
+def check_searches(prometheus: Prometheus, namespace: str) -> None:
+    """The search has its line, its trials are counted up and timed."""
+    search = f'namespace="{namespace}", automljob="churn"'
+    prometheus.wait_for(f"kubeautoml_search_best_value{{{search}}} == 0.9")
+    prometheus.wait_for(f"kubeautoml_search_budget_used_ratio{{{search}}} > 0")
+    prometheus.wait_for(
+        f'increase(kubeautoml_trials_ended_total{{namespace="{namespace}", state="Completed"}}[1m]) > 0'
+    )
+    prometheus.wait_for('kubeautoml_study_trial_duration_seconds_count{state="Complete"} == 2')
+    prometheus.wait_for('kubeautoml_study_trial_duration_seconds_count{state="Pruned"} == 1')
 
 
 def check_labels(prometheus: Prometheus, namespace: str) -> None:

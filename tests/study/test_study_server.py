@@ -17,7 +17,8 @@ import pytest
 from optuna.trial import TrialState
 
 from kubeautoml.api.errors import StudyError
-from kubeautoml.study import create_study, load_summary, open_study_storage
+from kubeautoml.api.trials import RetireTrial, StudyOrders
+from kubeautoml.study import carry_out_orders, create_study, load_summary, open_study_storage
 from kubeautoml.study.certificate import Certificate
 from kubeautoml.study.database import open_backend
 from kubeautoml.study.monitor import serve_http
@@ -168,6 +169,27 @@ def test_a_server_that_stays_away_is_named():
 
     with pytest.raises(StudyError, match=r"study server 127\.0\.0\.1:9 did not answer for 0 s .*check that it runs"):
         create_study(storage, "a", "maximize")
+
+
+def test_the_time_of_trials_is_measured_by_how_they_ended(server: StudyServer):
+    """Whoever ends one: a worker that tells a score, or the operator that retires it; once, also when it is told twice."""
+    study = create_study(open_study_storage(f"grpc://127.0.0.1:{server.port}"), "a", "maximize")
+    study.tell(study.ask(), 0.5)
+    study.tell(study.ask(), state=TrialState.PRUNED)
+    lost = study.ask()
+    carry_out_orders(study._storage, "a", StudyOrders(retire=(RetireTrial(lost.number, 1, "Preempted", False),)))
+    study.ask()
+
+    def ended(state: str) -> float | None:
+        name = "kubeautoml_study_trial_duration_seconds_count"
+        return server.metrics.registry.get_sample_value(name, {"state": state})
+
+    assert {s: ended(s) for s in ("Complete", "Pruned", "Fail", "Running")} == {
+        "Complete": 1.0,
+        "Pruned": 1.0,
+        "Fail": 1.0,
+        "Running": None,
+    }
 
 
 @pytest.mark.postgres

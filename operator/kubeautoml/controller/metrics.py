@@ -1,4 +1,5 @@
-"""What the operator tells Prometheus about itself. Few labels, never a job's name; names and labels are stable.
+"""What the operator tells Prometheus about itself. Few labels, and a job's name only in the two metrics of running searches, which
+are bounded (`census.SEARCHES_SHOWN`); names and labels are stable.
 
 | metric | type | labels | what |
 | --- | --- | --- | --- |
@@ -7,6 +8,10 @@
 | kubeautoml_trials_used | gauge | namespace | trials that count against budgets, of the jobs there are |
 | kubeautoml_duration_seconds_used | gauge | namespace | wall time likewise |
 | kubeautoml_accelerator_seconds_used | gauge | namespace | accelerator time likewise |
+| kubeautoml_trials_ended_total | counter | namespace, state | trials that ended: Completed, Pruned, Failed, Preempted |
+| kubeautoml_accelerator_seconds_total | counter | namespace | accelerator time used, as it grew |
+| kubeautoml_search_best_value | gauge | namespace, automljob | best score so far, of at most 200 searches that run |
+| kubeautoml_search_budget_used_ratio | gauge | namespace, automljob | share that is used of their budgets, the one furthest used |
 | kubeautoml_searches_ended | gauge | namespace, limit | searches that ended, by status.budgetUsed.endedBy |
 | kubeautoml_endpoints | gauge | namespace, state | endpoints: Ready (answer) or NotReady |
 | kubeautoml_reconcile_duration_seconds | histogram | | time of a pass |

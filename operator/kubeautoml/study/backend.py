@@ -8,7 +8,7 @@ Everything else is Optuna's. It keeps no trials in memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -41,6 +41,8 @@ class Database(RDBStorage):  # type: ignore[misc]  # optuna is read without type
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
         self._spaces = Spaces()
+        self.on_trial_end: Callable[[TrialState, float], None] = lambda state, seconds: None
+        """Told of every trial that has ended, with the seconds it ran."""
 
     # Trials, as messages of Optuna's protocol
 
@@ -60,9 +62,11 @@ class Database(RDBStorage):  # type: ignore[misc]  # optuna is read without type
             ValueError: parameters do not fit the study's earlier trials. All else is written, but the trial goes on.
         """
         with self.engine.begin() as connection:
-            refused = write_trial(connection, writes, state, self._spaces, is_repeat)
-        if refused:
-            raise ValueError("; ".join(refused.values()))
+            written = write_trial(connection, writes, state, self._spaces, is_repeat)
+        if written.refused:
+            raise ValueError("; ".join(written.refused.values()))
+        if state is not None and written.trial_seconds is not None:
+            self.on_trial_end(state, written.trial_seconds)
 
     def claim_trial(self, trial_id: int, request_id: str = "") -> bool:
         """Begin a queued trial; see `writing.claim_trial`."""

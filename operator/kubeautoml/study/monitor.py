@@ -26,6 +26,8 @@ _READY_SECONDS = 1.0
 _SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
+_TRIAL_BUCKETS = (1.0, 3.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 14400.0)
+
 
 class Metrics:
     """Counters of one server."""
@@ -64,6 +66,18 @@ class Metrics:
             "Calls that failed because the database did not answer.",
             registry=self.registry,
         )
+
+        self.trials = Histogram(
+            "kubeautoml_study_trial_duration_seconds",
+            "Time that trials ran, by how they ended: Complete, Pruned or Fail.",
+            ("state",),
+            buckets=_TRIAL_BUCKETS,
+            registry=self.registry,
+        )
+
+    def trial_ended(self, state: str, seconds: float) -> None:
+        """A trial has ended, in one of Optuna's states."""
+        self.trials.labels(state.capitalize()).observe(max(0.0, seconds))
 
     def open_calls(self) -> int:
         """How many calls are being answered."""

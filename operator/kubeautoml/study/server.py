@@ -67,6 +67,7 @@ class StudyServer:
     ) -> None:
         self._database = database
         self.metrics = Metrics()
+        database.on_trial_end = lambda state, seconds: self.metrics.trial_ended(state.name, seconds)
         self.is_ready = Readiness(database.engine.url, dict(database.engine_kwargs.get("connect_args", {})))
         interceptors: tuple[Any, ...] = (Monitor(self.metrics),)
         if api is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -132,33 +133,43 @@ def _insert(connection: Any, study_id: int, template: Message | None) -> Message
     return trial
 
 
-def write_trial(
-    connection: Any, writes: Message, state: TrialState | None, spaces: Spaces, is_repeat: bool
-) -> dict[str, str]:
-    """Add to a trial, and end it if `state` is given: all of it or nothing, but for parameters that are refused.
+@dataclass(frozen=True)
+class Written:
+    """What became of a write."""
 
-    Returns:
-        Parameter -> why it was refused; then the trial is not ended.
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Parameter -> why it was refused; then the trial is not ended."""
+    trial_seconds: float | None = None
+    """How long the trial ran that this write has ended."""
+
+
+def write_trial(connection: Any, writes: Message, state: TrialState | None, spaces: Spaces, is_repeat: bool) -> Written:
+    """Add to a trial, and end it if `state` is given: all of it or nothing, but for parameters that are refused.
 
     Raises:
         KeyError: there is no such trial.
         UpdateFinishedTrialError: it has ended. A repeated end whose first answer was lost is none, if it ended just so.
     """
-    query = sa.select(TRIALS.c.state, TRIALS.c.study_id).where(TRIALS.c.trial_id == writes.trial_id).with_for_update()
+    columns = (TRIALS.c.state, TRIALS.c.study_id, TRIALS.c.datetime_start)
+    query = sa.select(*columns).where(TRIALS.c.trial_id == writes.trial_id).with_for_update()
     row = connection.execute(query).first()
     if row is None:
         raise KeyError(f"no trial with id {writes.trial_id}")
     if row.state.is_finished():
         if is_repeat and state == row.state and _values(connection, writes.trial_id) == list(writes.values):
-            return {}
+            return Written()
         raise UpdateFinishedTrialError(f"trial with id {writes.trial_id} has already finished and cannot be updated")
     refused = spaces.refused(connection, row.study_id, writes.distributions) if writes.params else {}
     _write_all(connection, writes, {k: v for k, v in writes.params.items() if k not in refused})
-    if state is not None and not refused:
-        _write_values(connection, writes)
-        end = {"state": state, **({"datetime_complete": _now()} if state.is_finished() else {})}
-        connection.execute(sa.update(TRIALS).where(TRIALS.c.trial_id == writes.trial_id).values(**end))
-    return refused
+    if state is None or refused:
+        return Written(refused)
+    _write_values(connection, writes)
+    now = _now()
+    end = {"state": state, **({"datetime_complete": now} if state.is_finished() else {})}
+    connection.execute(sa.update(TRIALS).where(TRIALS.c.trial_id == writes.trial_id).values(**end))
+    if not state.is_finished() or row.datetime_start is None:
+        return Written()
+    return Written(trial_seconds=(now - row.datetime_start).total_seconds())
 
 
 def claim_trial(connection: Any, trial_id: int, request_id: str) -> bool:
