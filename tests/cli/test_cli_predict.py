@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,7 +222,55 @@ def test_who_may_not_use_the_proxy_is_told_the_way_round(
 
     err = capsys.readouterr().err
     assert (code, err.count("\n")) == (1, 1)
-    assert f"kubectl port-forward -n {ns} service/churn-server 8080:80, and --url http://127.0.0.1:8080" in err
+    assert "ask for the right to create services/proxy, or go round it with --port-forward" in err
+
+
+@pytest.mark.controlplane
+def test_kubectl_may_open_the_way(
+    served: Cluster, server: Running, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """--port-forward: a kubectl that says where it listens is asked there and ended; what it complains of is told.
+
+    Not the real one, since the test kubelet forwards no ports; its words are those of kubectl 1.37.
+    """
+    rows, kubectl, calls = tmp_path / "rows.json", tmp_path / "bin" / "kubectl", tmp_path / "calls"
+    rows.write_text(json.dumps(trained.records[:1]))
+    kubectl.parent.mkdir()
+    forward = (
+        f"import socket, sys, threading\nopen({str(calls)!r}, 'w').write(' '.join(sys.argv[1:]))\n"
+        + textwrap.dedent(f"""
+        def pump(a, b):
+            while data := a.recv(65536):
+                b.sendall(data)
+            b.shutdown(socket.SHUT_WR)
+        listening = socket.create_server(("127.0.0.1", 0))
+        print(f"Forwarding from 127.0.0.1:{{listening.getsockname()[1]}} -> 8080", flush=True)
+        while True:
+            near, far = listening.accept()[0], socket.create_connection(({host()!r}, {server.port}))
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=pump, args=pair, daemon=True).start()
+    """)
+    )
+    kubectl.write_text(f"#!{sys.executable}\n{forward}")
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(kubectl.parent))
+
+    answer = json.loads(served.out("predict", "churn", "-i", str(rows), "--port-forward"))
+
+    assert len(answer["predictions"]) == 1
+    flags = f"--kubeconfig={served.flags[1]} -n {served.namespace}"
+    assert calls.read_text() == f"port-forward {flags} service/churn-server :http"
+
+    kubectl.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('error: pods \"churn-server\" is forbidden')\n")
+    code, _, err = served.call("predict", "churn", "-i", str(rows), "--port-forward")
+    assert (code, err) == (
+        1,
+        "error: kubectl port-forward cannot reach AutoMLJob 'churn': pods \"churn-server\" is forbidden\n",
+    )
+    kubectl.unlink()
+    assert served.call("predict", "churn", "-i", str(rows), "--port-forward")[2] == (
+        "error: --port-forward needs kubectl on the PATH; leave it out to go through the API server\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,13 @@ PATIENCE_SECONDS = 60.0
 class Terminal:
     """A command on a terminal of its own."""
 
-    def __init__(self, argv: list[str], columns: int) -> None:
+    def __init__(self, argv: list[str], columns: int, **settings: str) -> None:
         self._leader, follower = pty.openpty()
         fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "kubeautoml.cli.main", *argv],
-            stdin=follower, stdout=follower, stderr=follower, start_new_session=True, env={**environment, "TERM": "xterm"},
+            stdin=follower, stdout=follower, stderr=follower, start_new_session=True, env={**environment, "TERM": "xterm-256color", **settings},
         )  # fmt: skip
         os.close(follower)
         self.text = ""
@@ -93,6 +93,17 @@ def test_ctrl_c_ends_the_view_without_a_word(cluster: Cluster):
     assert terminal.end() == 130
     assert "Traceback" not in terminal.text
     assert "error" not in terminal.text
+
+
+@pytest.mark.parametrize(("settings", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_can_be_switched_off(cluster: Cluster, settings: dict[str, str], coloured: bool):
+    """no-color.org."""
+    cluster.create("churn", searching())
+
+    terminal = Terminal(["status", "churn", "--once", *cluster.flags], 80, **settings)
+
+    assert terminal.end() == 0
+    assert ("\x1b[36m" in terminal.text) is coloured
 
 
 def test_without_a_terminal_it_is_printed_once(cluster: Cluster):

@@ -15,6 +15,7 @@ import pytest
 
 from controller.life import make_churn
 from kubeautoml.api.names import study_name
+from kubeautoml.api.trials import TrialAttr
 from kubeautoml.study import create_study, open_study_storage
 from observability.exported import dashboard_queries, load_alerts
 from observability.prometheus import PATIENCE_SECONDS, Pod, Prometheus, running_prometheus
@@ -76,9 +77,10 @@ def prometheus(control_plane: ControlPlane, namespace: str, postgres_url: str, t
 def run_trials(url: str, name: str) -> None:
     """What workers would do: two trials complete, one is cut."""
     study = create_study(open_study_storage(url), name, "maximize")
-    for value in (0.9, 0.8):
-        study.tell(study.ask(), value)
-    study.tell(study.ask(), state=optuna.trial.TrialState.PRUNED)
+    for value in (0.9, 0.8, None):
+        trial = study.ask()
+        trial.set_user_attr(TrialAttr.FAMILY.value, "Linear")
+        study.tell(trial, value, state=optuna.trial.TrialState.PRUNED if value is None else None)
 
 
 def predict(url: str, records: list[dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from kubeautoml import __version__
 from kubeautoml.api.errors import KubeAutoMLError, UsageError
@@ -43,24 +44,35 @@ VERBS: dict[str, tuple[str, str]] = {
     "finalize": ("", "make the model (container entry point)"),
 }
 
-CLUSTER_VERBS = ("list", "status", "leaderboard", "logs", "predict", "suspend", "resume", "retry", "diff")
+CLUSTER_VERBS = ("list", "status", "leaderboard", "logs", "report", "predict", "suspend", "resume", "retry", "diff")
 """Verbs that `kubectl automl` is for: each module has its `parser()`."""
+
+LOCAL_VERBS = ("run", "validate", "render", "serve", "completion")
 
 EXTRAS = {"serve": "serve", "worker": "trainer", "finalize": "trainer", "predict": "serve"}
 """Which extra brings a verb that lives in the trainer."""
 
 
 def usage() -> str:
-    """What `kubeautoml --help` prints."""
+    """What `kubeautoml --help` prints; `kubectl automl --help` calls the program so, and leaves out what is for containers."""
+    is_plugin = Path(sys.argv[0]).name.startswith("kubectl-")
+    program = "kubectl automl" if is_plugin else "kubeautoml"
+    groups = {
+        "In a cluster": CLUSTER_VERBS,
+        "On this machine": LOCAL_VERBS,
+        "Installing and running KubeAutoML": tuple(v for v in VERBS if v not in (*CLUSTER_VERBS, *LOCAL_VERBS)),
+    }
     width = max(len(v) for v in VERBS)
-    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    lines = []
+    for title, verbs in list(groups.items())[: 1 if is_plugin else None]:
+        lines += ["", f"{title}:", *(f"  {verb:<{width}}  {VERBS[verb][1]}" for verb in verbs)]
     return "\n".join(
         [
-            "usage: kubeautoml VERB [options]      (kubeautoml VERB --help for one verb)",
+            f"usage: {program} VERB [options]      ({program} VERB --help for one verb, with examples)",
             "",
             "Train the best model for a data set and serve it, from one AutoMLJob manifest.",
-            "",
             *lines,
+            *(["", "All other verbs: kubeautoml --help"] if is_plugin else []),
         ]
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import subprocess
 import sys
 import tempfile
 import urllib.error
@@ -66,6 +68,11 @@ def parser() -> VerbParser:
         "--batch", type=int, default=1000, metavar="ROWS", help="rows of one request; default: %(default)s"
     )
     made.add_argument(
+        "--port-forward",
+        action="store_true",
+        help="through `kubectl port-forward`, where the API server's proxy may not be used",
+    )
+    made.add_argument(
         "--url", help="where the endpoint answers, such as http://127.0.0.1:8080; default: through the API server"
     )
     add_connection(made)
@@ -80,7 +87,14 @@ def predict_by_name(argv: list[str]) -> int:
     to = Form(args.to) if args.to else form_of(args.output)
     if args.output != "-" and to is None:
         raise UsageError(f"--output must end in .csv, .tsv or .jsonl, or --to must say its form, got {args.output}")
+    if args.port_forward and not args.url:
+        with forwarded(args) as url:
+            return _predict_all(partial(post, f"{url}/v1/predict"), args, to)
     ask = partial(post, f"{args.url.rstrip('/')}/v1/predict") if args.url else _by_proxy(args)
+    return _predict_all(ask, args, to)
+
+
+def _predict_all(ask: Ask, args: argparse.Namespace, to: Form | None) -> int:
     with opened(args.input) as stream:
         form, records = read_rows(stream, args.input, Form(args.format) if args.format else form_of(args.input))
         if form is Form.JSON and to is None:
@@ -137,13 +151,51 @@ def _by_proxy(args: argparse.Namespace) -> Ask:
     Raises:
         ClusterError: there is no such job, or it has no endpoint; says why.
     """
-    from kubeautoml.cli.connection import as_job, connect, get_job
+    from kubeautoml.cli.connection import connect
 
     cluster = connect(args)
+    return partial(_ask_service, cluster, _served_job(args, cluster))
+
+
+def _served_job(args: argparse.Namespace, cluster: KubeCluster) -> AutoMLJob:
+    from kubeautoml.cli.connection import as_job, get_job
+
     job = as_job(get_job(args, cluster))
     if (why := no_endpoint(job)) is not None:
         raise ClusterError(why, reason="NotServed")
-    return partial(_ask_service, cluster, job)
+    return job
+
+
+@contextmanager
+def forwarded(args: argparse.Namespace) -> Iterator[str]:
+    """A way to the endpoint that kubectl opens, on a port of its choice; its URL here.
+
+    Raises:
+        ClusterError: kubectl is not there, or cannot; says what it said.
+    """
+    from kubeautoml.cli.connection import connect
+
+    meta = _served_job(args, connect(args)).metadata
+    flags = [f"--{name}={value}" for name in ("context", "kubeconfig") if (value := getattr(args, name))]
+    command = ["kubectl", "port-forward", *flags, "-n", meta.namespace, f"service/{server_name(meta.name)}", ":http"]
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    except OSError as error:
+        raise ClusterError(
+            "--port-forward needs kubectl on the PATH; leave it out to go through the API server"
+        ) from error
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        said = re.match(r"Forwarding from 127\.0\.0\.1:(\d+)", process.stdout.readline())
+        if said is None:
+            words = " ".join(process.stderr.read().split()) or "it ended without a word"
+            raise ClusterError(
+                f"kubectl port-forward cannot reach AutoMLJob '{meta.name}': {words.removeprefix('error: ')}"
+            )
+        yield f"http://127.0.0.1:{said[1]}"
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _ask_service(cluster: KubeCluster, job: AutoMLJob, records: list[Record]) -> dict[str, Any]:
@@ -157,8 +209,7 @@ def _ask_service(cluster: KubeCluster, job: AutoMLJob, records: list[Record]) ->
     except ClusterError as error:
         if error.reason == "Forbidden":
             raise ClusterError(
-                f"{error}; ask for the right to create services/proxy, or go round it: kubectl port-forward -n {meta.namespace} "
-                f"service/{server_name(meta.name)} 8080:80, and --url http://127.0.0.1:8080",
+                f"{error}; ask for the right to create services/proxy, or go round it with --port-forward",
                 reason=error.reason,
             ) from error
         raise ClusterError(
