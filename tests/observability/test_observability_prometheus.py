@@ -30,7 +30,6 @@ from serve.running import running
 INSTALLED_IN = "kubeautoml-system"
 
 QUIET = {
-    "Failed requests by model",
     "Passes that fail, by reason",
     "API requests that did not succeed",
     "Calls that did not succeed",
