@@ -76,7 +76,8 @@ def families_page() -> str:
     parts = [
         f"# Model families\n\n{MADE_OF.format(source='`kubeautoml_trainer.models`')}\n\n"
         "A family is one way to learn. The search tries those that suit the data; `spec.search.families` narrows them by `include` and"
-        " `exclude`. What does not fit the data is left out by itself, and where it was named in `include` the job says so.\n\n",
+        " `exclude`. What does not fit the data is left out by itself, and where it was named in `include` the job says so."
+        " Families of your own: [trainer_image](../../trainer_image/README.md).\n\n",
         table(("family", "what it is", "takes part", "a person can read it", "quantiles"), rows),
         "\n`preset: Interpretable` takes those that a person can read. Rows are those of one fit, on a table of 20 columns.\n",
         "\n## By task\n\n",

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 
 from cli.runs import COMMAND
 from docs.markdown_files import ROOT, blocks_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PAGES = ROOT / "docs" / "coming-from"
 

@@ -6,10 +6,17 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
-from docs.first_steps import QUICK_START, README, free_port, in_one_shell, section, small_checkout
+from docs.first_steps import ENDPOINT, QUICK_START, README, free_port, in_one_shell, section, small_checkout
+from docs.markdown_files import blocks_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+TRAIN = "buckets/lake/titanic/train.csv"
 
 
 @pytest.fixture(scope="module")
@@ -22,17 +29,27 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def answers(said: str) -> list[dict[str, Any]]:
+    """Each line that is a JSON object."""
+    return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+
+
 def test_the_laptop_part_of_the_quick_start_does_what_it_says(checkout: Path) -> None:
-    """From the data to an answer of the server; what the page prints as the first rows is what is there."""
+    """From the data to an answer of the server, and on with what the page about the endpoint asks it."""
     chapter = section(QUICK_START, "On a laptop")
 
-    done = in_one_shell(chapter, checkout, free_port())
+    done = in_one_shell([*chapter, *blocks_of(ENDPOINT)], checkout, free_port())
 
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     printed = next(b.text for b in chapter if b.language == "text")
     assert printed in done.stdout
-    answer = json.loads(done.stdout.strip().splitlines()[-1])
-    assert set(answer["predictions"][0]) == {"survived", "probabilities"}
+    served, records, tensors, metadata, refused = answers(done.stdout)
+    shown, error = (json.loads(b.text) for b in blocks_of(ENDPOINT) if b.language == "json")
+    assert [served.keys(), records.keys()] == [shown.keys()] * 2
+    assert [served["predictions"][0].keys(), records["predictions"][0].keys()] == [shown["predictions"][0].keys()] * 2
+    assert [(o["name"], o["shape"]) for o in tensors["outputs"]] == [("survived_1", [2])]
+    assert [i["name"] for i in metadata["inputs"]] == list(pd.read_csv(checkout / TRAIN, nrows=0).columns[:-1])
+    assert refused == error
     with (checkout / "predictions.csv").open() as file:
         assert next(csv.reader(file)) == ["survived", "survived_0", "survived_1"]
     assert list(checkout.glob("buckets/models/team-a/default/titanic/*/report.html"))

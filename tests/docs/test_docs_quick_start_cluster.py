@@ -22,7 +22,7 @@ SERVER_ADDRESS = (
 )
 """Where the test kubelet's server listens: on the loopback address behind its pod's own."""
 
-pytestmark = [pytest.mark.controlplane, pytest.mark.s3, pytest.mark.slow]
+pytestmark = [pytest.mark.controlplane, pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_the_cluster_part_of_the_quick_start_does_what_it_says(
