@@ -9,9 +9,11 @@ import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 USER = 65532
 COMPILERS = re.compile(r"^(.*-)?(gcc|g\+\+|cc|c\+\+|clang|ld|as|make|rustc|go)(-[\d.]+)?$")
 LABELS = ("title", "description", "source", "licenses", "version", "revision", "created")
+OWN = {"PYTHONPATH": "/work/families"}
+"""Where examples/own-family is installed for the trial, as an image that is made from ours has it among its packages."""
 PORT = re.compile(r"(?<=127\.0\.0\.1:)\d+")
 
 
@@ -139,17 +143,25 @@ def _check_health(box: Box, port: int) -> None:
 def try_job(box: Box, work: Path) -> str:
     """A job with real workers and a finalizer as processes of the image; where its model is goes into work/model.txt."""
     _writable(work)
-    import sys
-
-    sys.path.insert(0, str(ROOT / "examples"))
-    from titanic import titanic
-
     data = work / "buckets" / "lake" / "titanic"
-    data.mkdir(parents=True)
-    titanic().to_csv(data / "train.csv", index=False)
+    subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "titanic.py"), str(data)], check=True, stdout=subprocess.DEVNULL
+    )
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-qq",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        str(work / "families"),
+    ]
+    subprocess.run([*install, str(ROOT / "examples" / "own-family")], check=True)
     job = yaml.safe_load((ROOT / "examples" / "titanic.yaml").read_text())
     job["spec"]["budget"] = {"maxTrials": 4, "maxDurationSeconds": 300}
-    job["spec"]["search"] = {"families": {"include": ["Linear", "LightGBM"]}}
+    job["spec"]["search"] = {"families": {"include": ["Linear", "LightGBM", "Centroids"]}}
     job["spec"]["workers"]["parallelism"] = 1
     (work / "job.yaml").write_text(yaml.safe_dump(job))
     _writable(work)
@@ -165,9 +177,10 @@ def try_job(box: Box, work: Path) -> str:
         "-o",
         "yaml",
     ]
-    box.run("sh", "-c", 'out=$1; shift; "$@" >"$out"', "sh", "/work/finished.yaml", *run, seconds=600)
+    box.run("sh", "-c", 'out=$1; shift; "$@" >"$out"', "sh", "/work/finished.yaml", *run, seconds=600, env=OWN)
     status = yaml.safe_load((work / "finished.yaml").read_text())["status"]
-    assert status["trials"]["completed"] >= 2, status["trials"]
+    assert status["trials"]["completed"] >= 3, status["trials"]
+    assert "Centroids" in {entry["family"] for entry in status["leaderboard"]}, status["leaderboard"]
     (work / "model.txt").write_text(status["model"]["uri"].removeprefix("file://"))
     return f"{status['trials']['completed']} trials, a model with {status['best']['value']} (Roc AUC) of family {status['best']['family']}"
 
@@ -184,14 +197,14 @@ def try_models(trainer: Box, server: Box, work: Path) -> str:
         with _served(server, f"/work/models/{name}/model", work / f"{name}.log") as url:
             answer = _get(f"{url}/v1/predict", records)
             _compare(answer["predictions"], expected, name)
-    row = {"sex": "female", "age": 30, "fare": 50.0}
-    with _served(server, (work / "model.txt").read_text(), work / "served.log") as url:
-        (prediction,) = _get(f"{url}/v1/predict", [row])["predictions"]
-    return f"{len(families.splitlines())} models of all families predict as in the trainer; the job's model says {prediction}"
+    rows = json.loads((work / "buckets" / "lake" / "titanic" / "sample.json").read_text())
+    with _served(server, (work / "model.txt").read_text(), work / "served.log", env=OWN) as url:
+        said = [row["survived"] for row in _get(f"{url}/v1/predict", rows)["predictions"]]
+    return f"{len(families.splitlines())} models of all families predict as in the trainer; the job's model says {said} for two people"
 
 
 @contextmanager
-def _served(box: Box, model: str, log: Path) -> Iterator[str]:
+def _served(box: Box, model: str, log: Path, env: Mapping[str, str] | None = None) -> Iterator[str]:
     (port,) = _free_ports(1)
     url = f"http://127.0.0.1:{port}"
     with box.running(
