@@ -31,6 +31,12 @@ COMPILERS = re.compile(r"^(.*-)?(gcc|g\+\+|cc|c\+\+|clang|ld|as|make|rustc|go)(-
 LABELS = ("title", "description", "source", "licenses", "version", "revision", "created")
 OWN = {"PYTHONPATH": "/work/families"}
 """Where examples/own-family is installed for the trial, as an image that is made from ours has it among its packages."""
+VERBS = {
+    "operator": ("operator", "study-server", "crds", "rbac", "certificate", "probe"),
+    "trainer": ("worker", "finalize", "run", "validate", "render", "predict", "serve"),
+    "server": ("serve", "predict"),
+}
+"""What each image is started as, by the operator or the chart, or may be by a person."""
 PORT = re.compile(r"(?<=127\.0\.0\.1:)\d+")
 
 
@@ -80,6 +86,9 @@ def check_image(box: Box, target: str, version: str) -> None:
         )
         assert target == "trainer" or "site-packages/torch/" not in str(where), f"{box.image} has torch: /{where}"
     _check_as_user(box, version)
+    for verb in VERBS[target]:
+        first = box.run("kubeautoml", verb, "--help").partition("\n")[0]
+        assert first.startswith("usage: ") and f" {verb}" in first, first
     bill = json.loads((box.root / f"usr/share/sbom/kubeautoml-{target}.cdx.json").read_text())
     kinds = {c.get("purl", "").split("/")[0] for c in bill["components"]}
     assert {"pkg:pypi", "pkg:deb"} <= kinds, f"the bill of materials of {box.image} has only {sorted(kinds)}"
@@ -101,7 +110,6 @@ def _check_as_user(box: Box, version: str) -> None:
 
 def try_operator(box: Box, store: Path) -> str:
     """Help, a study server, and the operator with its health check against a real API server, where there is one."""
-    box.run("kubeautoml", "operator", "--help")
     work = _writable(store / "operator")
     box = Box(box.image, box.root, box.config, {work: "/work"})
     study, metrics, health, probes = _free_ports(4)
