@@ -1,4 +1,5 @@
-"""The pages of docs/reference that follow from the code: fields, commands, metrics, environment, families, reasons.
+"""The pages of docs/reference that follow from the code: fields, commands, metrics, environment, families,
+reasons, values of the chart.
 
     python -m scripts.reference          # writes them anew; `make docs` does so
 
@@ -12,6 +13,7 @@ from scripts.reference.environment import environment_page
 from scripts.reference.families import families_page
 from scripts.reference.fields import job_page, model_page, profile_page
 from scripts.reference.measures import measures_page
+from scripts.reference.values import values_page
 
 from kubeautoml.api.reasons import reference_page
 
@@ -24,6 +26,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "environment.md": environment_page,
     "families.md": families_page,
     "prometheus.md": measures_page,
+    "values.md": values_page,
 }
 """Maker by file name, in docs/reference."""
 

@@ -6,6 +6,7 @@ import re
 import tomllib
 
 from docs.markdown_files import ROOT
+from kubeautoml.api.crd import KINDS, definition
 from kubeautoml.api.metrics import METRICS, TaskType
 
 SECURITY = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
@@ -20,6 +21,15 @@ def test_every_test_that_the_security_page_names_exists_in_the_file_it_names() -
 
     assert len(named) == len(re.findall(r"`test_\w+`", SECURITY)) > 20
     assert [n for n in named if f"def {n[1]}(" not in (ROOT / n[0]).read_text(encoding="utf-8")] == []
+
+
+def test_a_job_cannot_choose_images() -> None:
+    """No field of a job's spec is about images, commands or environment of a container."""
+    schema = definition(KINDS[0])["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    names = set(re.findall(r"'(\w+)': {'type'", str(schema)))
+
+    assert {"task", "parallelism"} <= names
+    assert [n for n in names if re.search("image|command|args|env|volume|container", n, re.IGNORECASE)] == []
 
 
 def test_every_metric_is_explained_with_its_direction() -> None:

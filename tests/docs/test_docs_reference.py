@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
+import yaml
 from scripts.reference import PAGES
 from scripts.reference.environment import member_docs
 from scripts.reference.families import WORDS
 from scripts.reference.markdown import anchor, cell
+from scripts.reference.values import FILE, defaults
 
 from docs.markdown_files import ROOT
 from kubeautoml.api import crd
@@ -68,6 +71,21 @@ def test_every_family_is_explained_in_a_line() -> None:
     names = [f.name for f in (*EVERY_FAMILY, *PRETRAINED_FAMILIES)]
 
     assert list(WORDS) == names
+
+
+def test_values_are_read_as_yaml_reads_them() -> None:
+    """The page's own reading of the file finds the defaults that a YAML reader finds, and all of them."""
+    text = FILE.read_text(encoding="utf-8")
+
+    def leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
+        if path in shown or not isinstance(value, dict):
+            yield path, value
+        else:
+            for key, below in value.items():
+                yield from leaves(below, f"{path}.{key}".lstrip("."))
+
+    shown = defaults(text)
+    assert dict(leaves(yaml.safe_load(text), "")) == shown
 
 
 def test_text_in_a_cell_is_not_taken_for_markup() -> None:
