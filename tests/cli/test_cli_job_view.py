@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 
 from cli.test_cli_view import condition, make_searching
 from factories import NOON
+from kubeautoml.api.names import ANNOTATION_RETRY
 from kubeautoml.cli.job_view import Seen, activity, budget_words, full_screen, has_ended, has_failed, live_screen
 
 LATER = NOON + timedelta(minutes=15)
@@ -138,6 +139,23 @@ def test_watching_ends_when_nothing_more_will_come(conditions: list[tuple[str, s
     assert (has_ended(job), has_failed(job)) == (ended, failed)
 
 
+def test_a_job_that_is_to_be_tried_again_has_not_ended():
+    """`kubectl automl retry x && kubectl automl status x` must not end before the operator has looked."""
+    failed = make_searching(conditions=[condition("Succeeded", "False", "WorkersFailed")])
+    asked = failed.metadata.model_copy(update={"annotations": {ANNOTATION_RETRY: "now"}})
+
+    assert has_ended(failed)
+    assert not has_ended(failed.model_copy(update={"metadata": asked}))
+
+
+def test_a_job_that_failed_shows_how_far_it_came():
+    """Not a full bar."""
+    failed = [condition("Succeeded", "False", "WorkersFailed")]
+    job = make_searching(conditions=failed, completionTime=NOON.isoformat(), progressPercentage=25)
+
+    assert drawn(live_screen(Seen(job), LATER), 80)[0] == "team-a/churn Pending ━━━━━                 25%"
+
+
 def test_a_refused_job_that_never_ran_has_ended():
     """One that runs by its last good spec has not."""
     refused = [condition("Accepted", "False", "UnfittingMetric")]
@@ -152,7 +170,7 @@ def test_a_refused_job_that_never_ran_has_ended():
         ({}, "15m 0s of 1h 0m (45m 0s left)"),
         ({"suspendedSeconds": 300}, "10m 0s of 1h 0m (50m 0s left)"),
         ({"suspendedSeconds": 0, "suspendedSince": NOON.isoformat(), "budgetUsed": {"durationSeconds": 60}}, "1m 0s of 1h 0m (59m 0s left)"),
-        ({"completionTime": NOON.isoformat(), "budgetUsed": {"durationSeconds": 60}}, "1m 0s of 1h 0m (59m 0s left)"),
+        ({"completionTime": NOON.isoformat(), "budgetUsed": {"durationSeconds": 60}}, "1m 0s of 1h 0m"),
     ],
 )  # fmt: skip
 def test_the_clock_of_the_budget_runs_while_time_counts(status: dict[str, Any], words: str):

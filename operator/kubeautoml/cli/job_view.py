@@ -29,6 +29,7 @@ from kubeautoml.cli.view import (
     variants_table,
 )
 from kubeautoml.controller.observe import pod_seen
+from kubeautoml.plan.retry import wants_retry
 
 PODS_SHOWN = 12
 """Rows of pods in the live view; a search may have hundreds."""
@@ -78,11 +79,14 @@ def full_screen(seen: Seen, now: datetime, *, wide: bool = False) -> list[Render
 
 
 def has_ended(job: AutoMLJob) -> bool:
-    """Whether watching on is of no use: the job has failed, was refused, or what it is to serve answers or never will."""
+    """Whether watching on is of no use: the job has failed, was refused, or what it is to serve answers or never will.
+
+    One that somebody has just asked to be tried again has not, though the operator has not said so yet.
+    """
     conditions = job.status.conditions
     accepted, succeeded, ready = (find_condition(conditions, c) for c in ("Accepted", "Succeeded", "Ready"))
     if succeeded is not None and succeeded.status is ConditionStatus.FALSE:
-        return True
+        return not wants_retry(job)
     if succeeded is not None and succeeded.status is ConditionStatus.TRUE:
         return ready is not None and ready.status is not ConditionStatus.UNKNOWN
     return accepted is not None and accepted.status is ConditionStatus.FALSE and job.status.start_time is None
@@ -112,8 +116,8 @@ def budget_words(job: AutoMLJob, now: datetime) -> Iterator[str]:
     yield f"{used.trials} of {budget.max_trials} trials"
     if budget.max_duration_seconds is not None:
         spent = max(float(used.duration_seconds), budget.max_duration_seconds * live_progress_of_time(job, now))
-        left = max(0.0, budget.max_duration_seconds - spent)
-        yield f"{duration(spent)} of {duration(budget.max_duration_seconds)} ({duration(left)} left)"
+        left = "" if job.status.completion_time else f" ({duration(budget.max_duration_seconds - spent)} left)"
+        yield f"{duration(spent)} of {duration(budget.max_duration_seconds)}{left}"
     if budget.max_accelerator_seconds is not None:
         yield f"{duration(used.accelerator_seconds)} of {duration(budget.max_accelerator_seconds)} accelerator time"
     if budget.target_value is not None:
@@ -149,7 +153,8 @@ def pods_table(pods: tuple[Manifest, ...], now: datetime, *, most: int | None = 
 
 
 def _head(job: AutoMLJob, now: datetime) -> RenderableType:
-    percent = 100.0 if job.status.completion_time else live_progress(job, now)
+    is_over = job.status.completion_time is not None
+    percent = float(job.status.progress_percentage) if is_over else live_progress(job, now)
     name = f"{job.metadata.namespace}/{job.metadata.name}"
     head = Table.grid(padding=(0, 1))
     head.add_column(overflow="ellipsis", no_wrap=True)
