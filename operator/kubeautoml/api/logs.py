@@ -32,7 +32,7 @@ def log_to_stderr(level: str = "info", form: LogFormat = "json", stream: TextIO 
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for talkative in ("botocore", "urllib3", "interpret"):
+    for talkative in ("botocore", "urllib3", "interpret", "matplotlib"):
         logging.getLogger(talkative).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 

@@ -5,7 +5,6 @@ A secret that is there is kept, unless its certificate is damaged, for other nam
 
 from __future__ import annotations
 
-import argparse
 import base64
 import re
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from kubeautoml.api.errors import ClusterError, Conflict, UsageError
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.rights import STUDY_TLS_SECRET
 from kubeautoml.api.values import DNS_LABEL_PATTERN
+from kubeautoml.cli.parser import VerbParser
 from kubeautoml.cluster.answers import NotFound, decoded, error_of
 from kubeautoml.cluster.connection import Connection, Request
 from kubeautoml.study.authority import make_pair, why_replace
@@ -27,7 +27,12 @@ _MERGE = "application/merge-patch+json"
 
 def main(argv: list[str]) -> int:
     """Make or keep the secret, and say which. Exit codes: 0 done, 1 the API server refused, 2 misuse."""
-    parser = argparse.ArgumentParser(prog="kubeautoml certificate", description=__doc__)
+    parser = VerbParser(
+        "certificate",
+        __doc__,
+        "kubeautoml certificate --service kubeautoml-study -n kubeautoml-system",
+        program="kubeautoml",
+    )
     parser.add_argument("--secret", metavar="NAME", default=STUDY_TLS_SECRET, help="default: %(default)s")
     parser.add_argument("--service", metavar="NAME", default="kubeautoml-study", help="default: %(default)s")
     parser.add_argument("-n", "--namespace", metavar="NS", help="default: this pod's, or the context's")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 import time
@@ -14,6 +13,7 @@ from kubeautoml.api.crd import make_crds, render_crds
 from kubeautoml.api.definitions import Standing, is_established, standing
 from kubeautoml.api.errors import ClusterError
 from kubeautoml.api.objects import Manifest, Ref
+from kubeautoml.cli.parser import VerbParser
 
 if TYPE_CHECKING:
     from kubeautoml.cluster.kube import KubeCluster
@@ -25,7 +25,9 @@ _PAUSE_SECONDS = 0.2
 
 def main(argv: list[str]) -> int:
     """Exit codes: 0 done, 1 the API server refused, 2 misuse."""
-    parser = argparse.ArgumentParser(prog="kubeautoml crds", description=__doc__)
+    parser = VerbParser(
+        "crds", __doc__, "kubeautoml crds --apply", "kubeautoml crds --output crds", program="kubeautoml"
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--output", metavar="DIR", help="write one file a kind into this folder instead of printing")
     where.add_argument(

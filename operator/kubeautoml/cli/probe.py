@@ -5,7 +5,6 @@ http:// and https:// must answer with a status below 400; grpc:// and grpcs:// m
 
 from __future__ import annotations
 
-import argparse
 import ssl
 import time
 import urllib.error
@@ -14,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kubeautoml.api.errors import KubeAutoMLError, UsageError
+from kubeautoml.cli.parser import VerbParser
 
 _PAUSE_SECONDS = 1.0
 _TIMEOUT_SECONDS = 5.0
@@ -27,7 +27,12 @@ class NoAnswer(KubeAutoMLError):
 
 def main(argv: list[str]) -> int:
     """Ask one after the other. Exit codes: 0 all answer, 1 one does not, 2 misuse."""
-    parser = argparse.ArgumentParser(prog="kubeautoml probe", description=__doc__)
+    parser = VerbParser(
+        "probe",
+        __doc__,
+        "kubeautoml probe http://127.0.0.1:8082/readyz grpc://127.0.0.1:13000 --patience 60",
+        program="kubeautoml",
+    )
     parser.add_argument("url", nargs="+", help="what to ask, such as http://127.0.0.1:8082/readyz")
     parser.add_argument("--ca-file", type=Path, metavar="FILE", help="authority of https:// and grpcs://, PEM")
     parser.add_argument(

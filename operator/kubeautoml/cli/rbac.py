@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 
@@ -11,11 +10,18 @@ import yaml
 from kubeautoml.api.errors import UsageError
 from kubeautoml.api.rights import OPERATOR_NAMESPACE, role_objects
 from kubeautoml.api.values import DNS_LABEL_PATTERN
+from kubeautoml.cli.parser import VerbParser
 
 
 def main(argv: list[str]) -> int:
     """Print YAML. Exit codes: 0 done, 2 misuse."""
-    parser = argparse.ArgumentParser(prog="kubeautoml rbac", description=__doc__)
+    parser = VerbParser(
+        "rbac",
+        __doc__,
+        "kubeautoml rbac | kubectl apply --server-side -f -",
+        "kubeautoml rbac -n team-a -n team-b",
+        program="kubeautoml",
+    )
     parser.add_argument(
         "--operator-namespace",
         metavar="NS",
