@@ -59,6 +59,32 @@ def test_workflows_have_the_shape_that_the_forge_reads():
     assert done.returncode == 0, done.stdout
 
 
+def test_zizmor_finds_nothing():
+    """Ways for strangers into a workflow; what .github/zizmor.yml allows has its reason there."""
+    settings = [
+        "--offline",
+        "--no-progress",
+        "--min-severity",
+        "medium",
+        "--config",
+        str(ROOT / ".github" / "zizmor.yml"),
+    ]
+    done = subprocess.run(["zizmor", *settings, str(ROOT / ".github" / "workflows")], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_updates_are_asked_for_in_the_form_that_the_forge_reads():
+    """Actions, base image and packages."""
+    file = ROOT / ".github" / "dependabot.yml"
+    done = subprocess.run(
+        ["check-jsonschema", "--builtin-schema", "vendor.dependabot", str(file)], capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert {u["package-ecosystem"] for u in read(file)["updates"]} == {"github-actions", "docker", "pip"}
+
+
 @EVERY_FILE
 def test_each_job_says_what_it_may_and_when_it_ends(file: Path):
     """No right by default; a job that calls a workflow takes the time of the jobs there."""
