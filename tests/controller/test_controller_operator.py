@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import re
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +18,7 @@ from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cluster.memory import MemoryCluster
 from kubeautoml.controller import metrics
-from kubeautoml.controller.main import Operator, _log_format, check_access, check_lease, resync, wait_for_access
+from kubeautoml.controller.main import Operator, _log_format, resync
 from kubeautoml.controller.queue import Lane
 from kubeautoml.controller.settings import OperatorSettings
 from kubeautoml.plan.base import Settings
@@ -32,80 +28,6 @@ if TYPE_CHECKING:
     from real.controlplane import ControlPlane
 
 JOBS = "/apis/kubeautoml.dev/v1alpha1/namespaces/{}/automljobs"
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize(
-    ("reason", "said"),
-    [
-        ("NotFound", "AutoMLJob objects cannot be listed: refused"),
-        ("Forbidden", "refused; give the operator's service account the chart's role, or a kubeconfig that may"),
-    ],
-)
-async def test_what_is_missing_at_the_start_is_said_in_one_line(reason: str, said: str) -> None:
-    """The server's own words (which name a missing definition), and what to do about missing rights."""
-    cluster = MemoryCluster()
-    cluster.fail_next(ClusterError("refused", reason=reason), verb="list")
-
-    with pytest.raises(ClusterError) as error:
-        await check_access(cluster, ())
-
-    assert said in str(error.value)
-
-
-@pytest.mark.anyio
-async def test_an_api_server_that_is_away_at_the_start_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both may be starting at the same time; a refusal is told at once, and SIGTERM is not waited out."""
-    monkeypatch.setattr("kubeautoml.controller.main.START_RETRY_SECONDS", 0.01)
-    cluster = MemoryCluster()
-    for _ in range(3):
-        cluster.fail_next(ClusterError("no answer"), verb="list")
-    await asyncio.wait_for(wait_for_access(cluster, (), asyncio.Event()), 10)
-
-    cluster.fail_next(ClusterError("refused", reason="Forbidden"), verb="list")
-    with pytest.raises(ClusterError, match="refused"):
-        await wait_for_access(cluster, (), asyncio.Event())
-
-    told = asyncio.Event()
-    told.set()
-    cluster.fail_next(ClusterError("no answer"), verb="list")
-    await asyncio.wait_for(wait_for_access(cluster, (), told), 10)
-
-
-@pytest.mark.anyio
-async def test_an_operator_of_some_namespaces_needs_no_right_to_profiles() -> None:
-    """Profiles belong to no namespace; a Role cannot grant them."""
-    cluster = MemoryCluster()
-
-    await check_access(cluster, ("team-a",))
-
-    assert ("list", "AutoMLProfile") not in cluster.calls
-
-
-@pytest.mark.parametrize(
-    ("reason", "said"),
-    [
-        ("ClusterUnavailable", "Lease system/kubeautoml-operator cannot be read: refused"),
-        (
-            "Forbidden",
-            "refused; give the operator's service account the chart's role, or a kubeconfig that may do this",
-        ),
-    ],
-)
-def test_a_lease_that_cannot_be_read_is_said_in_one_line(reason: str, said: str) -> None:
-    """With what to do where leader election is not wanted."""
-
-    class Leases:
-        def read_lease(self, ref: Ref) -> Manifest | None:
-            raise ClusterError("refused", reason=reason)
-
-        def write_lease(self, lease: Manifest) -> Manifest:
-            raise AssertionError(lease)
-
-    with pytest.raises(ClusterError) as error:
-        check_lease(Leases(), Ref("Lease", "system", "kubeautoml-operator"))
-
-    assert said in str(error.value)
 
 
 def test_the_log_format_is_checked() -> None:
@@ -240,27 +162,6 @@ def test_a_study_server_that_hangs_does_not_keep_an_operator_from_leaving(
     assert healthy == (200, "ok\n")
     assert code == 0, operator.log.read_text()
     assert operator.said("lease released") and "Traceback" not in operator.log.read_text()
-
-
-@pytest.mark.controlplane
-def test_an_operator_without_rights_says_so_and_ends(
-    control_plane: ControlPlane, namespace: str, tmp_path: Path
-) -> None:
-    """Exit code 1, one line, no traceback."""
-    token = control_plane.token(namespace, "default")
-    environment = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("KUBEAUTOML_")},
-        "KUBECONFIG": str(control_plane.kubeconfig_for("nobody", token, namespace)),
-        "KUBEAUTOML_STUDY_URL": f"journal://{tmp_path}/study.log",
-    }
-
-    command = [sys.executable, "-m", "kubeautoml.cli.main", "operator"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-
-    [line] = [json.loads(line) for line in done.stderr.splitlines()]
-    assert done.returncode == 1
-    assert (line["message"], line["reason"]) == ("operator cannot work", "Forbidden")
-    assert "AutoMLJob objects cannot be listed" in line["error"] and "the chart's role" in line["error"]
 
 
 @pytest.mark.controlplane

@@ -49,6 +49,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="session")
+def bare_plane() -> Iterator[ControlPlane]:
+    """An API server without our definitions, accounts and roles."""
+    with running_control_plane(None, with_operator_account=False) as plane:
+        yield plane
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with (

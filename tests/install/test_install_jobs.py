@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +21,7 @@ from kubeautoml.api.rights import (
 from kubeautoml.cli.certificate import keep_certificate
 from kubeautoml.cli.crds import apply_crds
 from kubeautoml.cluster.connection import Connection
-from real.controlplane import ControlPlane, collection_of, running_control_plane
+from real.controlplane import ControlPlane, collection_of
 from real.filtered import filtered
 
 pytestmark = pytest.mark.controlplane
@@ -32,13 +31,12 @@ NOW = datetime.now(UTC)
 
 
 @pytest.fixture(scope="module")
-def plane() -> Iterator[ControlPlane]:
-    """Without our definitions."""
-    with running_control_plane(None, with_operator_account=False) as plane:
-        plane.create_namespace(HOME)
-        for manifest in setup_objects(HOME):
-            plane.admin.ensure(collection_of(manifest), manifest)
-        yield plane
+def plane(bare_plane: ControlPlane) -> ControlPlane:
+    """With the accounts of the two Jobs."""
+    bare_plane.create_namespace(HOME)
+    for manifest in setup_objects(HOME):
+        bare_plane.admin.ensure(collection_of(manifest), manifest)
+    return bare_plane
 
 
 def kubeconfig(plane: ControlPlane, account: str) -> Path:

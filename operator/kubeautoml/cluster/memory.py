@@ -18,7 +18,7 @@ from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.cluster.base import Change, Heard
 from kubeautoml.cluster.merge import apply_fields, leftovers, merge_patch, still_owned
 
-CLUSTER_SCOPED = frozenset({"AutoMLProfile", "Namespace"})
+CLUSTER_SCOPED = frozenset({"AutoMLProfile", "CustomResourceDefinition", "Namespace"})
 _SERVER_FIELDS = ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "managedFields")
 
 

@@ -17,6 +17,7 @@ from kubeautoml.api.pod import PodJob
 from kubeautoml.api.problems import printable
 from kubeautoml.api.trials import StudySummary
 from kubeautoml.cluster.base import Cluster
+from kubeautoml.controller.denied import explained
 from kubeautoml.controller.observe import parse_status
 from kubeautoml.controller.studies import Studies
 from kubeautoml.plan.base import Observed, Plan
@@ -105,8 +106,9 @@ async def stall(manifest: Manifest, error: KubeAutoMLError, now: datetime, clust
         reason = Reason.STUDY_UNAVAILABLE
     elif error.reason == Reason.NAME_TAKEN:
         reason = Reason.NAME_TAKEN
+    message = explained(error) if isinstance(error, ClusterError) else str(error)
     with suppress(ClusterError):
-        await _say(manifest, {ConditionType.STALLED: ConditionStatus.TRUE}, reason, str(error), now, cluster)
+        await _say(manifest, {ConditionType.STALLED: ConditionStatus.TRUE}, reason, message, now, cluster)
 
 
 async def _say(

@@ -17,19 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from kubeautoml.api.errors import ClusterError, KubeAutoMLError, UsageError
 from kubeautoml.api.logs import LogFormat, log_to_stderr
-from kubeautoml.api.names import LABEL_JOB_UID, LEASE_NAME
+from kubeautoml.api.names import LEASE_NAME
 from kubeautoml.api.objects import Manifest, Ref
-from kubeautoml.cluster.base import Cluster
 from kubeautoml.cluster.cached import CachedCluster
 from kubeautoml.controller.endpoints import Endpoints
 from kubeautoml.controller.fence import Fence, FencedCluster
-from kubeautoml.controller.lease import LeaderElection, Leases, new_identity
+from kubeautoml.controller.lease import LeaderElection, new_identity
 from kubeautoml.controller.metrics import CountedCluster, CountedLeases, Metrics
-from kubeautoml.controller.observe import SERVING_KINDS, TRAINING_KINDS
 from kubeautoml.controller.probes import Heart, Probes
 from kubeautoml.controller.queue import Lane, Worker, WorkQueue
 from kubeautoml.controller.reconcile import reconcile
 from kubeautoml.controller.settings import OperatorEnv, OperatorSettings
+from kubeautoml.controller.start import Start, check_cluster, check_lease
 from kubeautoml.controller.studies import Studies
 
 if TYPE_CHECKING:
@@ -39,11 +38,6 @@ log = logging.getLogger(__name__)
 
 RESYNC_ALL_SECONDS = 600.0
 """A safety net under the watches, not a way to work; a guess."""
-
-START_SECONDS, START_RETRY_SECONDS = 60.0, 2.0
-"""How long an API server that does not answer is waited for at the start, and between two tries."""
-
-_RIGHTS = "give the operator's service account the chart's role, or a kubeconfig that may do this"
 
 _LAST_WRITES_SECONDS = 1.0
 """Longest wait for writes under way before the lease is released."""
@@ -98,14 +92,11 @@ async def run_operator(cluster: KubeCluster, settings: OperatorSettings) -> None
     """Work until SIGTERM or SIGINT.
 
     Raises:
-        ClusterError: the cluster lacks what the operator needs; the message says what to do.
+        ClusterError: watching is not possible any more.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await wait_for_access(cluster, settings.namespaces, stop)
-    if settings.elects_leader:
-        await asyncio.to_thread(check_lease, cluster, lease_ref(cluster, settings))
     await Operator(cluster, settings).run(stop)
 
 
@@ -135,11 +126,14 @@ class Operator:
         self._children = CachedCluster(CountedCluster(cluster, self._metrics), settings.namespaces, self._wakes.change)
         self._fenced = FencedCluster(self._children, self._fence)
         self._heart = Heart()
-        self._probes = Probes(self._heart, self._worker, self._watching, self._children, self._election)
+        self._start = Start(self._look_around)
+        self._probes = Probes(
+            self._heart, self._worker, self._watching, self._children, self._election, self._start.why_not
+        )
         self._show()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Watch from the beginning, work once we lead, and leave in order.
+        """Wait for what is missing, watch, work once we lead, and leave in order.
 
         Raises:
             ClusterError: watching is not possible any more.
@@ -149,16 +143,27 @@ class Operator:
         with Endpoints(ports, self._metrics.registry, probes.why_unhealthy, probes.why_unready) as endpoints:
             said = {"namespaces": ",".join(settings.namespaces) or "all", "ports": ",".join(map(str, endpoints.ports))}
             log.info("operator started", extra=said)
-            if self._election is not None:
-                self._election.start()
-            else:
-                self._leads.set()
-            watches = [self._children.run(), self._watching.run(), self._heart.run(), self._resync()]
+            beating = asyncio.create_task(self._heart.run())
             try:
-                await _until_stopped(stop, self._leave, self._work(), *watches)
+                if await self._start.wait(stop):
+                    await self._lead_and_work(stop)
             finally:
                 self._studies.close()
+                await _end(beating)
         log.info("operator stopped")
+
+    async def _look_around(self) -> None:
+        await check_cluster(self._cluster, self._settings.namespaces)
+        if self._settings.elects_leader:
+            await asyncio.to_thread(check_lease, self._cluster, lease_ref(self._cluster, self._settings))
+
+    async def _lead_and_work(self, stop: asyncio.Event) -> None:
+        if self._election is not None:
+            self._election.start()
+        else:
+            self._leads.set()
+        watches = [self._children.run(), self._watching.run(), self._resync()]
+        await _until_stopped(stop, self._leave, self._work(), *watches)
 
     async def _work(self) -> None:
         """Passes begin once we lead; until then the queue collects what they will be about.
@@ -221,62 +226,6 @@ class Operator:
             "Time that requests waited for the client's own limit.",
             lambda: self._cluster.requests.waited_seconds,
         )
-
-
-async def wait_for_access(cluster: Cluster, namespaces: tuple[str, ...], stop: asyncio.Event) -> None:
-    """`check_access`, with patience for an API server that is away: it may be restarting, as this operator does.
-
-    Raises:
-        ClusterError: with what to do.
-    """
-    deadline = time.monotonic() + START_SECONDS
-    while not stop.is_set():
-        try:
-            await check_access(cluster, namespaces)
-            return
-        except ClusterError as error:
-            if error.reason != ClusterError.default_reason or time.monotonic() > deadline:
-                raise
-            log.warning("no answer at the start; trying again", extra={"error": str(error)})
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), START_RETRY_SECONDS)
-
-
-async def check_access(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
-    """Look for our kinds once, so that a missing definition or right is said in one line at the start.
-
-    Raises:
-        ClusterError: with what to do.
-    """
-    for namespace in namespaces or (None,):
-        for kind in ("AutoMLJob", *TRAINING_KINDS, *SERVING_KINDS, "Pod"):
-            await _check_list(cluster, kind, namespace)
-    if not namespaces:
-        # With rights in some namespaces only, an operator may have none to profiles, and does without.
-        await _check_list(cluster, "AutoMLProfile", None)
-
-
-def check_lease(leases: Leases, ref: Ref) -> None:
-    """Look for the Lease once, so that a missing right is said in one line at the start.
-
-    Raises:
-        ClusterError: with what to do.
-    """
-    try:
-        leases.read_lease(ref)
-    except ClusterError as error:
-        hint = f"; {_RIGHTS}, or add --no-leader-election where no other operator can be running"
-        said = hint if error.reason in ("Forbidden", "Unauthorized") else ""
-        raise ClusterError(f"{ref} cannot be read: {error}{said}", reason=error.reason) from error
-
-
-async def _check_list(cluster: Cluster, kind: str, namespace: str | None) -> None:
-    """List what our label selects, which is little, but takes the kind and the right to be there."""
-    try:
-        await cluster.list(kind, namespace, {LABEL_JOB_UID: "none"})
-    except ClusterError as error:
-        hint = f"; {_RIGHTS}" if error.reason in ("Forbidden", "Unauthorized") else ""
-        raise ClusterError(f"{kind} objects cannot be listed: {error}{hint}", reason=error.reason) from error
 
 
 async def resync(

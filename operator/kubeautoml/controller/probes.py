@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 HEARTBEAT_SECONDS = 1.0
@@ -86,7 +87,12 @@ class Contends(Protocol):
 
 
 class Probes:
-    """Both answers, from what the parts say. `election` is None for an operator that needs none."""
+    """Both answers, from what the parts say.
+
+    Args:
+        election: None for an operator that needs none.
+        why_waiting: what is missing in the cluster, so that none of the parts has begun; None once nothing is.
+    """
 
     def __init__(
         self,
@@ -95,7 +101,9 @@ class Probes:
         jobs: WatchesJobs,
         children: WatchesChildren,
         election: Contends | None,
+        why_waiting: Callable[[], str | None] = lambda: None,
     ) -> None:
+        self._why_waiting = why_waiting
         self._heart, self._worker, self._election = heart, worker, election
         self._jobs, self._children = jobs, children
 
@@ -104,13 +112,21 @@ class Probes:
         silence = self._heart.silence_seconds()
         if silence > MAX_LOOP_SILENCE_SECONDS:
             return f"the event loop has not turned for {silence:.0f} s"
+        if self._why_waiting():
+            return None  # a restart would not bring what is missing
         if self._election is not None and not self._election.is_alive():
             return "the threads that renew the lease have ended"
         return self._worker.why_stuck()
 
     def why_unready(self) -> str | None:
         """Why this operator does not work, or as a standby could not take over; None when all is well."""
-        return self.why_unhealthy() or self._why_blind() or self._why_no_lease() or self._why_stalled()
+        return (
+            self.why_unhealthy()
+            or self._why_waiting()
+            or self._why_blind()
+            or self._why_no_lease()
+            or self._why_stalled()
+        )
 
     def _why_blind(self) -> str | None:
         if not self._jobs.is_ready:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import random
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -41,6 +40,7 @@ _AWAY = (
     "onnection reset",
     "timeout expired",
     "closed the connection",
+    "failed to resolve host",
     "terminating connection",
     "connection is lost",
     "consuming input failed",
@@ -175,29 +175,24 @@ def open_database(url: str, pool_size: int = 2, patience_seconds: float = 180.0)
     return DirectDatabase(wait_for_backend(url, pool_size, patience_seconds), shown(url), patience_seconds)
 
 
-def wait_for_backend(
-    url: str, pool_size: int, patience_seconds: float, stop: threading.Event | None = None
-) -> Database:
+def wait_for_backend(url: str, pool_size: int, patience_seconds: float) -> Database:
     """`open_backend`, with patience for a database that is away: it may be restarting, as this process does.
-
-    Args:
-        stop: when set, the next failure is raised at once.
 
     Raises:
         StudyError: as `open_backend`.
     """
-    deadline, stop = time.monotonic() + patience_seconds, stop or threading.Event()
+    deadline = time.monotonic() + patience_seconds
     while True:
         try:
             return open_backend(url, pool_size)
         except StudyError as error:
-            if stop.is_set() or time.monotonic() > deadline or not _is_away(error):
+            if time.monotonic() > deadline or not is_away(error):
                 raise
             log.warning("no answer at the start; trying again", extra={"error": str(error)})
-        stop.wait(random.uniform(0.5, 1.5))
+        time.sleep(random.uniform(0.5, 1.5))
 
 
-def _is_away(error: StudyError) -> bool:
+def is_away(error: StudyError) -> bool:
     """A server that refuses connections for now; not one that refuses the user, the password or the name."""
     return _is_starting(error) or any(text in str(error) for text in _AWAY)
 

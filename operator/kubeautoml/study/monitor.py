@@ -175,8 +175,14 @@ def health_handler(is_ready: Callable[[], bool]) -> Any:
     return grpc.method_handlers_generic_handler(HEALTH_SERVICE, {"Check": grpc.unary_unary_rpc_method_handler(check)})
 
 
-def serve_http(host: str, port: int, metrics: Metrics, is_ready: Callable[[], bool]) -> ThreadingHTTPServer:
-    """/metrics, /healthz (the process lives) and /readyz (the database answers), in a thread of their own."""
+def serve_http(
+    host: str,
+    port: int,
+    metrics: Metrics,
+    is_ready: Callable[[], bool],
+    why_not: Callable[[], str] = lambda: "the study database does not answer",
+) -> ThreadingHTTPServer:
+    """/metrics, /healthz (the process lives) and /readyz (the database answers; else why not), in a thread of their own."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -186,7 +192,7 @@ def serve_http(host: str, port: int, metrics: Metrics, is_ready: Callable[[], bo
                 self._send(200, b"ok\n")
             elif self.path == "/readyz":
                 ready = is_ready()
-                self._send(200 if ready else 503, b"ok\n" if ready else b"the study database does not answer\n")
+                self._send(200 if ready else 503, b"ok\n" if ready else f"{why_not()}\n".encode())
             else:
                 self._send(404, b"try /metrics, /healthz or /readyz\n")
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
+import random
 import re
 import signal
 import sys
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -26,7 +29,7 @@ from kubeautoml.api.logs import log_to_stderr
 from kubeautoml.study.backend import Database
 from kubeautoml.study.base import shown
 from kubeautoml.study.certificate import Certificate
-from kubeautoml.study.database import open_backend, wait_for_backend
+from kubeautoml.study.database import is_away, open_backend
 from kubeautoml.study.guard import Guard
 from kubeautoml.study.identity import Api, Callers
 from kubeautoml.study.kube_api import KubeApi
@@ -64,9 +67,10 @@ class StudyServer:
         certificate: Certificate | None = None,
         api: Api | None = None,
         operators: Iterable[str] = (),
+        metrics: Metrics | None = None,
     ) -> None:
         self._database = database
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         database.on_trial_end = lambda state, seconds: self.metrics.trial_ended(state.name, seconds)
         self.is_ready = Readiness(database.engine.url, dict(database.engine_kwargs.get("connect_args", {})))
         interceptors: tuple[Any, ...] = (Monitor(self.metrics),)
@@ -166,7 +170,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         type=float,
         default=60.0,
-        help="how long a database that is away at the start is waited for; default: %(default)g",
+        help="how long a database that is away at the start is waited for; inf: for ever, also for one that refuses, and "
+        "/readyz says why; default: %(default)g",
     )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     parser.add_argument("--log-format", choices=("json", "text"), default="json")
@@ -182,11 +187,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     api = _api(arguments)
     if api is not None and certificate is None:
         log.warning("tokens cross the network in clear text; give --tls-cert and --tls-key")
-    url = arguments.database_url or _read(arguments.database_url_file, "--database-url-file").decode().strip()
-    stopped = _stop_on_signal()
-    database = _open_database(url, arguments.start_patience, stopped)
-    server = StudyServer(database, arguments.listen, certificate, api, arguments.operator_account)
-    http = _serve_http(host, arguments.metrics_port, server)
+    stopped, door, metrics = _stop_on_signal(), _Door(), Metrics()
+    http = _serve_http(host, arguments.metrics_port, metrics, door)
+    url, database = _open_database(arguments, door, stopped)
+    server = StudyServer(database, arguments.listen, certificate, api, arguments.operator_account, metrics)
+    door.open(server.is_ready)
     server.start()
     print(f"study server listens on {host}:{server.port}, database {shown(url)}", flush=True)
     stopped.wait()
@@ -200,12 +205,55 @@ def _serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _open_database(url: str, patience_seconds: float, stopped: threading.Event) -> Database:
+class _Door:
+    """Whether anybody should come here: not before the database was opened. Threads of the HTTP server ask it."""
+
+    def __init__(self) -> None:
+        self._why_not = "the study database has not been opened yet"
+        self._is_ready: Callable[[], bool] = lambda: False
+
+    def is_open(self) -> bool:
+        return self._is_ready()
+
+    def why_not(self) -> str:
+        return self._why_not
+
+    def close(self, error: StudyError) -> bool:
+        """Nobody should come, for this reason; whether it is news."""
+        is_news, self._why_not = str(error) != self._why_not, str(error)
+        return is_news
+
+    def open(self, is_ready: Callable[[], bool]) -> None:
+        """From now on it is as ready as its database."""
+        self._is_ready, self._why_not = is_ready, "the study database does not answer"
+
+
+def _open_database(arguments: argparse.Namespace, door: _Door, stopped: threading.Event) -> tuple[str, Database]:
+    """The URL and what it opens. The file with the URL is read for every try: it may be what is wrong, and be mended.
+
+    Raises:
+        StudyError: the database was away for longer than the patience, or refuses and the patience has an end.
+    """
+    deadline = time.monotonic() + arguments.start_patience
+    waits_for_all = math.isinf(arguments.start_patience)
+    while True:
+        try:
+            url = arguments.database_url or _read(arguments.database_url_file, "--database-url-file").decode().strip()
+            return url, _open(url)
+        except StudyError as error:
+            if stopped.is_set() or time.monotonic() > deadline or not (waits_for_all or is_away(error)):
+                raise
+            if door.close(error):
+                log.warning("no answer at the start; trying again", extra={"error": str(error)})
+        stopped.wait(random.uniform(0.5, 1.5))
+
+
+def _open(url: str) -> Database:
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite" and rest.startswith("/"):
         return open_backend("sqlite:////" + rest.lstrip("/"))
     if scheme in ("postgresql", "postgres", "postgresql+psycopg") and rest:
-        return wait_for_backend(url, _CONNECTIONS, patience_seconds, stopped)
+        return open_backend(url, _CONNECTIONS)
     raise UsageError(f"--database-url must be postgresql://... or sqlite:///path, got {shown(url)!r}")
 
 
@@ -247,11 +295,11 @@ def _read(path: Path, option: str) -> bytes:
         raise StudyError(f"{option} {path} cannot be read: {error.strerror}; check the path and its mount") from error
 
 
-def _serve_http(host: str, port: int | None, server: StudyServer) -> ThreadingHTTPServer | None:
+def _serve_http(host: str, port: int | None, metrics: Metrics, door: _Door) -> ThreadingHTTPServer | None:
     if port is None:
         return None
     try:
-        return serve_http(host, port, server.metrics, server.is_ready)
+        return serve_http(host, port, metrics, door.is_open, door.why_not)
     except OSError as error:
         raise StudyError(f"--metrics-port {port} cannot be used: {error.strerror}; choose a free one") from error
 
