@@ -30,7 +30,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "Application": ("project", "source", "sources", "destination", "syncPolicy", "ignoreDifferences"),
     "AppProject": ("sourceRepos", "destinations", "clusterResourceWhitelist", "namespaceResourceWhitelist"),
     "HelmRelease": ("chart", "chartRef", "interval", "values", "valuesFrom", "install", "upgrade", "releaseName",
-                    "targetNamespace", "dependsOn", "timeout"),
+                    "targetNamespace", "dependsOn", "timeout", "test"),
     "HelmRepository": ("type", "url", "interval"),
     "OCIRepository": ("url", "interval", "ref", "layerSelector", "verify"),
     "Kustomization": ("interval", "path", "prune", "sourceRef", "targetNamespace", "healthChecks", "healthCheckExprs", "wait",

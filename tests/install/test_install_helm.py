@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from install.conftest import HOME, RELEASE, ROOT, Cluster
+from install.rendering import MATRIX, render
 from kubeautoml import __version__
 from kubeautoml.api.definitions import ANNOTATION_SCHEMA, ANNOTATION_VERSION
 from kubeautoml.api.rights import DEFINITIONS
@@ -53,10 +55,11 @@ def pods_of(cluster: Cluster, app: str) -> list[tuple[str, int]]:
 
 
 def kubectl(cluster: Cluster, *arguments: str, stdin: str | None = None) -> str:
-    """Its output; a warning of the API server counts as an error."""
+    """Its output; a warning of the API server counts as an error, and what kubectl itself says of Helm's objects does not."""
     command = ["kubectl", "--kubeconfig", str(cluster.plane.kubeconfig), *arguments]
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    warnings = [line for line in done.stderr.splitlines() if "last-applied-configuration" not in line]
+    assert (done.returncode, warnings) == (0, []), done.stderr
     return done.stdout
 
 
@@ -147,13 +150,12 @@ def test_an_upgrade_mends_older_definitions_and_a_rollback_keeps_the_new_ones(
 ) -> None:
     """A release of an older chart, with an operator that is newer than the CRDs: it says so and waits; the upgrade's Job mends them,
     and the same release, claim and certificate go on. Going back touches no CRD."""
-    crd = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{DEFINITIONS[0]}"
-    older = {ANNOTATION_VERSION: "0.0.1", ANNOTATION_SCHEMA: "another"}
-    cluster.plane.admin.patch(crd, {"metadata": {"annotations": older}})
-    old_chart = tmp_path / "kubeautoml"
-    shutil.copytree(chart, old_chart)
-    about = yaml.safe_load((old_chart / "Chart.yaml").read_text())
-    (old_chart / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "0.0.9", "appVersion": "0.0.9"}))
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    crd = f"{crds}/{DEFINITIONS[0]}"
+    for name in DEFINITIONS:
+        cluster.plane.admin.delete(f"{crds}/{name}")
+    wait_until(lambda: not cluster.plane.admin.items(crds), cluster, "an end of the definitions")
+    old_chart = older(chart, tmp_path / "kubeautoml")
     before = certificate(cluster)
 
     cluster.helm.install(old_chart, RELEASE, values, namespace=HOME, timeout=120)
@@ -165,6 +167,10 @@ def test_an_upgrade_mends_older_definitions_and_a_rollback_keeps_the_new_ones(
     cluster.helm.upgrade(chart, RELEASE, values, namespace=HOME, wait="watcher", timeout=240)
     wait_available(cluster)
     upgraded = cluster.get(crd)["metadata"]["annotations"]
+    spec = cluster.get(crd)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    assert "constraints" in spec["properties"]
+    managers = {m["manager"] for m in cluster.get(crd)["metadata"]["managedFields"] if m["operation"] == "Apply"}
+    print("managers of the definition:", managers)
     assert upgraded[ANNOTATION_VERSION] == __version__ and upgraded[ANNOTATION_SCHEMA] != "another"
     assert certificate(cluster) == before
 
@@ -173,6 +179,54 @@ def test_an_upgrade_mends_older_definitions_and_a_rollback_keeps_the_new_ones(
     assert cluster.get(crd)["metadata"]["annotations"] == upgraded
     assert [r["revision"] for r in cluster.helm.history(RELEASE)] == [1, 2, 3]
     cluster.helm.uninstall(RELEASE, wait="watcher", timeout=120)
+
+
+def test_the_password_of_the_bundled_database_is_made_once(
+    cluster: Cluster, chart: Path, values: dict[str, Any]
+) -> None:
+    """An upgrade, and an install after a removal, find the one that is there: else they would not open what is on the volume."""
+    bundled = {**values, "database": {"type": "Bundled"}, "crds": {"upgrade": False}}
+    path = f"/api/v1/namespaces/{HOME}/secrets/kubeautoml-database"
+
+    cluster.helm.install(chart, RELEASE, bundled, namespace=HOME, timeout=120)
+    first = cluster.get(path)["data"]
+    cluster.helm.upgrade(chart, RELEASE, bundled, namespace=HOME, timeout=120)
+    upgraded = cluster.get(path)["data"]
+    cluster.helm.uninstall(RELEASE, timeout=120)
+    cluster.helm.install(chart, RELEASE, bundled, namespace=HOME, timeout=120)
+    again = cluster.get(path)["data"]
+    cluster.helm.uninstall(RELEASE, timeout=120)
+
+    password = base64.b64decode(first["password"]).decode()
+    assert len(password) == 32 and first == upgraded == again
+    url = base64.b64decode(first["url"]).decode()
+    assert url == f"postgresql://kubeautoml:{password}@kubeautoml-database.{HOME}.svc/kubeautoml"
+
+
+@pytest.mark.parametrize("name", [n for n in MATRIX if n != "default"])
+def test_the_api_server_takes_every_rendering_without_a_warning(cluster: Cluster, name: str) -> None:
+    """Defaults and validation of a real server, for a matrix of values; kinds of the Prometheus Operator are not installed."""
+    for team in MATRIX[name].get("watchNamespaces", ()):
+        cluster.plane.admin.ensure("/api/v1/namespaces", {"metadata": {"name": team}})
+    objects = [m for m in render(MATRIX[name]) if is_known(m, cluster.plane.version)]
+    known = [strip(m, cluster.plane.version) for m in objects if "monitoring.coreos.com" not in m["apiVersion"]]
+
+    said = kubectl(cluster, "apply", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump_all(known))
+
+    assert said.count("(server dry run)") == len(known)
+
+
+def older(chart: Path, copy: Path) -> Path:
+    """A chart of version 0.0.9 with a definition of 0.0.1, which has a field less."""
+    shutil.copytree(chart, copy)
+    about = yaml.safe_load((copy / "Chart.yaml").read_text())
+    (copy / "Chart.yaml").write_text(yaml.safe_dump({**about, "version": "0.0.9", "appVersion": "0.0.9"}))
+    file = copy / "crds" / "kubeautoml.dev_automljobs.yaml"
+    crd = yaml.safe_load(file.read_text())
+    crd["metadata"]["annotations"] = {ANNOTATION_VERSION: "0.0.1", ANNOTATION_SCHEMA: "another"}
+    del crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["constraints"]
+    file.write_text(yaml.safe_dump(crd))
+    return copy
 
 
 @pytest.mark.parametrize("way", ["-k", "-f"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from kubeautoml.api.names import FIELD_MANAGER
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cluster.base import Change, Heard
 from kubeautoml.cluster.kube import KubeCluster
@@ -42,8 +43,8 @@ def filtered(version: tuple[int, ...]) -> type[KubeCluster]:
                 yield Heard(is_listed=True)
                 await asyncio.sleep(0.2)
 
-        async def apply(self, manifest: Manifest) -> Manifest:
-            return await super().apply(strip(manifest, version)) if has(manifest["kind"]) else manifest
+        async def apply(self, manifest: Manifest, *, manager: str = FIELD_MANAGER) -> Manifest:
+            return await super().apply(strip(manifest, version), manager=manager) if has(manifest["kind"]) else manifest
 
         async def delete(self, ref: Ref, *, uid: str | None = None) -> bool:
             return await super().delete(ref, uid=uid) if has(ref.kind) else False

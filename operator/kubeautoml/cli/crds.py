@@ -22,6 +22,9 @@ SERVED_SECONDS = 60.0
 """How long a definition that was applied may take until the API server serves it; it takes about one."""
 _PAUSE_SECONDS = 0.2
 
+MANAGER = "helm"
+"""Field manager of the definitions: Helm applies them at the first install, and never over the head of another manager."""
+
 
 def main(argv: list[str]) -> int:
     """Exit codes: 0 done, 1 the API server refused, 2 misuse."""
@@ -72,7 +75,7 @@ async def apply_crds(cluster: KubeCluster, patience_seconds: float = SERVED_SECO
             case Standing.SAME:
                 print(f"{ref.name}: up to date")
                 continue
-        await cluster.apply(crd)
+        await cluster.apply(crd, manager=MANAGER)
         await _until_served(cluster, ref, deadline)
         print(f"{ref.name}: {'created' if before is Standing.MISSING else 'updated'}")
 

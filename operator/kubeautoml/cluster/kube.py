@@ -163,8 +163,9 @@ class KubeCluster:
             yield item
         raise ClusterError(f"the watch of {kind} objects ended because the connection was closed here")
 
-    async def apply(self, manifest: Manifest) -> Manifest:
-        return await self._write(self._apply, manifest)
+    async def apply(self, manifest: Manifest, *, manager: str = FIELD_MANAGER) -> Manifest:
+        """As `Cluster.apply`; as another field manager where somebody else applies the object, too."""
+        return await self._write(self._apply, manifest, manager)
 
     async def delete(self, ref: Ref, *, uid: str | None = None) -> bool:
         return await self._write(self._delete, ref, uid)
@@ -327,10 +328,10 @@ class KubeCluster:
                 query, is_first = {**query, "continue": metadata["continue"]}, False
             self._wait_to_read(sleep or self._closed.wait)
 
-    def _apply(self, manifest: Manifest) -> Manifest:
+    def _apply(self, manifest: Manifest, manager: str) -> Manifest:
         ref = _named(manifest)
         body = {name: value for name, value in manifest.items() if name != "status"}
-        return tidy(ref.kind, self._server_side_apply("apply", ref, _path(ref), body))
+        return tidy(ref.kind, self._server_side_apply("apply", ref, _path(ref), body, manager))
 
     def _patch_status(self, ref: Ref, status: Manifest) -> None:
         body = {
@@ -360,8 +361,10 @@ class KubeCluster:
             )
         return bool(more)
 
-    def _server_side_apply(self, verb: str, ref: Ref, path: str, body: Manifest) -> Manifest:
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+    def _server_side_apply(
+        self, verb: str, ref: Ref, path: str, body: Manifest, manager: str = FIELD_MANAGER
+    ) -> Manifest:
+        query = {"fieldManager": manager, "force": "true"}
         return self._json(Request(verb, ref.kind, "PATCH", path, query, body, "application/apply-patch+yaml"))
 
     def _merge_patch(self, ref: Ref, patch: Manifest) -> Manifest:
