@@ -17,6 +17,8 @@ from kubeautoml.api.errors import BundleError, PredictionError
 from kubeautoml.storage import open_store, upload_folder
 from kubeautoml_trainer.bundle import bundle_size, load_bundle
 from kubeautoml_trainer.bundle.manifest import digest
+from kubeautoml_trainer.features.again import known
+from kubeautoml_trainer.models.pipeline import FittedPipeline
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,24 @@ def test_a_loaded_model_predicts_the_weighted_mean_of_its_members(original):
     expected = np.mean([np.mean([p.predict(typed) for p in folds], axis=0) for folds in pipelines.values()], axis=0)
     np.testing.assert_allclose(model.predict_rows(typed), expected, atol=1e-6)
     assert model.classes == ("0", "1")
+
+
+def test_what_one_pipeline_works_out_of_a_row_the_others_find(original, monkeypatch):
+    """Within a prediction, and not after it: texts and images are read once, however many pipelines there are."""
+    model, seen = load_bundle(original[0]), []
+
+    def predict(pipeline, frame):
+        seen.append(known("vectors", len(frame), None, list))
+        return np.full((len(frame), 2), 0.5, dtype=np.float32)
+
+    monkeypatch.setattr(FittedPipeline, "predict", predict)
+    for _ in range(2):
+        model.predict_rows(prepared().holdout.frame.iloc[:1])
+
+    half = len(seen) // 2
+    assert half > 1 and all(one is seen[0] for one in seen[:half]) and all(one is seen[half] for one in seen[half:])
+    assert seen[0] is not None and seen[0] is not seen[half]
+    assert known("vectors", 1, None, list) is None
 
 
 @pytest.mark.parametrize("target", ["survived", "MEDV"])

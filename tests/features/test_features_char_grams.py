@@ -64,7 +64,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch):
     """Columns by `most`, the most frequent first; what is kept for the next fold, and what is learned from, by constants."""
     values = np.array([f"word{k} common" for k in range(50)], dtype=object)
     monkeypatch.setattr(char_grams, "LEARNED_CHARACTERS", 60)
-    counts = GramCounts(keeps=True, most=30)
+    counts = GramCounts(most=30)
 
     few = fit_grams(values, 5)
     assert len(few.numbers) == 5 and np.isin(few.numbers, grams_of("word common")).all()

@@ -192,6 +192,21 @@ class Clock:
         return self.now
 
 
+def test_a_process_that_never_fits_keeps_nothing(weights: Path, monkeypatch: pytest.MonkeyPatch):
+    """A server's memory does not grow with its requests; a finalizer, whose many models read the same rows, keeps them."""
+    from kubeautoml_trainer.features import again
+
+    encoder = TextEncoder().bound(weights).encoder
+    assert encoder is not None
+    monkeypatch.setattr(again, "_PROCESS", again._Process())
+    encoder.encode([*TEXTS])
+    assert encoder.missing(TEXTS) == len(TEXTS)
+
+    again.keep_for_rows_that_come_again()
+    encoder.encode([*TEXTS])
+    assert encoder.missing(TEXTS) == 0
+
+
 def test_a_fit_without_time_learns_from_fewer_texts_or_ends(weights: Path, monkeypatch: pytest.MonkeyPatch):
     """Rows for which there is no time are left out; with no time at all it is a timeout that names the family."""
     (family,) = bound_families({"TextEncoder": weights})

@@ -93,12 +93,14 @@ def finalize(context: PodContext, study: optuna.Study) -> JobResult:
         DataError: the data is not what the trials saw.
         StorageUnavailable, StudyError: what is needed is away.
     """
+    from kubeautoml_trainer.features.again import keep_for_rows_that_come_again
     from kubeautoml_trainer.finishing.bundle import build_model, keep_limits, ship, upload_bundle
     from kubeautoml_trainer.finishing.facts import evaluate
     from kubeautoml_trainer.finishing.reports import explain, report
     from kubeautoml_trainer.finishing.result import tell_result
     from kubeautoml_trainer.finishing.work import Timer, load, tell_stage
 
+    keep_for_rows_that_come_again()
     timer = Timer()
     work = load(context, study)
     share_weights(context)

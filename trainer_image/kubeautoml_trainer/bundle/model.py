@@ -16,6 +16,7 @@ from kubeautoml_trainer.bundle.manifest import Manifest, Variant
 from kubeautoml_trainer.data.base import Schema
 from kubeautoml_trainer.data.row import TypedRow, typed_row
 from kubeautoml_trainer.data.schema import coerce
+from kubeautoml_trainer.features.again import one_prediction
 from kubeautoml_trainer.models.base import Pipeline
 from kubeautoml_trainer.models.second_level import SecondLevel
 from kubeautoml_trainer.tasks.base import Task
@@ -139,7 +140,8 @@ class Model:
         """float32 (n, outputs) of typed rows (`data.base.Rows.frame`), before calibration."""
         if not len(frame):
             return np.zeros((0, self.task.outputs), dtype=np.float32)
-        said = [m.predict(frame) for m in self.members]
+        with one_prediction():
+            said = [m.predict(frame) for m in self.members]
         total = sum(m.weight * p for m, p in zip(self.members, said, strict=True))
         mass = sum(m.weight for m in self.members)
         if self.second is not None:

@@ -33,6 +33,7 @@ from kubeautoml_trainer.ensemble.stored import (
     read_trials,
     set_aside,
 )
+from kubeautoml_trainer.features.again import one_prediction
 from kubeautoml_trainer.models.base import Pipeline
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.tasks.base import Task
@@ -210,7 +211,11 @@ def _measure_missing(
 
 
 def _all_folds(pipelines: Sequence[Pipeline]) -> Callable[[pd.DataFrame], object]:
-    return lambda row: [p.predict(row) for p in pipelines]
+    def predict(row: pd.DataFrame) -> list[np.ndarray]:
+        with one_prediction():
+            return [p.predict(row) for p in pipelines]
+
+    return predict
 
 
 def _candidate(trial: ScoredTrial, stored: StoredTrial, cost: Cost) -> Candidate:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from kubeautoml_trainer.features.again import known
+
 SHORTEST, LONGEST = 2, 5
 GRAM_CHARACTERS = 3_000
 """Of one text; runs of later characters say little that the words do not. A guess that bounds the time of a long text."""
@@ -53,9 +55,8 @@ def grams_of(text: str) -> np.ndarray:
 
 @dataclass
 class GramCounts:
-    """The runs of a text and how often each is in it, kept for texts that come again once it `keeps`."""
+    """The runs of a text and how often each is in it, kept for texts that come again."""
 
-    keeps: bool = False
     most: int = MOST_KEPT
     _seen: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     _kept: int = 0
@@ -64,16 +65,21 @@ class GramCounts:
         """uint32 (runs,), ascending, and float32 (runs,)."""
         found = self._seen.get(text)
         if found is None:
-            numbers, counts = np.unique(grams_of(text), return_counts=True)
-            found = numbers, counts.astype(np.float32)
-            if self.keeps and self._kept + len(numbers) <= self.most:
+            found = counted(text)
+            if self._kept + len(found[0]) <= self.most:
                 self._seen[text] = found
-                self._kept += len(numbers)
+                self._kept += len(found[0])
         return found
 
 
+def counted(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """The runs of a text, uint32 (runs,), ascending, and how often each is in it, float32 (runs,)."""
+    numbers, counts = np.unique(grams_of(text), return_counts=True)
+    return numbers, counts.astype(np.float32)
+
+
 _counts = GramCounts()
-"""Of this process; a server, which never fits, keeps nothing."""
+"""Of this process."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,12 @@ class Grams:
 
     def matrix(self, values: np.ndarray) -> Any:
         """object (n,) of str or None -> scipy CSR float32 (n, runs), rows of length 1; empty where there is no text."""
-        return tfidf_matrix([self._of(value) if isinstance(value, str) else NOTHING for value in values], self.idf)
+        counts = known("runs", len(values), _counts, GramCounts)
+        found = [self._of(value, counts) if isinstance(value, str) else NOTHING for value in values]
+        return tfidf_matrix(found, self.idf)
 
-    def _of(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        numbers, counts = _counts.of(text)
+    def _of(self, text: str, kept: GramCounts | None) -> tuple[np.ndarray, np.ndarray]:
+        numbers, counts = counted(text) if kept is None else kept.of(text)
         if not len(self.numbers):
             return NOTHING
         at = np.minimum(np.searchsorted(self.numbers, numbers), self._last)
@@ -120,7 +128,6 @@ def tfidf_matrix(found: list[tuple[np.ndarray, np.ndarray]], idf: np.ndarray) ->
 
 def fit_grams(values: np.ndarray, most: int) -> Grams:
     """Learn the runs that are in at least two texts (in one, where there are few texts), the most frequent first."""
-    _counts.keeps = True
     texts = _some([v for v in values if isinstance(v, str)])
     least = 2 if len(texts) >= 20 else 1
     every = np.concatenate([_counts.of(t)[0] for t in texts]) if texts else np.zeros(0, dtype=np.uint32)

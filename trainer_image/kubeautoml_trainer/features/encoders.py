@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from kubeautoml.api.errors import BundleError
+from kubeautoml_trainer.features.again import keep_for_rows_that_come_again, known
 from kubeautoml_trainer.features.tokens import TOKENIZER, Tokens, by_length
 
 FACTS, NETWORK = "encoder.json", "encoder.onnx"
@@ -55,8 +56,6 @@ class Encoder:
     ) -> None:
         self.sha256 = sha256
         self._make, self._accelerate = make, accelerate
-        self.keeps = False
-        """Whether vectors are kept for texts that come again: while models are fitted."""
         self.seconds_a_text: float | None = None
         """Measured on the texts that were encoded last."""
         self._kept: dict[str, np.ndarray] = {}
@@ -88,18 +87,17 @@ class Encoder:
             EncodingTimeout: it came.
         """
         out = np.zeros((len(values), self.width), dtype=np.float32)
-        # a single row is never looked up, so that what it takes is what it would take in a server
-        known = self._kept if len(values) > 1 else {}
+        store = known(("vectors", self.sha256), len(values), self._kept, dict)
         missing: dict[str, list[int]] = {}
         for row, value in enumerate(values):
             if isinstance(value, str):
-                found = known.get(value)
+                found = None if store is None else store.get(value)
                 if found is None:
                     missing.setdefault(value, []).append(row)
                 else:
                     out[row] = found
         if missing:
-            self._encode_missing(missing, out, deadline)
+            self._encode_missing(missing, out, deadline, store)
         return out
 
     def missing(self, values: Sequence[str | None] | np.ndarray) -> int:
@@ -111,7 +109,13 @@ class Encoder:
         """Cut where the encoder stops reading."""
         return Tokens(self.folder / TOKENIZER, int(self.facts["maxTokens"]))
 
-    def _encode_missing(self, missing: dict[str, list[int]], out: np.ndarray, deadline: float | None) -> None:
+    def _encode_missing(
+        self,
+        missing: dict[str, list[int]],
+        out: np.ndarray,
+        deadline: float | None,
+        store: dict[str, np.ndarray] | None,
+    ) -> None:
         texts, began, done = list(missing), time.monotonic(), 0
         for first in range(0, len(texts), _BLOCK):
             block = texts[first : first + _BLOCK]
@@ -120,7 +124,8 @@ class Encoder:
                     raise EncodingTimeout
                 for text, vector in zip(batch, self._run(ids), strict=True):
                     out[missing[text]] = vector
-                    self._keep(text, vector)
+                    if store is not None and len(store) * self.width * 4 < MOST_KEPT_BYTES:
+                        store[text] = vector.copy()
                 done += len(batch)
                 self.seconds_a_text = (time.monotonic() - began) / done
 
@@ -140,10 +145,6 @@ class Encoder:
         vectors = self._compute(ids) if self._compute else self._session.run(None, {"ids": ids})[0]
         length = np.sqrt(np.sum(vectors.astype(np.float64) ** 2, axis=1, keepdims=True))
         return np.asarray(vectors / np.maximum(length, 1e-12), dtype=np.float32)
-
-    def _keep(self, text: str, vector: np.ndarray) -> None:
-        if self.keeps and len(self._kept) * self.width * 4 < MOST_KEPT_BYTES:
-            self._kept[text] = vector.copy()
 
     @cached_property
     def _compute(self) -> Compute | None:
@@ -195,8 +196,8 @@ _SHELF = _Shelf({})
 
 def offer(encoder: Encoder) -> Encoder:
     """Make it the one of this process's job; one of the same weights that is there already stays. Returns which it is."""
+    keep_for_rows_that_come_again()
     found = _SHELF.known.setdefault(encoder.sha256, encoder)
-    found.keeps = True
     _SHELF.job = found
     return found
 

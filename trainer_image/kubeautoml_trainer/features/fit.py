@@ -11,6 +11,7 @@ import numpy as np
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import numbers as nums
+from kubeautoml_trainer.features.again import keep_for_rows_that_come_again
 from kubeautoml_trainer.features.arithmetic import fit_arithmetic
 from kubeautoml_trainer.features.base import MISSING, Encoded, Recipe
 from kubeautoml_trainer.features.cache import CACHE
@@ -21,7 +22,7 @@ from kubeautoml_trainer.features.crosses import choose_crosses, fit_crosses
 from kubeautoml_trainer.features.encoders import Embedding, EncodingTimeout, fit_embedding
 from kubeautoml_trainer.features.fitted import Features, floats
 from kubeautoml_trainer.features.groups import choose_groups, fit_groups
-from kubeautoml_trainer.features.images import KNOWN, ImageFeatures
+from kubeautoml_trainer.features.images import ImageFeatures
 from kubeautoml_trainer.features.indicators import fit_indicators
 from kubeautoml_trainer.features.selection import best_columns
 from kubeautoml_trainer.features.target_means import (
@@ -63,6 +64,7 @@ def fit_features(
     deadline: `time.monotonic()` that bounds the choice of features: it takes a fifth of what is left, at most, and
     keeps the best of what it has seen.
     """
+    keep_for_rows_that_come_again()
     columns = tuple((c.name, c.type) for c in schema.features)
     key = (rows.identity, recipe, columns, seed)
     return CACHE.of(key, lambda: _fit(recipe, rows, schema, seed, deadline))
@@ -121,7 +123,6 @@ def _plain(
 
 def _pictures(schema: Schema) -> tuple[ImageFeatures, ...]:
     found = [c for c in schema.features if c.type is ColumnType.IMAGE]
-    KNOWN.keeps = KNOWN.keeps or bool(found)
     return tuple(ImageFeatures(c.height or 1, c.width or 1, c.channels or 1) for c in found)
 
 

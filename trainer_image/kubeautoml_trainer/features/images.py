@@ -10,11 +10,12 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from kubeautoml_trainer.data.images import fitted
+from kubeautoml_trainer.features.again import known
 
 SMALL_SIDE, CELL_OF_SMALL = 32, 4
 """Up to this side images are looked at as they are, in cells of 4 pixels (2 below 16 pixels)."""
@@ -66,9 +67,10 @@ class ImageFeatures:
     def numbers(self, values: np.ndarray) -> np.ndarray:
         """object (n,) of uint8 (height, width, channels), None for missing -> float64 (n, count), NaN for missing."""
         out = np.full((len(values), self.count), np.nan)
+        images = known("images", len(values), _kept_for_good(), _OfOnePrediction)
         for row, pixels in enumerate(values):
             if pixels is not None:
-                out[row] = KNOWN.of(pixels, self)
+                out[row] = self._of(pixels) if images is None else images.of(pixels, self)
         return out
 
     def _of(self, pixels: np.ndarray) -> np.ndarray:
@@ -89,13 +91,31 @@ def _grey(pixels: np.ndarray) -> np.ndarray:
     return 0.299 * pixels[:, :, 0] + 0.587 * pixels[:, :, 1] + 0.114 * pixels[:, :, 2]
 
 
+class Known(Protocol):
+    """Numbers of images that are known."""
+
+    def of(self, pixels: np.ndarray, features: ImageFeatures) -> np.ndarray:
+        """float32 (count,). Nobody may write into what comes back."""
+        ...
+
+
+class _OfOnePrediction:
+    """The images of one prediction, whose rows hold them meanwhile."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, ImageFeatures], np.ndarray] = {}
+
+    def of(self, pixels: np.ndarray, features: ImageFeatures) -> np.ndarray:
+        found = self._kept.get((id(pixels), features))
+        if found is None:
+            found = self._kept[id(pixels), features] = features._of(pixels)
+        return found
+
+
 class KnownImages:
-    """Numbers of images that lie in a mapped file (`data.image_cache`), which every fold and trial asks for again. A server, which
-    never fits, keeps nothing.
-    """
+    """Numbers of images that lie in a mapped file (`data.image_cache`), which every fold and trial asks for again."""
 
     def __init__(self, most_bytes: int) -> None:
-        self.keeps = False
         self._most_bytes, self._bytes = most_bytes, 0
         # by where the pixels lie; the file stays mapped for as long as they are known
         self._kept: dict[tuple[int, ImageFeatures], np.ndarray] = {}
@@ -103,8 +123,7 @@ class KnownImages:
         self._lock = threading.Lock()
 
     def of(self, pixels: np.ndarray, features: ImageFeatures) -> np.ndarray:
-        """float32 (count,). Nobody may write into what comes back."""
-        mapped = _mapped(pixels) if self.keeps else None
+        mapped = _mapped(pixels)
         if mapped is None:
             return features._of(pixels)
         key = (pixels.__array_interface__["data"][0], features)
@@ -203,3 +222,7 @@ def _histogram(pixels: np.ndarray) -> np.ndarray:
         codes, size = (pixels // 64) @ np.array([16, 4, 1], dtype=np.uint8), 64
     shares = np.bincount(codes.ravel(), minlength=size) / (pixels.shape[0] * pixels.shape[1])
     return np.asarray(np.sqrt(shares))
+
+
+def _kept_for_good() -> Known:
+    return KNOWN

@@ -56,9 +56,8 @@ def numbers_of_terms(spelt: Sequence[str]) -> np.ndarray:
 
 @dataclass
 class TermCounts:
-    """The numbers of a text's terms and how often each is in it, kept for texts that come again once it `keeps`."""
+    """The numbers of a text's terms and how often each is in it, kept for texts that come again."""
 
-    keeps: bool = False
     most: int = MOST_KEPT
     names: dict[int, str] = field(default_factory=dict)
     """Of terms that were asked for: those of one fold are mostly those of the next."""
@@ -71,7 +70,7 @@ class TermCounts:
         if found is None:
             numbers, counts = np.unique(numbers_of(words_of(text)), return_counts=True)
             found = numbers, counts.astype(np.float32)
-            if self.keeps and self._kept + len(numbers) <= self.most:
+            if self._kept + len(numbers) <= self.most:
                 self._seen[text] = found
                 self._kept += len(numbers)
         return found

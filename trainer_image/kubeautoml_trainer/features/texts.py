@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kubeautoml_trainer.features.again import known
 from kubeautoml_trainer.features.char_grams import NOTHING, tfidf_matrix
 from kubeautoml_trainer.features.term_counts import TermCounts, numbers_of_terms, terms
 
@@ -16,7 +17,7 @@ MAX_TERMS = 50_000
 SVD_NUMBERS = 32
 SAMPLE = 50_000  # texts are enough to learn the terms from
 _counts = TermCounts()
-"""Of this process; a server, which never fits, keeps nothing."""
+"""Of this process."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,22 @@ class Text:
 
     def matrix(self, values: np.ndarray) -> Any:
         """object (n,) -> scipy CSR float32 (n, terms), rows of length 1; empty for missing texts."""
-        return tfidf_matrix([self._of(value) if isinstance(value, str) else NOTHING for value in values], self.idf)
+        counts = known("terms", len(values), _counts, TermCounts)
+        found = [self._of(value, counts) if isinstance(value, str) else NOTHING for value in values]
+        return tfidf_matrix(found, self.idf)
 
-    def _of(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+    def _of(self, text: str, counts: TermCounts | None) -> tuple[np.ndarray, np.ndarray]:
         """Places of the terms that are known, int32, and how often each is there, float32."""
-        if not _counts.keeps:
+        if counts is None:
             places = Counter(p for p in map(self._place.get, terms(text)) if p is not None)
             return np.fromiter(places, np.int32, len(places)), np.fromiter(places.values(), np.float32, len(places))
-        known, place = self._numbered
-        if not len(known):
+        own, place = self._numbered
+        if not len(own):
             return NOTHING
-        numbers, counts = _counts.of(text)
-        at = np.minimum(np.searchsorted(known, numbers), len(known) - 1)
-        is_known = known[at] == numbers
-        return place[at[is_known]], counts[is_known]
+        numbers, often = counts.of(text)
+        at = np.minimum(np.searchsorted(own, numbers), len(own) - 1)
+        is_own = own[at] == numbers
+        return place[at[is_own]], often[is_own]
 
     def numbers(self, values: np.ndarray) -> np.ndarray:
         """object (n,) -> float64 (n, r)."""
@@ -67,7 +70,6 @@ def fit_text(values: np.ndarray, reduce: bool, seed: int, most: int = MAX_TERMS)
     """Learn the terms that occur in at least two texts (in one, where there are few texts), the most frequent first."""
     if not most:
         return Text((), np.zeros(0, dtype=np.float32), None)
-    _counts.keeps = True
     values = values[:: max(1, len(values) // SAMPLE)]
     texts = [v for v in values if isinstance(v, str)]
     least = 2 if len(texts) >= 20 else 1
