@@ -12,7 +12,16 @@ from rich.console import Console, RenderableType
 from cli.test_cli_view import condition, make_searching
 from factories import NOON
 from kubeautoml.api.names import ANNOTATION_RETRY
-from kubeautoml.cli.job_view import Seen, activity, budget_words, full_screen, has_ended, has_failed, live_screen
+from kubeautoml.cli.job_view import (
+    Seen,
+    activity,
+    budget_words,
+    full_screen,
+    has_ended,
+    has_failed,
+    live_screen,
+    what_next,
+)
 
 LATER = NOON + timedelta(minutes=15)
 
@@ -146,6 +155,18 @@ def test_a_job_that_is_to_be_tried_again_has_not_ended():
 
     assert has_ended(failed)
     assert not has_ended(failed.model_copy(update={"metadata": asked}))
+
+
+def test_of_a_failed_job_the_last_line_says_what_to_do():
+    """Of others it says nothing, also when it is to be tried again already."""
+    failed = make_searching(conditions=[condition("Succeeded", "False", "WorkersFailed")])
+    asked = failed.metadata.model_copy(update={"annotations": {ANNOTATION_RETRY: "now"}})
+
+    assert drawn(full_screen(Seen(failed), LATER), 200)[-1] == (
+        "Next: mend what Succeeded says (kubectl automl logs churn -n team-a), then: kubectl automl retry churn -n team-a"
+    )
+    assert what_next(failed.model_copy(update={"metadata": asked})) == ""
+    assert what_next(make_searching()) == ""
 
 
 def test_a_job_that_failed_shows_how_far_it_came():

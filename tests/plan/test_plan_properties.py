@@ -25,6 +25,7 @@ from factories import (
     make_summary,
 )
 from kubeautoml.api.conditions import ConditionType, Reason
+from kubeautoml.api.names import ANNOTATION_RETRY
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.api.profile import AutoMLProfileSpec
 from kubeautoml.api.trials import Failure, StudySummary
@@ -108,6 +109,12 @@ def stages(draw: st.DrawFn) -> Stage:
     stage.study = draw(st.none() | studies())
     stage.study_error = draw(st.sampled_from([None, None, None, "no answer"]))
     stage.now = NOON + timedelta(seconds=draw(st.sampled_from([0, 1, 84, 86, 99, 500])))
+    if draw(st.booleans()):
+        stage.settle()
+        annotations = {ANNOTATION_RETRY: draw(st.sampled_from(["", "again"]))}
+        meta = stage.job.metadata.model_copy(update={"annotations": annotations})
+        stage.job = stage.job.model_copy(update={"metadata": meta})
+        stage.pods = draw(st.sampled_from([(), stage.pods]))
     return stage
 
 

@@ -57,19 +57,25 @@ MEANINGS: dict[R, Meaning] = {
         C.DATA_READY,
         DATA_LOADED=("The data was read, its columns are typed, and the folds are stored.",),
         READING_DATA=("No worker has read the data yet.",),
-        DATASET_NOT_FOUND=("No file matches the URI.", "Check bucket, path and spelling."),
-        DATASET_EMPTY=("The files have no rows that can be used.", "Check what wrote them."),
+        DATASET_NOT_FOUND=(
+            "No file matches the URI.",
+            "Check bucket, path and spelling; once the data is there, `kubectl automl retry NAME`.",
+        ),
+        DATASET_EMPTY=(
+            "The files have no rows that can be used.",
+            "Check what wrote them; then `kubectl automl retry NAME`.",
+        ),
         DATASET_UNREADABLE=(
             "A file is not what its name says, or is broken.",
-            "Write it again as CSV, Parquet or JSON lines; the message names file and place.",
+            "Mend the file and place that the message names; then `kubectl automl retry NAME`.",
         ),
         ACCESS_DENIED=(
             "The object storage refuses these credentials.",
-            "Check the secret that the message names, and the rights of its key on the bucket.",
+            "Check the secret in the message, and its key's rights on the bucket; then `kubectl automl retry NAME`.",
         ),
         STORAGE_UNAVAILABLE=(
             "The object storage does not answer.",
-            "Check endpoint and certificate (AutoMLProfile spec.objectStorage); then start the job again.",
+            "Check endpoint and certificate (AutoMLProfile spec.objectStorage); then `kubectl automl retry NAME`.",
         ),
         TARGET_NOT_FOUND=("The data has no column of the name in spec.task.target.", "Correct the name."),
         TARGET_UNUSABLE=(
@@ -82,7 +88,7 @@ MEANINGS: dict[R, Meaning] = {
         TOO_FEW_ROWS=("There are too few rows, or too few of a class, to split.", "Add rows, or merge rare classes."),
         OUTPUT_NOT_WRITABLE=(
             "Workers cannot write to spec.output.uri.",
-            "Check the bucket and the rights of spec.output.secretRef.",
+            "Check the bucket and the rights of spec.output.secretRef; then `kubectl automl retry NAME`.",
         ),
     ),
     **_of(
@@ -109,19 +115,19 @@ MEANINGS: dict[R, Meaning] = {
         ),
         NO_TRIAL_COMPLETED=(
             "The search has ended, and no trial completed.",
-            "Give a larger budget, or fewer and faster families; the message names the most frequent error.",
+            "Raise the budget and `kubectl automl retry NAME`, or make another job with fewer, faster families.",
         ),
         TOO_MANY_FAILED_TRIALS=(
             "budget.maxFailedTrials was reached, and no trial completed.",
-            "Read the error in the message and `kubectl automl logs`.",
+            "Read the error in the message and `kubectl automl logs`; then `kubectl automl retry NAME`.",
         ),
         WORKERS_FAILED=(
             "Worker pods fail before any trial completes.",
-            "Read the exit code in the message and `kubectl automl logs`.",
+            "Read the exit code in the message and `kubectl automl logs`; then `kubectl automl retry NAME`.",
         ),
         FINALIZE_FAILED=(
             "The model could not be made of what the trials left.",
-            "Read `kubectl automl logs NAME -c finalizer`; more memory is the usual cure.",
+            "Read `kubectl automl logs NAME -c finalizer`; more memory is the usual cure; then `kubectl automl retry NAME`.",
         ),
         CONSTRAINTS_NOT_MET=(
             "No candidate meets spec.constraints.",

@@ -73,9 +73,18 @@ def full_screen(seen: Seen, now: datetime, *, wide: bool = False) -> list[Render
         parts += ["", conditions_table(job)]
     if seen.pods:
         parts += ["", pods_table(seen.pods, now, wide=wide)]
-    if seen.note:
-        parts += ["", Text(seen.note)]
+    if (next_step := what_next(job)) or seen.note:
+        parts += ["", *(Text(words) for words in (next_step, seen.note) if words)]
     return parts
+
+
+def what_next(job: AutoMLJob) -> str:
+    """What somebody does with a job that has failed; empty for others."""
+    succeeded = find_condition(job.status.conditions, "Succeeded")
+    if succeeded is None or succeeded.status is not ConditionStatus.FALSE or wants_retry(job):
+        return ""
+    name = f"{job.metadata.name} -n {job.metadata.namespace}"
+    return f"Next: mend what Succeeded says (kubectl automl logs {name}), then: kubectl automl retry {name}"
 
 
 def has_ended(job: AutoMLJob) -> bool:
