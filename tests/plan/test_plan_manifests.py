@@ -128,13 +128,15 @@ def test_edits_of_the_mutable_fields_change_no_pod_template() -> None:
 
 def test_a_resized_job_keeps_its_pods_as_they_were_made() -> None:
     """Also when the operator or the profile has become another in between."""
-    found = worker_job(make_job(), AutoMLProfileSpec(), Settings(study_url="grpc://old:1", trainer_image="old"))
+    own = Settings(study_url="grpcs://old:1", trainer_image="old", study_ca="PEM")
+    found = worker_job(make_job(), AutoMLProfileSpec(), own)
     found["metadata"] |= {"uid": "x", "resourceVersion": "7"}
     found["status"] = {"active": 1}
 
     (changed,) = resized(found, 4)
 
     assert changed["spec"] == {**found["spec"], "parallelism": 4}
+    assert changed["spec"]["template"]["metadata"]["annotations"] == {"kubeautoml.dev/study-ca": "PEM"}
     assert set(changed["metadata"]) == {"name", "namespace", "labels", "annotations", "ownerReferences"}
     assert resized(found, 1) == ()
 

@@ -193,6 +193,27 @@ def test_the_study_s_authority_is_mounted_and_named() -> None:
     assert named(make_profile(study={"url": "grpc://other:1"}).spec) is None
 
 
+def test_pods_carry_the_study_s_authority_where_nobody_copies_it() -> None:
+    """In an annotation, which the kubelet writes into the file: no right on ConfigMaps, nothing to prepare in a namespace."""
+    own = type(SETTINGS)(study_url="grpcs://study:13000", study_ca="PEM")
+
+    def template(profile: AutoMLProfileSpec) -> Manifest:
+        return dict(worker_job(make_job(), profile, own)["spec"]["template"])
+
+    carrying = template(AutoMLProfileSpec())
+    [volume] = [v for v in carrying["spec"]["volumes"] if v["name"] == "study-ca"]
+    [item] = volume["downwardAPI"]["items"]
+    assert carrying["metadata"]["annotations"] == {"kubeautoml.dev/study-ca": "PEM"}
+    assert (item["path"], item["fieldRef"]["fieldPath"]) == (
+        "ca.crt",
+        "metadata.annotations['kubeautoml.dev/study-ca']",
+    )
+    env = {e["name"]: e.get("value") for e in carrying["spec"]["containers"][0]["env"]}
+    assert env[Env.STUDY_CA_FILE] == "/var/run/kubeautoml/study-ca/ca.crt"
+    other = template(make_profile(study={"url": "grpcs://other:1"}).spec)
+    assert "annotations" not in other["metadata"] and "study-ca" not in {v["name"] for v in other["spec"]["volumes"]}
+
+
 # Network
 
 

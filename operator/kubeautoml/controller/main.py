@@ -185,6 +185,7 @@ class Operator:
             await asyncio.to_thread(self._election.release)
 
     async def _pass(self, ref: Ref) -> timedelta | None:
+        self._settings = self._settings.with_present_ca()
         return await reconcile(ref, self._fenced, self._studies, lambda: datetime.now(UTC), self._settings)
 
     async def _resync(self) -> None:

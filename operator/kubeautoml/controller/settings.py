@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -119,6 +119,17 @@ class OperatorSettings:
             metrics_port=int(_number(env, OperatorEnv.METRICS_PORT, 8081, 0)),
             health_port=int(_number(env, OperatorEnv.HEALTH_PORT, 8082, 0)),
         )
+
+    def with_present_ca(self) -> OperatorSettings:
+        """With the authority that pods carry read again: cert-manager renews it while the operator runs. One that cannot be
+        read for a moment stays what it was."""
+        if self.plan.study_ca is None or self.study_ca_file is None:
+            return self
+        try:
+            present = self.study_ca_file.read_text(encoding="ascii")
+        except (OSError, ValueError):
+            return self
+        return self if present == self.plan.study_ca else replace(self, plan=replace(self.plan, study_ca=present))
 
     def study_url_for(self, profile: AutoMLProfile | None) -> str:
         """Where the operator finds the study of a job with that profile."""

@@ -99,7 +99,10 @@ def resized(found: Manifest, parallelism: int) -> tuple[Manifest, ...]:
     if found["spec"].get("parallelism") == parallelism:
         return ()
     meta, spec = found["metadata"], found["spec"]
-    template = {**spec["template"], "metadata": {"labels": spec["template"]["metadata"].get("labels", {})}}
+    pod_meta = spec["template"]["metadata"]
+    carried = ours(pod_meta.get("annotations", {}))
+    pod = {"labels": pod_meta.get("labels", {}), **({"annotations": carried} if carried else {})}
+    template = {**spec["template"], "metadata": pod}
     annotations = {**ours(meta.get("annotations", {})), ANNOTATION_PARALLELISM: str(parallelism)}
     version = {"resourceVersion": meta["resourceVersion"]} if is_queued(found) and "resourceVersion" in meta else {}
     return (
