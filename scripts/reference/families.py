@@ -55,7 +55,7 @@ WORDS = {
     "TextNet": "A small network for texts, from scratch: learned vectors of words, or convolutions over characters.",
     "TabularFoundation": "A pretrained network that reads the training rows as its input.",
     "ImageEncoder": "A pretrained vision backbone with a head; frozen first, then fine-tuned.",
-    "TextEncoder": "A pretrained sentence encoder with a linear model on top.",
+    "TextEncoder": "A pretrained sentence encoder: as it is, with a linear model on top, or fine-tuned.",
 }
 """What each is, in a line."""
 
