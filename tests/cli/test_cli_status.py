@@ -95,6 +95,17 @@ def test_ctrl_c_ends_the_view_without_a_word(cluster: Cluster):
     assert "error" not in terminal.text
 
 
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(cluster: Cluster, tmp_path: Path):
+    """As in an editor's shell, with TERM=dumb."""
+    cluster.create("done", finished(tmp_path))
+
+    terminal = Terminal(["status", "done", *cluster.flags], 80, TERM="dumb")
+
+    assert terminal.end() == 0
+    assert "\x1b" not in terminal.text
+    assert "Serving; 5 completed" in terminal.text
+
+
 @pytest.mark.parametrize(("settings", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_colours_can_be_switched_off(cluster: Cluster, settings: dict[str, str], coloured: bool):
     """no-color.org."""

@@ -80,7 +80,7 @@ async def _shown(args: argparse.Namespace, cluster: KubeCluster, *, watch: bool)
     manifest = await find_job(args, cluster)
     seen = await _look(manifest, cluster)
     looks = _looks(seen, Ref.of(manifest), cluster)
-    if watch and console.is_terminal:
+    if watch and console.is_terminal and not console.is_dumb_terminal:
         seen = await _drawn(looks, seen, console)
     elif watch:
         return await _told(looks, seen)
