@@ -84,8 +84,10 @@ def test_a_library_that_strip_spoils_is_left_as_it_was(tmp_path: Path):
         "numpy.libs/libgfortran*"
     )  # type: ignore[union-attr, index]
     shutil.copy(library, tmp_path)
+    (tmp_path / "another_processor.so").write_bytes(b"\x7fELF\x01\x01" + bytes(100))
     slim.strip(tmp_path)
 
+    assert (tmp_path / "another_processor.so").read_bytes() == b"\x7fELF\x01\x01" + bytes(100)
     assert slim._can_be_loaded((tmp_path / library.name).read_bytes())
 
 
