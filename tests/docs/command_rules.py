@@ -31,28 +31,11 @@ SHELL = {
 """What any machine with a shell has; their arguments are not looked at, but files that curl sends are."""
 
 ELSEWHERE = {
-    "aws": "writes to somebody's bucket",
-    "argocd": "needs an Argo CD",
-    "buildah": "`make images` runs it",
-    "cosign": "needs a signed image in a registry",
-    "crictl": "needs a node",
-    "docker": "needs a container engine",
-    "etcdctl": "needs the cluster's own etcd",
-    "flux": "needs a Flux",
+    "aws": "writes to somebody's bucket; tests do the same by another tool",
+    "docker": "needs a container engine; `make images` builds the same recipe by buildah",
     "git": "needs a forge",
-    "h2o": "another project's",
-    "kind": "needs a container engine",
-    "kustomize": "kubectl has the same; tests render the base with it",
-    "mc": "writes to somebody's bucket",
-    "minikube": "needs a container engine",
-    "openssl": "makes a certificate",
-    "pg_dump": "needs a PostgreSQL with studies in it",
-    "pg_restore": "needs a dump",
-    "psql": "needs a PostgreSQL with studies in it",
-    "podman": "needs a container engine",
-    "promtool": "tests/observability run it",
-    "skopeo": "needs a registry",
-    "syft": "needs an image",
+    "pg_dump": "tests/study/test_study_backup.py runs it, with a database",
+    "psql": "likewise",
 }
 """Programs that the tests do not run or parse, with the reason. Whoever names another one adds it here, or a rule for it below."""
 
