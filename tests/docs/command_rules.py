@@ -129,7 +129,7 @@ def command_trouble(words: list[str]) -> str | None:
 
 def _kubeautoml(words: list[str]) -> str | None:
     verb, *rest = words or ["--help"]
-    if verb in ("--version", "--help"):
+    if verb in ("--version", "--help", "VERB"):
         return None
     if verb not in VERBS:
         return f"{verb} is no verb"
@@ -241,6 +241,8 @@ def _kinds(verb: str, words: list[str], flags: set[str]) -> str | None:
     if not plain:
         return None
     for kind in plain[0].split("/")[0].split(","):
+        if kind == "KIND":
+            continue
         if (
             kind.partition(".")[0] not in OUR_KINDS | CORE_KINDS
             and kind not in OUR_KINDS | CORE_KINDS
@@ -251,7 +253,8 @@ def _kinds(verb: str, words: list[str], flags: set[str]) -> str | None:
 
 
 def _make(words: list[str]) -> str | None:
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = {name for names in re.findall(r"^([\w -]+):", makefile, re.MULTILINE) for name in names.split()}
     asked = {w for w in words if "=" not in w and not w.startswith("-")}
     return f"the Makefile has no {', '.join(sorted(asked - targets))}" if asked - targets else None
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from docs.command_rules import ELSEWHERE, RULES, SHELL, command_trouble, commands
-from docs.markdown_files import Block, blocks
+from docs.markdown_files import ROOT, Block, blocks, markdown_files, prose
 
 SCRIPTS = blocks("bash", "sh", "shell", "console")
 
@@ -19,6 +21,18 @@ def test_a_script_in_the_documentation_is_one(block: Block) -> None:
 
     assert syntax.returncode == 0, syntax.stderr
     assert [(" ".join(c), said) for c in commands(block.text) if (said := command_trouble(c))] == []
+
+
+INLINE = re.compile(r"`((?:kubectl|kubeautoml|make|helm|python|scripts/[\w-]+)(?: [^`]+)?)`")
+
+
+@pytest.mark.parametrize("file", markdown_files(), ids=lambda f: str(f.relative_to(ROOT)))
+def test_a_command_in_a_sentence_is_one(file: Path) -> None:
+    """As in a script, but its arguments may be left out."""
+    found = [c for text in INLINE.findall(prose(file)) for c in commands(text.replace("\n", " ").rstrip(":"))]
+
+    said = [(" ".join(c), trouble) for c in found if len(c) > 1 and (trouble := command_trouble(c))]
+    assert [s for s in said if not re.search("(are|is) required$|are required:", s[1])] == []
 
 
 def test_what_is_not_looked_at_has_a_reason_and_is_there() -> None:

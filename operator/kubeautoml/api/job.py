@@ -25,7 +25,8 @@ class Task(ApiModel):
     target: ColumnName
     """Column that holds what is to be predicted."""
     positive_class: Annotated[str, StringConstraints(max_length=256)] | None = None
-    """Class that counts as positive in a two-class task (precision, recall, F1); default: the rarer one."""
+    """Class that counts as positive in a two-class task (precision, recall, F1); default: the one called 1, yes, true, y, t or positive,
+    else the rarer one."""
     quantiles: list[DecimalString] = Field(default_factory=list, max_length=9)
     """Regressions: predict these quantiles of the target, in rising order, such as ["0.1", "0.5", "0.9"], in place of its mean."""
 
