@@ -19,6 +19,7 @@ from install.rendering import MATRIX, render
 from kubeautoml import __version__
 from kubeautoml.api.definitions import ANNOTATION_SCHEMA, ANNOTATION_VERSION
 from kubeautoml.api.rights import DEFINITIONS
+from real.restartable import restartable_postgres
 from real.s3 import S3Server
 from real.strip import is_known, strip
 
@@ -186,6 +187,33 @@ def test_an_upgrade_mends_older_definitions_and_a_rollback_keeps_the_new_ones(
     assert cluster.get(crd)["metadata"]["annotations"] == upgraded
     assert [r["revision"] for r in cluster.helm.history(RELEASE)] == [1, 2, 3]
     cluster.helm.uninstall(RELEASE, wait="watcher", timeout=120)
+
+
+@pytest.mark.postgres
+def test_a_database_that_is_down_at_the_install_is_waited_for(
+    cluster: Cluster, chart: Path, values: dict[str, Any]
+) -> None:
+    """In namespaced mode, too: the operator works by Roles, the study servers say what they wait for, and nobody installs anew."""
+    for name in (HOME, "team-a"):
+        cluster.plane.admin.ensure("/api/v1/namespaces", {"metadata": {"name": name}})
+    with restartable_postgres() as postgres:
+        url = postgres.server.create_database()
+        postgres.stop_at_once()
+        kubectl(cluster, "-n", HOME, "create", "secret", "generic", "pg", f"--from-literal=dsn={url}")
+        external = {"type": "External", "external": {"existingSecret": "pg", "key": "dsn"}}
+        own = {**values, "database": external, "watchNamespaces": ["team-a"]}
+        cluster.helm.install(chart, RELEASE, own, namespace=HOME, timeout=120)
+
+        wait_until(lambda: is_available(cluster, "kubeautoml-operator"), cluster, "an operator by Roles only")
+        wait_until(lambda: cluster.logs().count("cannot be opened") >= 2, cluster, "a word of both study servers")
+        assert not is_available(cluster, "kubeautoml-study")
+        waiting = pods_of(cluster, "kubeautoml-study")
+        postgres.start()
+        wait_available(cluster)
+
+        assert pods_of(cluster, "kubeautoml-study") == waiting and [n for _, n in waiting] == [0, 0]
+        assert url.rpartition("@")[0].rpartition(":")[2] not in cluster.logs()
+        cluster.helm.uninstall(RELEASE, wait="watcher", timeout=120)
 
 
 def test_the_password_of_the_bundled_database_is_made_once(
