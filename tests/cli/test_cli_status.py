@@ -214,13 +214,25 @@ def test_a_job_that_breaks_rules_is_shown_too(cluster: Cluster):
     assert "odd" in cluster.out("status", "odd")
 
 
-def test_a_pipe_that_is_closed_is_no_error(cluster: Cluster):
-    """`kubectl automl list | head -0`."""
-    for number in range(3):
-        cluster.create(f"job-{number}")
-    words = " ".join(["list", *cluster.flags, "-o", "yaml"])
-    command = f"set -o pipefail; {sys.executable} -m kubeautoml.cli.main {words} | true"
+@pytest.mark.parametrize("words", ["list", "list -o yaml", "list --help", "--help", "status job-0", "logs job-0 -f"])
+def test_a_pipe_that_is_closed_is_no_error(words: str, cluster: Cluster):
+    """`kubectl automl list | head -0`: not a word, exit 0 (1 where there is nothing to show)."""
+    cluster.create("job-0", searching() | {"conditions": conditions(Succeeded="False WorkersFailed")})
+    flags = "" if words.startswith("--") else " ".join(cluster.flags)
+    command = f"set -o pipefail; {sys.executable} -m kubeautoml.cli.main {words} {flags} | true"
 
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+    assert done.returncode == (1 if "logs" in words else 0)
+
+
+def test_a_full_disk_is_one_line(cluster: Cluster):
+    """`kubectl automl list > /full/disk`."""
+    cluster.create("churn")
+    command = f"{sys.executable} -m kubeautoml.cli.main list {' '.join(cluster.flags)} > /dev/full"
+
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (1, "error: there is no room for the output\n")

@@ -6,6 +6,7 @@ predict) are found by entry point, so this package never imports the trainer and
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -119,22 +120,12 @@ def main(argv: list[str] | None = None) -> int:
         from kubeautoml.cli.complete import answer_shell
 
         answer_shell()
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0 if argv else 2
-    if argv[0] in ("-V", "--version", "version"):
-        print(f"kubeautoml {__version__}")
-        return 0
     try:
-        flags, rest = _leading_flags(argv)
-        if not rest:
-            raise UsageError("a verb must follow the flags; see kubeautoml --help")
-        if rest[0] not in VERBS:
-            raise UsageError(f"'{rest[0]}' is not a verb of kubeautoml{_nearest(rest[0])}; see kubeautoml --help")
-        code = find_command(rest[0])([*flags, *rest[1:]])
-        # what is still in the buffer may find that nobody reads it any more
-        sys.stdout.flush()
-        return code
+        try:
+            return _run(argv)
+        finally:
+            # what is still in the buffer may find that nobody reads it any more, or that there is no room for it
+            sys.stdout.flush()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -145,8 +136,34 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # `kubeautoml list | head` closed our output; nothing is wrong, and Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _write_nowhere()
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("error: there is no room for the output", file=sys.stderr)
+        _write_nowhere()
+        return 1
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version", "version"):
+        print(f"kubeautoml {__version__}")
+        return 0
+    flags, rest = _leading_flags(argv)
+    if not rest:
+        raise UsageError("a verb must follow the flags; see kubeautoml --help")
+    if rest[0] not in VERBS:
+        raise UsageError(f"'{rest[0]}' is not a verb of kubeautoml{_nearest(rest[0])}; see kubeautoml --help")
+    return find_command(rest[0])([*flags, *rest[1:]])
+
+
+def _write_nowhere() -> None:
+    """Let what is still to be written to standard output vanish."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _leading_flags(argv: list[str]) -> tuple[list[str], list[str]]:

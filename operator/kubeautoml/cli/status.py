@@ -133,7 +133,8 @@ async def _looks(seen: Seen, ref: Ref, cluster: KubeCluster) -> AsyncIterator[Se
     """
     yield seen
     while not has_ended(seen.job):
-        await asyncio.sleep(LOOK_SECONDS)
+        # hundreds of pods are much to ask for
+        await asyncio.sleep(LOOK_SECONDS * (1 + len(seen.pods) // 50))
         try:
             manifest = await cluster.get(ref)
         except ClusterError as error:

@@ -19,10 +19,16 @@ UNBOUNDED = 500
 """Columns of what no person looks at: nothing is cut or wrapped for a pipe."""
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process with 1: that somebody reads no more is no failure, and `main` knows what it is."""
+        raise BrokenPipeError
+
+
 def output_console(width: int | None = None) -> Console:
     """Stdout: as wide as the terminal, and cut at nothing where it is none. Brackets in the user's own words are no markup."""
     natural = None if sys.stdout.isatty() else UNBOUNDED
-    return Console(width=width or natural, markup=False, highlight=False, emoji=False)
+    return _Output(width=width or natural, markup=False, highlight=False, emoji=False)
 
 
 def plain_table(*columns: str, right: tuple[str, ...] = (), header_style: str = "bold") -> Table:
