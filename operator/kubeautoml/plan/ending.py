@@ -15,9 +15,10 @@ from kubeautoml.api.trials import Failure, StudyOrders
 from kubeautoml.plan.base import Plan
 from kubeautoml.plan.facts import C, Facts, end_facts, stalled_fact, stored_words
 from kubeautoml.plan.model import condition_of, kept_as_wished, model_object, model_status
+from kubeautoml.plan.queueing import admitted_fact
 from kubeautoml.plan.scene import Scene
 from kubeautoml.plan.serving import gate_problem, served_metrics, serving_objects
-from kubeautoml.plan.status import Fact, artifacts_of, false, true, unknown, with_conditions, with_study
+from kubeautoml.plan.status import Fact, artifacts_of, false, kept, true, unknown, with_conditions, with_study
 from kubeautoml.plan.trials import retired_trials
 from kubeautoml.plan.workers import emptied
 
@@ -56,8 +57,8 @@ def serve(scene: Scene, status: AutoMLJobStatus, model: ModelStatus, also: tuple
     serving = job.spec.serving
     facts: Facts = {
         C.ACCEPTED: true(Reason.SPEC_VALID),
-        C.DATA_READY: true(Reason.DATA_LOADED),
-        C.ADMITTED: true(Reason.WORKERS_ADMITTED),
+        C.DATA_READY: kept(status, C.DATA_READY, true(Reason.DATA_LOADED)),
+        C.ADMITTED: admitted_fact(),
         C.SUCCEEDED: true(Reason.MODEL_TRAINED, f"{model.name} is at {model.uri}"),
         C.RECONCILING: false(Reason.IDLE),
         C.STALLED: false(Reason.WORKING),

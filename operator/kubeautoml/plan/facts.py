@@ -8,7 +8,7 @@ from kubeautoml.api.names import Component
 from kubeautoml.api.trials import Failure
 from kubeautoml.plan.base import PodSeen
 from kubeautoml.plan.budget import failed_trials_before
-from kubeautoml.plan.queueing import admitted_words, held_fact, is_held
+from kubeautoml.plan.queueing import admitted_fact, held_fact, is_held
 from kubeautoml.plan.scene import Scene
 from kubeautoml.plan.status import Fact, false, true, unknown
 
@@ -38,7 +38,7 @@ def worker_facts(scene: Scene) -> Facts:
         return {C.ADMITTED: held_fact(found), C.STALLED: false(Reason.WORKING)}
     started = [p for p in scene.pods(Component.WORKER) if p.started_at is not None or p.phase != "Pending"]
     waiting = unknown(Reason.WAITING_FOR_PODS, "no worker pod has started yet")
-    admitted = true(Reason.WORKERS_ADMITTED, admitted_words(found)) if started or scene.study.data else waiting
+    admitted = admitted_fact(found) if started or scene.study.data else waiting
     return {C.ADMITTED: admitted, **stalled_fact(scene, Component.WORKER)}
 
 

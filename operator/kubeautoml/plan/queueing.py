@@ -23,7 +23,7 @@ from kubeautoml.api.names import (
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.profile import AutoMLProfileSpec
 from kubeautoml.plan.base import Settings
-from kubeautoml.plan.status import Fact, false
+from kubeautoml.plan.status import Fact, false, true
 
 OURS = ("kubeautoml.dev/", "app.kubernetes.io/", QUEUE_LABEL, QUEUE_PRIORITY_LABEL, QUEUE_MIN_ANNOTATION)
 """Beginnings of the labels and annotations that the operator sends; others on the same Job belong to others."""
@@ -75,12 +75,13 @@ def held_fact(found: Manifest) -> Fact:
     return false(Reason.QUEUED, words)
 
 
-def admitted_words(found: Manifest | None) -> str:
-    """How many workers a queue has admitted, when it was fewer than were asked for."""
-    if found is None:
-        return ""
-    asked, given = asked_parallelism(found), found["spec"].get("parallelism", 1)
-    return f"the queue admitted {given} of {asked} workers" if is_queued(found) and given < asked else ""
+def admitted_fact(found: Manifest | None = None) -> Fact:
+    """That the job's pods may run; and how many workers, when a queue has admitted fewer than were asked for."""
+    words = "nothing holds the job's pods back"
+    if found is not None and is_queued(found):
+        asked, given = asked_parallelism(found), found["spec"].get("parallelism", 1)
+        words = f"the queue admitted {given} of {asked} workers" if given < asked else words
+    return true(Reason.WORKERS_ADMITTED, words)
 
 
 def asked_parallelism(found: Manifest) -> int:

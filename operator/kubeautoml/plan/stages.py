@@ -42,7 +42,7 @@ from kubeautoml.plan.facts import (
     workers_words,
 )
 from kubeautoml.plan.network import training_policy
-from kubeautoml.plan.queueing import asked_parallelism, held_fact, is_held
+from kubeautoml.plan.queueing import admitted_fact, asked_parallelism, held_fact, is_held
 from kubeautoml.plan.scene import Scene
 from kubeautoml.plan.status import Fact, false, true, unknown, with_conditions, with_study
 from kubeautoml.plan.trials import retired_trials
@@ -276,7 +276,7 @@ def finalizing(scene: Scene) -> Plan:
         **open_end(words),
         **stalled_fact(scene, Component.FINALIZER),
     }
-    facts[C.ADMITTED] = held_fact(found) if found is not None and held else true(Reason.WORKERS_ADMITTED)
+    facts[C.ADMITTED] = held_fact(found) if found is not None and held else admitted_fact()
     facts[C.SUCCEEDED] = unknown(Reason.FINALIZING, words)
     return Plan(
         # a batch Job that has failed starts no more pods; the next pass makes another one

@@ -82,6 +82,13 @@ def with_conditions(
     return status.model_copy(update={"conditions": conditions, "observed_generation": generation})
 
 
+def kept(status: AutoMLJobStatus, kind: ConditionType, fact: Fact) -> Fact:
+    """The fact, in the words of the condition where it says the same already: what was found out is told to the end."""
+    old = find_condition(status.conditions, kind)
+    same = old is not None and (old.status, old.reason) == (fact.status, fact.reason)
+    return Fact(fact.status, fact.reason, old.message) if same and old is not None else fact
+
+
 def clipped(text: str, most: int) -> str:
     """The text, cut to so many bytes of UTF-8; a cut one ends with three dots."""
     data = text.encode()
