@@ -34,6 +34,21 @@ def test_nothing_is_allowed_on_secrets_or_by_wildcard(capsys: pytest.CaptureFixt
         assert not named & {"*", "secrets", "pods/exec", "nodes", "escalate", "bind", "impersonate"}
 
 
+def test_the_jobs_of_an_install_can_read_no_secret_but_the_one_they_make() -> None:
+    """Create, which cannot be given by name, and get and patch of one name; nobody may list them. The other Job has three CRDs."""
+    objects = rights.setup_objects("automl")
+
+    given = [(r["resources"], r["verbs"], r.get("resourceNames")) for r in every_rule(objects)]
+    assert given == [
+        (["secrets"], ["create"], None),
+        (["secrets"], ["get", "patch"], ["kubeautoml-study-tls"]),
+        (["customresourcedefinitions"], ["create"], None),
+        (["customresourcedefinitions"], ["get", "patch"], list(rights.DEFINITIONS)),
+    ]
+    kinds = {(m["kind"], m["metadata"].get("namespace")) for m in objects if "ertificate" in m["metadata"]["name"]}
+    assert kinds == {("ServiceAccount", "automl"), ("Role", "automl"), ("RoleBinding", "automl")}
+
+
 def test_in_namespaced_mode_the_operator_has_roles_only(capsys: pytest.CaptureFixture[str]) -> None:
     """No right reaches beyond the namespaces given; only the study server may ask whose token it is, and the operator may look at
     our own definitions, which have no namespace."""
