@@ -102,3 +102,38 @@ def test_a_named_encoder_is_used_and_stands_once_in_the_model(tmp_path: Path):
     )
     assert done.returncode == 0, done.stderr
     assert (pd.read_csv(tmp_path / "out.csv")["mood"] == new["mood"]).mean() > 0.7
+
+
+def test_a_fine_tuned_encoder_goes_all_the_way(tmp_path: Path):
+    """Every variant holds the tuned networks and their tokenizers, needs neither weights nor torch, and the exported script tunes again."""
+    place = Place(tmp_path)
+    weights = write_encoder(place.data.parent / "weights")
+    given = {"family": "TextEncoder", "uri": "s3://lake/weights/", "sha256": folder_digest(weights)}
+    of_it = {"when": {"family": "TextEncoder"}}
+    fine = [
+        {"name": "tuning", **of_it, "categorical": {"choices": ["fine"]}},
+        {"name": "tuning_epochs", **of_it, "int": {"min": 6, "max": 8}},
+        {"name": "learning_rate", **of_it, "float": {"min": "0.003", "max": "0.004"}},
+        {"name": "rate_by", **of_it, "categorical": {"choices": ["given"]}},
+    ]
+    place.write(
+        make_reviews(120),
+        task=TASK,
+        search={"families": {"include": ["TextEncoder"]}, "pretrained": [given], "parameters": fine, "seed": 1},
+        budget={"maxTrials": 2},
+        output={"uri": "s3://models/shop", "variants": ["Quality", "Balanced", "Fast"]},
+    )
+
+    ended = place.run("-o", "json")
+
+    assert ended.code == 0, ended.err
+    assert ended.job["status"]["best"]["parameters"]["TextEncoder.tuning"] == "fine"
+    (script,) = place.folder.rglob("pipeline.py")
+    again = subprocess.run([sys.executable, str(script), str(place.data)], capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and "Accuracy" in again.stdout, again.stderr
+    for path in weights.iterdir():
+        path.unlink()
+    new = make_reviews(100, seed=1)
+    for variant in ("Quality", "Balanced", "Fast"):
+        model = load_model(ended.job["status"]["model"]["uri"], variant=variant)
+        assert (model.predict(new) == new["mood"]).mean() > 0.7, variant
