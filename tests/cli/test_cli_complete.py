@@ -13,7 +13,7 @@ import pytest
 
 from cli.clusters import Cluster
 from kubeautoml.cli.complete import candidates
-from kubeautoml.cli.main import VERBS, main
+from kubeautoml.cli.main import CLUSTER_VERBS, VERBS, main
 from observability.exported import ROOT
 
 FLAGS = ("--namespace", "--context", "--kubeconfig")
@@ -91,6 +91,8 @@ def test_kubectl_completes_names_from_the_cluster(cluster: Cluster, tmp_path: Pa
 
     assert ask("status", "-n", cluster.namespace, "ch") == ["chairs", "churn", ":4"]
     assert ask("logs", "-n", cluster.namespace[:-1]) == [cluster.namespace, ":4"]
+    assert {c.split("\t")[0] for c in ask("")} == {*CLUSTER_VERBS, ":4"}
+    assert ask("st") == ["status\tshow one job in a cluster", ":4"]
     assert ask("lead") == ["leaderboard\tshow a job's best trials", ":4"]
 
 

@@ -138,8 +138,12 @@ def candidates(words: list[str], word: str) -> list[str]:
 def main() -> None:
     """`kubectl_complete-automl WORDS...`: the last word is the one to be completed."""
     *words, word = sys.argv[1:] or [""]
-    # flags are offered when somebody has begun one: in front of names they would only be noise
-    found = [c for c in candidates(words, word) if word.startswith("-") or not c.startswith("-")]
+    from kubeautoml.cli.main import CLUSTER_VERBS, VERBS
+
+    # flags are offered when somebody has begun one: in front of names they would only be noise; so would verbs of containers
+    hidden = set(VERBS) - set(CLUSTER_VERBS) if not set(VERBS) & set(words) else set()
+    offered = (c for c in candidates(words, word) if word.startswith("-") or not c.startswith("-"))
+    found = [c for c in offered if c.split("\t")[0] not in hidden]
     is_open = len(found) == 1 and found[0].endswith(("/", "="))
     print("\n".join([*found, f":{NO_FILES + NO_SPACE * is_open}"]), flush=True)
     # threads that still wait for a cluster are not waited for
