@@ -65,7 +65,8 @@ def cluster() -> Iterator[Cluster]:
     ):
         node.programs = Path(__file__).parent / "image"
         node.environment |= {"TEST_KUBERNETES_VERSION": ".".join(map(str, plane.version))}
-        plane.create_namespace("default")
+        for name in ("default", HOME):
+            plane.admin.ensure("/api/v1/namespaces", {"metadata": {"name": name}})
         with helm.Config(kubeconfig_path=plane.kubeconfig, namespace=HOME) as config:
             yield Cluster(plane, node, config)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from install.rendering import MATRIX, render
 from kubeautoml import __version__
 from kubeautoml.api.definitions import ANNOTATION_SCHEMA, ANNOTATION_VERSION
 from kubeautoml.api.rights import DEFINITIONS
+from real.postgres import postgres_binaries
 from real.restartable import restartable_postgres
 from real.s3 import S3Server
 from real.strip import is_known, strip
@@ -194,8 +196,7 @@ def test_a_database_that_is_down_at_the_install_is_waited_for(
     cluster: Cluster, chart: Path, values: dict[str, Any]
 ) -> None:
     """In namespaced mode, too: the operator works by Roles, the study servers say what they wait for, and nobody installs anew."""
-    for name in (HOME, "team-a"):
-        cluster.plane.admin.ensure("/api/v1/namespaces", {"metadata": {"name": name}})
+    cluster.plane.admin.ensure("/api/v1/namespaces", {"metadata": {"name": "team-a"}})
     with restartable_postgres() as postgres:
         url = postgres.server.create_database()
         postgres.stop_at_once()
@@ -216,21 +217,31 @@ def test_a_database_that_is_down_at_the_install_is_waited_for(
         cluster.helm.uninstall(RELEASE, wait="watcher", timeout=120)
 
 
-def test_the_password_of_the_bundled_database_is_made_once(
+@pytest.mark.postgres
+def test_the_bundled_database_serves_and_its_password_is_made_once(
     cluster: Cluster, chart: Path, values: dict[str, Any]
 ) -> None:
-    """An upgrade, and an install after a removal, find the one that is there: else they would not open what is on the volume."""
+    """Two study servers find it by the secret's URL. An upgrade, and an install after a removal, find the password that is there:
+    else they would not open what is on the volume."""
+    cluster.node.entrypoints["docker.io/library/postgres"] = "postgres-entrypoint"
+    cluster.node.folder.chmod(0o755)
+    address = f"127.77.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 1}"
+    cluster.node.environment |= {"TEST_POSTGRES_BIN": str(postgres_binaries()), "PGHOSTADDR": address}
     bundled = {**values, "database": {"type": "Bundled"}, "crds": {"upgrade": False}}
     path = f"/api/v1/namespaces/{HOME}/secrets/kubeautoml-database"
 
     cluster.helm.install(chart, RELEASE, bundled, namespace=HOME, timeout=120)
     first = cluster.get(path)["data"]
+    wait_available(cluster)
+    assert cluster.deployment("kubeautoml-study")["status"]["readyReplicas"] == 2
     cluster.helm.upgrade(chart, RELEASE, bundled, namespace=HOME, timeout=120)
     upgraded = cluster.get(path)["data"]
     cluster.helm.uninstall(RELEASE, timeout=120)
     cluster.helm.install(chart, RELEASE, bundled, namespace=HOME, timeout=120)
     again = cluster.get(path)["data"]
-    cluster.helm.uninstall(RELEASE, timeout=120)
+    wait_available(cluster)
+    cluster.helm.uninstall(RELEASE, wait="watcher", timeout=120)
+    del cluster.node.environment["PGHOSTADDR"]
 
     password = base64.b64decode(first["password"]).decode()
     assert len(password) == 32 and first == upgraded == again

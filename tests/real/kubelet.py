@@ -62,6 +62,8 @@ class Kubelet:
         """Every image that a pod named."""
         self.programs: Path | None = None
         """Folder that stands first on the PATH of every container: stands for what is in the images."""
+        self.entrypoints: dict[str, str] = {}
+        """Program of a container that names none, by the beginning of its image's name."""
         self.environment: dict[str, str] = {}
         """More environment of every container that starts from now on."""
         self._runners: dict[str, PodRunner] = {}

@@ -146,7 +146,8 @@ class ContainerRunner:
             return
         paths = Paths.of(self.spec, volumes)
         self._env = self._pod.base_environment(paths) | {k: paths.rewrite(v) for k, v in env.items()}
-        words = [*(self.spec.get("command") or []), *(self.spec.get("args") or [])]
+        own = [program for name, program in self._pod.entrypoints.items() if image.startswith(name)]
+        words = [*(self.spec.get("command") or own), *(self.spec.get("args") or [])]
         command = [paths.rewrite(expand(word, self._env)) for word in words]
         folder = Path(paths.rewrite(self.spec.get("workingDir") or "")) if self.spec.get("workingDir") else None
         self._launch(command, folder if folder and folder.is_dir() else self._pod.folder)

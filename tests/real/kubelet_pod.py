@@ -41,6 +41,7 @@ class PodRunner(threading.Thread):
         self.is_over = False
         """Nothing of it runs any more."""
         self.absent_images = kubelet.absent_images
+        self.entrypoints = kubelet.entrypoints
         self._kubelet = kubelet
         self._api = kubelet.plane.admin
         self._pod = pod
