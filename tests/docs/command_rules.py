@@ -155,7 +155,11 @@ def _files(words: list[str]) -> str | None:
 
 
 def _missing(name: str) -> str | None:
-    if name == "-" or name.startswith(("http://", "https://", "$", "demo/")) or Path(name).name in NOT_YET_THERE:
+    if (
+        name in ("-", "FILE")
+        or name.startswith(("http://", "https://", "$", "demo/"))
+        or Path(name).name in NOT_YET_THERE
+    ):
         return None
     return None if (ROOT / name).exists() else f"there is no file {name}"
 
