@@ -262,7 +262,8 @@ def finalizing(scene: Scene) -> Plan:
     if has_failed and not was_finalizer_taken(scene):
         return failed(scene, finalizer_failure(scene))
     if _has_lost_result(scene):
-        message = "the finalizer ended well, but its result is not in the study; make the job again under another name"
+        again = f"kubectl automl retry {scene.job.metadata.name}"
+        message = f"the finalizer ended well, but its result is not in the study; make the model again with: {again}"
         return failed(scene, Failure("finalize", Reason.FINALIZE_FAILED, message))
     found = scene.child(scene.finalizer_ref)
     held = is_held(found)
