@@ -147,9 +147,9 @@ def _kubeautoml(words: list[str]) -> str | None:
 
 
 def _files(words: list[str]) -> str | None:
-    """Files after -f must be there."""
+    """Files after -f, and folders after -k, must be there."""
     for flag, value in pairwise(words):
-        if flag in ("-f", "--filename") and (said := _missing(value)):
+        if flag in ("-f", "--filename", "-k") and (said := _missing(value)):
             return said
     return next((s for w in words if (m := re.match(r"--?f(?:ilename)?=(.+)", w)) and (s := _missing(m[1]))), None)
 

@@ -51,6 +51,7 @@ def test_what_is_not_looked_at_has_a_reason_and_is_there() -> None:
         ("kubeautoml serve --port many", "invalid int"),
         ("kubectl automl status titanic --wach", "--wach"),
         ("kubectl apply -f examples/absent.yaml", "no file"),
+        ("kubectl apply -k kustomize/absent", "no file"),
         ("kubectl get automljob -o wide | kubectl aply -f -", "no verb aply"),
         ("kubectl get autojobs", "no kind"),
         ("kubectl get pods --wide", "--wide"),
