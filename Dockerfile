@@ -6,8 +6,8 @@
 #   docker build --target server   -t ghcr.io/kubeautoml/kubeautoml-server:0.1.0 .
 #
 # With buildah add --format docker: the OCI format has no HEALTHCHECK. `make images` builds and tries all of them.
-# Every package is the one that constraints.txt names. SOURCE_DATE_EPOCH (buildah: --timestamp) makes two builds of one commit equal;
-# for that pin PYTHON_IMAGE by digest: --build-arg PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm@sha256:...
+# Every package is the one that constraints.txt names. --timestamp 1577836800 (docker: SOURCE_DATE_EPOCH, rewrite-timestamp=true) makes
+# two builds equal; for that pin PYTHON_IMAGE by digest, too: --build-arg PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm@sha256:...
 
 ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
 ARG VERSION=0.1.0

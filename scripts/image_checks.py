@@ -216,7 +216,7 @@ def _served(box: Box, model: str, log: Path, env: Mapping[str, str] | None = Non
     (port,) = _free_ports(1)
     url = f"http://127.0.0.1:{port}"
     with box.running(
-        "kubeautoml", "serve", "--model", model, "--host", "127.0.0.1", "--port", str(port), log=log
+        "kubeautoml", "serve", "--model", model, "--host", "127.0.0.1", "--port", str(port), log=log, env=env
     ) as process:
         _wait_for(lambda: _get(f"{url}/v2/health/ready"), process.poll, log)
         _check_health(box, port)

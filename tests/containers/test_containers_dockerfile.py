@@ -138,6 +138,8 @@ def test_the_script_builds_on_the_same_base():
     assert images.base_image() == default("PYTHON_IMAGE")
     assert images.version() == __version__
     assert images.EXTRAS == TARGETS
+    assert f"SOURCE_DATE_EPOCH={images.EPOCH}" in of("build", "ENV")[0]
+    assert f'SOURCE_DATE_EPOCH: "{images.EPOCH}"' in (ROOT / ".github" / "workflows" / "images.yaml").read_text()
 
 
 @pytest.mark.parametrize(
