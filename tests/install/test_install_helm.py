@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import helm_python as helm
 import pytest
 import yaml
 
@@ -20,6 +21,7 @@ from install.rendering import MATRIX, render
 from kubeautoml import __version__
 from kubeautoml.api.definitions import ANNOTATION_SCHEMA, ANNOTATION_VERSION
 from kubeautoml.api.rights import DEFINITIONS
+from real.controlplane import install_crds
 from real.postgres import postgres_binaries
 from real.restartable import restartable_postgres
 from real.s3 import S3Server
@@ -247,6 +249,30 @@ def test_the_bundled_database_serves_and_its_password_is_made_once(
     assert len(password) == 32 and first == upgraded == again
     url = base64.b64decode(first["url"]).decode()
     assert url == f"postgresql://kubeautoml:{password}@kubeautoml-database.{HOME}.svc/kubeautoml"
+
+
+def test_monitors_and_alerts_come_where_the_cluster_knows_them(
+    cluster: Cluster, chart: Path, values: dict[str, Any]
+) -> None:
+    """Left open in the values, it is decided by what the API server serves: nothing of it before, all of it after."""
+
+    def kinds() -> set[str]:
+        # a dry run installs no CRDs, so that it can hold no object of theirs
+        own = {**values, "defaultProfile": {"create": False}}
+        # and a client of its own for each, since one asks only once what the cluster knows
+        with helm.Config(kubeconfig_path=cluster.plane.kubeconfig, namespace=HOME) as client:
+            dry = client.install(chart, RELEASE, own, namespace=HOME, dry_run="server", timeout=60)
+        return {m["kind"] for m in yaml.safe_load_all(dry["manifest"]) if m}
+
+    monitoring = {"PodMonitor", "PrometheusRule"}
+    assert not kinds() & monitoring
+    install_crds(cluster.plane, Path(__file__).parent / "monitoring-crds")
+    try:
+        wait_until(lambda: kinds() >= monitoring, cluster, "a rendering with monitors", 60)
+    finally:
+        for name in ("podmonitors", "prometheusrules"):
+            path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+            cluster.plane.admin.delete(f"{path}/{name}.monitoring.coreos.com")
 
 
 @pytest.mark.parametrize("name", [n for n in MATRIX if n != "default"])
