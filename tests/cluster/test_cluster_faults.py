@@ -212,8 +212,8 @@ class TestWatch:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """A connection that is open and says nothing is cut after its time, and opened anew."""
-        monkeypatch.setattr("kubeautoml.cluster.kube.WATCH_SILENCE_SECONDS", 1.0)
-        monkeypatch.setattr("kubeautoml.cluster.kube.WATCH_SECONDS", 600)
+        monkeypatch.setattr("kubeautoml.cluster.kube_lists.WATCH_SILENCE_SECONDS", 1.0)
+        monkeypatch.setattr("kubeautoml.cluster.kube_lists.WATCH_SECONDS", 600)
         told = Told(namespace)
         proxy.once(Silent(), path="/services?watch=true", times=2)
         async with synced(cluster, told) as cached:
@@ -230,7 +230,7 @@ class TestWatch:
         self, cluster: KubeCluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Also where nothing happens and a server sends no bookmarks: watches end, and are opened again."""
-        monkeypatch.setattr("kubeautoml.cluster.kube.WATCH_SECONDS", 1)
+        monkeypatch.setattr("kubeautoml.cluster.kube_lists.WATCH_SECONDS", 1)
         async with synced(cluster) as cached:
             longest, end = 0.0, time.monotonic() + 4.0
             while time.monotonic() < end:
@@ -440,7 +440,7 @@ class TestDeadSockets:
         self, cluster: KubeCluster, proxy: FaultyProxy, namespace: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """After one silence the other idle connections are not tried any more."""
-        monkeypatch.setattr("kubeautoml.cluster.kube.READ_SECONDS", 1.0)
+        monkeypatch.setattr("kubeautoml.cluster.kube_calls.READ_SECONDS", 1.0)
         proxy.once(Late(0.3), times=8)
         await asyncio.gather(*(cluster.get(Ref("Service", namespace, f"s{n}")) for n in range(8)))
         proxy.freeze()

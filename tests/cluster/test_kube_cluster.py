@@ -143,7 +143,7 @@ class TestOnlyAServer:
         self, cluster: KubeCluster, namespace: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """More objects than fit on a page all arrive, in as many requests as there are pages."""
-        monkeypatch.setattr("kubeautoml.cluster.kube.PAGE_SIZE", 2)
+        monkeypatch.setattr("kubeautoml.cluster.kube_lists.PAGE_SIZE", 2)
         for number in range(5):
             await cluster.apply(make_service(namespace, f"page-{number}"))
 
@@ -156,7 +156,7 @@ class TestOnlyAServer:
         self, cluster: KubeCluster, namespace: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Watches end after their time: nothing is told twice, nothing is missed."""
-        monkeypatch.setattr("kubeautoml.cluster.kube.WATCH_SECONDS", 1)
+        monkeypatch.setattr("kubeautoml.cluster.kube_lists.WATCH_SECONDS", 1)
         await cluster.apply(make_service(namespace, "first"))
         changes = cluster.watch("Service", namespace)
         assert (await next_change(changes, "first")).type == "ADDED"
@@ -176,7 +176,7 @@ class TestOnlyAServer:
         await next_change(changes, "before")
         await eventually(lambda: _is_open(cluster), "the watch to be open")
 
-        for stream in cluster._streams:
+        for stream in cluster._calls.streams:
             stream._response.shutdown()  # type: ignore[union-attr]
         await cluster.apply(make_service(namespace, "after"))
 
@@ -191,15 +191,15 @@ class TestOnlyAServer:
         admin, path = control_plane.admin, f"/api/v1/namespaces/{namespace}/events"
         for name in ("changed", "deleted", "recreated", "untouched"):
             admin.post(path, make_event(namespace, name))
-        earlier = iter([list(cluster._pages("Event", namespace, None))])
+        earlier = iter([list(cluster._lists.pages("Event", namespace, None))])
         admin.patch(f"{path}/changed", {"message": "changed"})
         for name in ("deleted", "recreated"):
             admin.delete(f"{path}/{name}")
         for name in ("recreated", "added"):
             admin.post(path, make_event(namespace, name))
         control_plane.forget_history()
-        really = cluster._pages
-        monkeypatch.setattr(cluster, "_pages", lambda *a: next(earlier, None) or really(*a))
+        really = cluster._lists.pages
+        monkeypatch.setattr(cluster._lists, "pages", lambda *a: next(earlier, None) or really(*a))
 
         changes = cluster.watch("Event", namespace)
         told = [await asyncio.wait_for(anext(changes), 10) for _ in range(9)]
@@ -294,7 +294,7 @@ async def _requests(cluster: KubeCluster, verb: str, number: int) -> bool:
 
 
 async def _is_open(cluster: KubeCluster) -> bool:
-    return any(stream._response is not None for stream in cluster._streams)
+    return any(stream._response is not None for stream in cluster._calls.streams)
 
 
 def make_event(namespace: str, name: str) -> Manifest:
