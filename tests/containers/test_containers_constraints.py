@@ -17,6 +17,9 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 LINES = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
 PINS = {canonicalize_name(line.partition("==")[0]): Version(line.partition("==")[2]) for line in LINES}
 
+CUDA = ("cuda-", "nvidia-", "triton")
+"""A build of torch for GPUs brings these, and names their versions itself."""
+
 
 def wanted(extra: str) -> list[Requirement]:
     """What an extra asks for, with the extras that it is made of."""
@@ -36,6 +39,8 @@ def closure(roots: list[Requirement]) -> set[str]:
         seen.add((canonicalize_name(name), extra))
         for text in distribution(name).requires or ():
             needed = Requirement(text)
+            if needed.name.startswith(CUDA):
+                continue
             if needed.marker is None or needed.marker.evaluate({"extra": extra}):
                 left += [(needed.name, e) for e in ("", *needed.extras)]
     return {name for name, _ in seen}

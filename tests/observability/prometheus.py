@@ -18,7 +18,7 @@ import yaml
 from observability.exported import RULES, RUNBOOKS
 from real.process import end, free_ports, start
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 150.0
 POD = "__meta_kubernetes_pod"
 
 
