@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,21 @@ def test_verbs_are_offered_with_what_they_do():
     assert [c for c in words(found) if not c.startswith("-")] == list(VERBS)
     assert "list\tlist jobs in a cluster" in found
     assert words(candidates([], "sus")) == ["suspend"]
+
+
+def test_an_error_stream_that_was_closed_meanwhile_is_not_used(monkeypatch: pytest.MonkeyPatch):
+    """argcomplete keeps the one of its import; and whatever fails leaves nothing behind in the environment."""
+    from argcomplete import io as argcomplete_io
+
+    closed = StringIO()
+    closed.close()
+    monkeypatch.setattr(argcomplete_io, "debug_stream", closed)
+
+    assert words(candidates([], "sus")) == ["suspend"]
+    with pytest.raises(KeyError):
+        monkeypatch.setattr("kubeautoml.cli.complete.whole_parser", lambda words: {}["no parser"])
+        candidates([], "sus")
+    assert "_ARGCOMPLETE" not in os.environ
 
 
 @pytest.mark.parametrize(

@@ -110,11 +110,13 @@ def candidates(words: list[str], word: str) -> list[str]:
 
     argcomplete is asked as a shell would ask it, since that is its one door.
     """
+    from argcomplete import io
     from argcomplete.finders import CompletionFinder
 
     class Finder(CompletionFinder):
         def _init_debug_stream(self) -> None:
             """A shell gives argcomplete file descriptor 9 for this; ours is somebody else's."""
+            io.debug_stream = sys.stderr  # of now: the one of its import may be closed
 
     line = shlex.join(["kubeautoml", *words]) + f" {word}"
     asked = {
@@ -128,10 +130,11 @@ def candidates(words: list[str], word: str) -> list[str]:
     }
     os.environ.update(asked)
     out = StringIO()
-    finder = Finder()
-    finder(whole_parser(words), always_complete_options="long", exit_method=lambda code: None, output_stream=out)
-    for name in asked:
-        del os.environ[name]
+    try:
+        Finder()(whole_parser(words), always_complete_options="long", exit_method=lambda code: None, output_stream=out)
+    finally:
+        for name in asked:
+            del os.environ[name]
     return [line for line in out.getvalue().split("\n") if line]
 
 
