@@ -158,7 +158,7 @@ def test_lower_layers_move_less_and_the_tokens_vectors_stay(weights: Path, monke
     written = torch_text_tuning._written
     monkeypatch.setattr(torch_text_tuning, "_written", lambda net, k: (kept.append(net), written(net, k))[1])
     bound(weights).fit(make_rows(), None, SCHEMA, {**FINE, "tuning_epochs": 2}, make_context())
-    before, after = read_pooled(weights).state_dict(), kept[0].encoder.state_dict()
+    before, after = read_pooled(weights).state_dict(), kept[0].backbone.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert "net.embeddings.word_embeddings.weight" not in moved
     assert any(".layer.0." in name for name in moved) and any(".layer.1." in name for name in moved)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kubeautoml.api.errors import BundleError
-from kubeautoml_trainer.models.torch_head import Head
+from kubeautoml_trainer.models.torch_head import Headed
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what most backbones were trained with
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -131,14 +131,8 @@ def load_backbone(folder: Path) -> Backbone:
     return backbone
 
 
-class Encoder(nn.Module):
+class Encoder(Headed):
     """A backbone with its head: float (n, channels, height, width), float (n, numbers) -> float (n, outputs)."""
-
-    has_idle_parameters = True  # transformers' own poolers
-
-    def __init__(self, backbone: Backbone, head: Head) -> None:
-        super().__init__()
-        self.backbone, self.head = backbone, head
 
     def forward(self, pictures: Tensor, numbers: Tensor) -> Tensor:
         out: Tensor = self.head(self.backbone(pictures), numbers)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.models.base import FitContext, FitTimeout
 from kubeautoml_trainer.models.onnx_network import OnnxNetwork
 from kubeautoml_trainer.models.picture_model import Answers, stacked
@@ -37,13 +38,12 @@ from kubeautoml_trainer.models.torch_encoder import (
     load_backbone,
     moments_of,
 )
-from kubeautoml_trainer.models.torch_head import START_SHARE, Head, Vectors, fit_head, layered_groups
-from kubeautoml_trainer.models.torch_loop import Settings, Trained, Training, Validation, train
+from kubeautoml_trainer.models.torch_head import START_SHARE, Head, Vectors, fine_tune, fit_head
+from kubeautoml_trainer.models.torch_loop import Trained
 from kubeautoml_trainer.models.torch_onnx import to_onnx
 from kubeautoml_trainer.models.torch_parallel import World, on_all_accelerators
 from kubeautoml_trainer.models.torch_pictures import Pictures
-from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, judge, limited_threads, truth_tensor
-from kubeautoml_trainer.tasks.metrics import weights_or_ones
+from kubeautoml_trainer.models.torch_training import device_for_training, limited_threads
 
 _BLOCK, _BLOCK_SIDE = 64, 128  # pictures that a backbone looks at together, and of which side
 KEPT_BYTES = 512 * 2**20
@@ -251,32 +251,9 @@ def _fit_all(
     scaler = Scaler(shape[0], shape[1], pixels, pixels)
     normaliser = Normaliser(*_moments(extractor.folder, shape[2])).to(device)
     prepared = Prepared(augmentation(settings, shape[2]), normaliser)
-    examples = Pictures(learned.pictures, learned.numbers, shape, scaler, device)
-    training = Training(
-        examples,
-        truth_tensor(learned.rows, target, device),
-        torch.as_tensor(weights_or_ones(learned.rows.weight, len(learned.rows)), dtype=torch.float32, device=device),
-        fit_loss(target, context, float(settings["smoothing"])),
-        prepared.augment,
-        prepared.plain,
-    )
-    validation = None
-    if judged is not None:
-        seen = Pictures(judged.pictures, judged.numbers, shape, scaler, device)
-        validation = Validation(seen, judge(judged.rows, target, context))
-    how = Settings(
-        epochs=int(settings["tuning_epochs"]),
-        batch=int(settings["batch_size"]),
-        rate=float(settings["learning_rate"]),
-        decay=float(settings["weight_decay"]),
-        schedule="cosine",
-        finds_rate=settings["rate_by"] == "test",
-        warm_up=0.1,
-        clip=1.0,
-    )
 
-    def groups(module: torch.nn.Module) -> list[dict[str, Any]]:
-        assert isinstance(module, Encoder)
-        return layered_groups(module.backbone, module.head, float(settings["layer_decay"]))
+    def pictures(rows: PictureRows) -> tuple[Pictures, Rows]:
+        return Pictures(rows.pictures, rows.numbers, shape, scaler, device), rows.rows
 
-    return net, train(net, groups, training, validation, how, context, device, world)
+    seen, held_out = pictures(learned), None if judged is None else pictures(judged)
+    return net, fine_tune(net, settings, seen, held_out, target, context, device, world, prepared)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.models.base import FitContext, Unwatched
 from kubeautoml_trainer.models.target import NumberTarget
-from kubeautoml_trainer.models.torch_loop import Inputs, Settings, Trained, Training, Validation, train
+from kubeautoml_trainer.models.torch_augment import Blend
+from kubeautoml_trainer.models.torch_loop import Examples, Inputs, Settings, Trained, Training, Validation, train
 from kubeautoml_trainer.models.torch_optimisers import parameter_groups
+from kubeautoml_trainer.models.torch_parallel import World
 from kubeautoml_trainer.models.torch_training import fit_loss, judge, truth_tensor
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
@@ -51,6 +53,36 @@ class Head(nn.Module):
         return out
 
 
+class Headed(nn.Module):
+    """A pretrained backbone and the head on it, which learn together in `fine_tune`; how one feeds the other is the kind's own."""
+
+    has_idle_parameters = True  # transformers' own poolers
+
+    def __init__(self, backbone: nn.Module, head: Head) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+
+class Preparation(Protocol):
+    """What is done to raw inputs before the network takes them, as `torch_loop.Training` says it."""
+
+    def augment(self, raw: Inputs, generator: torch.Generator) -> tuple[Inputs, Blend | None]: ...
+
+    def plain(self, raw: Inputs) -> Inputs: ...
+
+
+class _AsTheyAre:
+    def augment(self, raw: Inputs, generator: torch.Generator) -> tuple[Inputs, Blend | None]:
+        return raw, None
+
+    def plain(self, raw: Inputs) -> Inputs:
+        return raw
+
+
+AS_THEY_ARE = _AsTheyAre()
+"""Nothing is done."""
+
+
 @dataclass(frozen=True)
 class Vectors:
     """Features and numbers beside them, in memory on the device."""
@@ -85,7 +117,7 @@ def fit_head(
     Raises:
         FitTimeout: the deadline came before the first step.
     """
-    seen, rows = learned
+    seen = learned[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed)
         head = Head(
@@ -102,19 +134,70 @@ def fit_head(
         rate=float(settings["head_rate"]),
         decay=float(settings["weight_decay"]),
     )
-    weight = torch.as_tensor(weights_or_ones(rows.weight, len(rows)), dtype=torch.float32, device=device)
-    training = Training(
-        seen,
-        truth_tensor(rows, target, device),
-        weight,
-        fit_loss(target, context, float(settings["smoothing"])),
-        lambda raw, generator: (raw, None),
-        lambda raw: raw,
-    )
-    validation = None if judged is None else Validation(judged[0], judge(judged[1], target, context))
+    training, validation = _lesson(settings, learned, judged, target, context, device, AS_THEY_ARE)
     within = replace(context, progress=Unwatched()) if is_start else context
     trained = train(head, lambda n: parameter_groups(n.named_parameters()), training, validation, how, within, device)
     return head.cpu(), trained
+
+
+def fine_tune(
+    net: Headed,
+    settings: Mapping[str, Any],
+    learned: tuple[Examples, Rows],
+    judged: tuple[Examples, Rows] | None,
+    target: NumberTarget | None,
+    context: FitContext,
+    device: torch.device,
+    world: World,
+    preparation: Preparation = AS_THEY_ARE,
+) -> Trained:
+    """Backbone and head together, each layer slower than the one above; afterwards `net` has the weights of the best epoch.
+
+    Args:
+        settings: "tuning_epochs", "batch_size", "learning_rate", "rate_by", "weight_decay", "layer_decay", "smoothing".
+        preparation: of the examples; left out, they are what the network takes.
+
+    Raises:
+        FitTimeout: the deadline came before the first step.
+    """
+    training, validation = _lesson(settings, learned, judged, target, context, device, preparation)
+    how = Settings(
+        epochs=int(settings["tuning_epochs"]),
+        batch=int(settings["batch_size"]),
+        rate=float(settings["learning_rate"]),
+        decay=float(settings["weight_decay"]),
+        schedule="cosine",
+        finds_rate=settings["rate_by"] == "test",
+        warm_up=0.1,
+        clip=1.0,
+    )
+
+    def groups(module: nn.Module) -> list[dict[str, Any]]:
+        assert isinstance(module, Headed)
+        return layered_groups(module.backbone, module.head, float(settings["layer_decay"]))
+
+    return train(net, groups, training, validation, how, context, device, world)
+
+
+def _lesson(
+    settings: Mapping[str, Any],
+    learned: tuple[Examples, Rows],
+    judged: tuple[Examples, Rows] | None,
+    target: NumberTarget | None,
+    context: FitContext,
+    device: torch.device,
+    preparation: Preparation,
+) -> tuple[Training, Validation | None]:
+    examples, rows = learned
+    training = Training(
+        examples,
+        truth_tensor(rows, target, device),
+        torch.as_tensor(weights_or_ones(rows.weight, len(rows)), dtype=torch.float32, device=device),
+        fit_loss(target, context, float(settings["smoothing"])),
+        preparation.augment,
+        preparation.plain,
+    )
+    return training, None if judged is None else Validation(judged[0], judge(judged[1], target, context))
 
 
 def layered_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list[dict[str, Any]]:

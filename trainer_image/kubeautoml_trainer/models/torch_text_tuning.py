@@ -26,14 +26,13 @@ from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.onnx_network import OnnxNetwork
 from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.text_net import texts_of
-from kubeautoml_trainer.models.torch_head import START_SHARE, Head, Vectors, fit_head, layered_groups
-from kubeautoml_trainer.models.torch_loop import Inputs, Settings, Trained, Training, Validation, train
+from kubeautoml_trainer.models.torch_head import START_SHARE, Headed, Vectors, fine_tune, fit_head
+from kubeautoml_trainer.models.torch_loop import Inputs, Trained
 from kubeautoml_trainer.models.torch_onnx import halved, to_onnx
 from kubeautoml_trainer.models.torch_parallel import World, on_all_accelerators
 from kubeautoml_trainer.models.torch_text_encoder import Pooled, read_pooled
-from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, judge, truth_tensor
+from kubeautoml_trainer.models.torch_training import device_for_training
 from kubeautoml_trainer.models.tuned_text import TOKENS, TunedTextModel, token_ids
-from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 
 @dataclass(frozen=True)
@@ -73,19 +72,15 @@ class TokenRows:
             yield torch.as_tensor(ids, device=device), torch.as_tensor(there, device=device), self.numbers[order]
 
 
-class Tuned(nn.Module):
+class Tuned(Headed):
     """An encoder, its vectors brought to length 1, and a head: int64 (n, tokens), where there are tokens, float (n, k) -> float
     (n, outputs).
     """
 
-    has_idle_parameters = True  # transformers' own poolers
-
-    def __init__(self, encoder: Pooled, head: Head) -> None:
-        super().__init__()
-        self.encoder, self.head = encoder, head
+    backbone: Pooled
 
     def forward(self, ids: Tensor, there: Tensor | None, numbers: Tensor) -> Tensor:
-        vectors = functional.normalize(self.encoder(ids, there).float(), dim=1)
+        vectors = functional.normalize(self.backbone(ids, there).float(), dim=1)
         out: Tensor = self.head(vectors, numbers)
         return out
 
@@ -136,7 +131,7 @@ def fit(
     within = replace(context, deadline=deadline)
     head, _ = fit_head(settings, seen, held_out, target, within, device, is_start=True)
     net = Tuned(read_pooled(folder), head)
-    net.encoder.net.get_input_embeddings().requires_grad_(False)
+    net.backbone.net.get_input_embeddings().requires_grad_(False)
     examples = plain(*learned)
     arguments = (net, settings, examples, None if judged is None else plain(*judged), target)
     net, trained = on_all_accelerators(_tuned, arguments, context, sum(one.nbytes for one in examples.ids))
@@ -157,32 +152,10 @@ def _tuned(
     context: FitContext,
 ) -> tuple[Tuned, Trained]:
     """Head and encoder together."""
-    net, rows = copy.deepcopy(net), learned.rows
-    training = Training(
-        learned.on(device),
-        truth_tensor(rows, target, device),
-        torch.as_tensor(weights_or_ones(rows.weight, len(rows)), dtype=torch.float32, device=device),
-        fit_loss(target, context, float(settings["smoothing"])),
-        lambda raw, generator: (raw, None),
-        lambda raw: raw,
-    )
-    validation = None if judged is None else Validation(judged.on(device), judge(judged.rows, target, context))
-    how = Settings(
-        epochs=int(settings["tuning_epochs"]),
-        batch=int(settings["batch_size"]),
-        rate=float(settings["learning_rate"]),
-        decay=float(settings["weight_decay"]),
-        schedule="cosine",
-        finds_rate=settings["rate_by"] == "test",
-        warm_up=0.1,
-        clip=1.0,
-    )
-
-    def groups(module: nn.Module) -> list[dict[str, Any]]:
-        assert isinstance(module, Tuned)
-        return layered_groups(module.encoder, module.head, float(settings["layer_decay"]))
-
-    return net, train(net, groups, training, validation, how, context, device, world)
+    net = copy.deepcopy(net)
+    seen = learned.on(device), learned.rows
+    held_out = None if judged is None else (judged.on(device), judged.rows)
+    return net, fine_tune(net, settings, seen, held_out, target, context, device, world)
 
 
 def _written(net: Tuned, numbers: int) -> bytes:
