@@ -33,12 +33,24 @@ def control_plane() -> Iterator[ControlPlane]:
 
 
 @pytest.fixture(scope="session")
-def kubelet(control_plane: ControlPlane) -> Iterator[Kubelet]:
-    """The one node: runs the pods of all namespaces as processes."""
+def node(control_plane: ControlPlane) -> Iterator[Kubelet]:
+    """The one node of the session, cordoned: it is `kubelet` that lets a test have it."""
     from real.kubelet import running_kubelet
 
-    with running_kubelet(control_plane) as node:
-        yield node
+    with running_kubelet(control_plane) as kubelet:
+        kubelet.cordon()
+        yield kubelet
+
+
+@pytest.fixture
+def kubelet(node: Kubelet) -> Iterator[Kubelet]:
+    """The node, which runs the pods of all namespaces as processes, for as long as a test asks for it.
+
+    Tests that do not ask for it count on pods that never run, whatever ran before them in the same session.
+    """
+    node.uncordon()
+    yield node
+    node.cordon()
 
 
 @pytest.fixture

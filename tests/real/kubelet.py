@@ -69,6 +69,7 @@ class Kubelet:
         self._runners: dict[str, PodRunner] = {}
         self._addresses = itertools.count(1)
         self._stopping = threading.Event()
+        self.is_cordoned = False
         self._watcher = threading.Thread(target=self._watch, name="kubelet", daemon=True)
 
     # Life
@@ -91,6 +92,17 @@ class Kubelet:
         self._log_server.shutdown()
         self._log_server.server_close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def cordon(self) -> None:
+        """Take no more pods; those that run here run on."""
+        self.is_cordoned = True
+
+    def uncordon(self) -> None:
+        """Take pods again, and those that have waited."""
+        self.is_cordoned = False
+        for pod in self.plane.admin.items("/api/v1/pods"):
+            if not pod["spec"].get("nodeName") and _may_run_here(pod):
+                self._bind(pod)
 
     # What tests ask
 
@@ -184,7 +196,7 @@ class Kubelet:
         if uid in self._runners:
             self._runners[uid].saw(pod)
         elif not node:
-            if _may_run_here(pod):
+            if not self.is_cordoned and _may_run_here(pod):
                 self._bind(pod)
         elif node == NODE and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
             self.images.update(c["image"] for c in pod["spec"]["containers"])

@@ -13,7 +13,7 @@ import pytest
 import urllib3
 
 from real.controlplane import ControlPlane
-from real.kubelet import Kubelet
+from real.kubelet import NODE, Kubelet
 from real.kubelet_volumes import Paths, expand
 from real.rest import Json
 
@@ -91,6 +91,27 @@ def test_a_job_of_two_pods_runs_to_completion(pods: Pods, namespace: str) -> Non
     said = [pods.logs(name).split() for name in names]
     assert [line[0] for line in said] == names
     assert len({line[1] for line in said}) == 2
+
+
+@controlplane
+def test_a_cordoned_node_takes_no_pod_until_it_is_uncordoned(pods: Pods) -> None:
+    """The pod waits as it would without a node, and runs afterwards."""
+    pods.kubelet.cordon()
+    pods.create("waits", "")
+    pods.create("placed", "", spec={"nodeName": NODE})
+    wait(lambda: pods.phase("placed") == "Succeeded", "the node has seen both pods, in their order")
+
+    waiting = pods.get("waits")
+    pods.kubelet.uncordon()
+
+    assert "nodeName" not in waiting["spec"]
+    wait(lambda: pods.phase("waits") == "Succeeded", "the pod that waited runs")
+
+
+@controlplane
+def test_a_test_that_does_not_ask_for_the_node_has_none(node: Kubelet) -> None:
+    """Whatever ran before: a job of such a test would fail or succeed by real workers, depending on the order of tests."""
+    assert node.is_cordoned
 
 
 @controlplane
