@@ -265,6 +265,36 @@ class TestBelief:
             assert [m["metadata"]["name"] for m in await cached.list("Service", "team-b", OF_JOB)] == ["b"]
             assert await cached.list("Service", "team-a", OF_JOB) == []
 
+    async def test_another_namespace_is_watched_from_now_on(self) -> None:
+        """One that is new is asked for until it is listed; one that is let go is not known by heart any more."""
+        told = Told()
+        async with running(CachedCluster(told, ("team-a",))) as cached:
+            await told.below.apply(make_service("team-b", "b", labels=OF_JOB))
+            told.below.calls.clear()
+
+            cached.serve(("team-b",))
+            was_synced = cached.is_synced
+            found = await cached.list("Service", "team-b", OF_JOB)
+            await eventually(lambda: cached.is_synced)
+            await cached.list("Service", "team-b", OF_JOB)
+            await cached.list("Service", "team-a", OF_JOB)
+
+            assert not was_synced
+            assert [m["metadata"]["name"] for m in found] == ["b"]
+            assert told.below.calls == [("list", "Service")] * 2
+
+    async def test_a_namespace_that_may_not_be_seen_does_not_end_the_others(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whether to let it go is not decided here; until then it is tried again."""
+        monkeypatch.setattr("kubeautoml.cluster.cached.PAUSE_SECONDS", 0.0)
+        told, changes = Told(), list[Change]()
+        async with running(CachedCluster(told, ("team-a",), changes.append)):
+            await told.tell(ClusterError("pods is forbidden", reason="Forbidden"), "Pod")
+            await told.tell(Change("ADDED", make_pod("worker")), "Pod")
+
+            await eventually(lambda: len(changes) == 1)
+
     async def test_a_watch_that_begins_anew_forgets_what_is_gone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A new watch lists what there is: the rest of what we knew is gone, and its job must hear of it."""
         monkeypatch.setattr("kubeautoml.cluster.cached.PAUSE_SECONDS", 0.0)

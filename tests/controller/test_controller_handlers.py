@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import kopf
@@ -218,10 +220,61 @@ async def test_a_watch_that_ends_by_itself_is_begun_anew(
             handlers.SHORT_SECONDS = 30.0
         raise RuntimeError(f"error {begun} in the watch-stream")
 
+    async def look() -> None:
+        return
+
     monkeypatch.setattr(kopf, "operator", operator)
 
     with pytest.raises(ClusterError, match="watching the cluster ended: RuntimeError: error 3"):
-        await Watching(lambda *_: None, ()).run()
+        await Watching(lambda *_: None, (), look).run()
 
     assert begun == 3
     assert [r.why for r in caplog.records] == [f"RuntimeError: error {n} in the watch-stream" for n in (1, 2)]  # type: ignore[attr-defined]
+
+
+@pytest.mark.anyio
+async def test_other_namespaces_are_watched_by_a_kopf_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told so, or after it ended because rights had gone; how long it had lasted does not matter then."""
+    begun: list[tuple[str, ...]] = []
+    refused = ("team-a", "team-b")
+
+    async def operator(*, namespaces: tuple[str, ...], stop_flag: threading.Event, **_: Any) -> None:
+        begun.append(namespaces)
+        if namespaces == refused:
+            raise RuntimeError("forbidden")
+        await asyncio.to_thread(stop_flag.wait)
+
+    async def look() -> None:
+        watching.serve(("team-a",))
+
+    async def begun_times(number: int) -> None:
+        async with asyncio.timeout(20):
+            while len(begun) < number:
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(kopf, "operator", operator)
+    watching = Watching(lambda *_: None, refused, look)
+    task = asyncio.create_task(watching.run())
+    await begun_times(2)
+    watching.serve(("team-a", "team-c"))
+    await begun_times(3)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert begun == [refused, ("team-a",), ("team-a", "team-c")]
+
+
+def test_jobs_of_a_namespace_that_is_taken_up_again_are_new() -> None:
+    """Whatever was edited while it could not be watched; those of the others are known."""
+    woken: list[Ref] = []
+    wakes = Wakes(lambda ref, lane: woken.append(ref))
+    jobs = [{"metadata": {"namespace": n, "name": "churn", "uid": n, "generation": 1}} for n in ("team-a", "team-b")]
+    for job in jobs:
+        wakes.job(None, job)
+    woken.clear()
+
+    wakes.forget(frozenset({"team-b"}))
+    for job in jobs:
+        wakes.job(None, job)
+
+    assert woken == [Ref("AutoMLJob", "team-b", "churn")]

@@ -207,6 +207,7 @@ def test_every_metric_is_in_the_table() -> None:
         metrics.watch_lanes(name, "", lambda lane: 0)
     for name in WATCHED:
         metrics.watch(name, "", lambda: 0)
+    metrics.watch_namespaces("namespace_denied", "", (), set)
     metrics.watch_total("api_throttle_wait_seconds", "", lambda: 0)
     counters = {m.name for m in metrics.registry.collect() if m.type == "counter"}
     found = {m.name + ("_total" if m.name in counters else "") for m in metrics.registry.collect()}

@@ -54,7 +54,7 @@ async def test_now_and_then_all_jobs_are_listed() -> None:
         assert at <= asyncio.get_running_loop().time() and within_seconds == 0.005
         listed.append([job["metadata"]["name"] for job in jobs])
 
-    task = asyncio.create_task(resync(cluster.list, (), on_listed, 0.01))
+    task = asyncio.create_task(resync(cluster.list, lambda: (), on_listed, 0.01))
     async with asyncio.timeout(20):
         while not listed:
             await asyncio.sleep(0.005)

@@ -13,7 +13,7 @@ from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cluster.memory import MemoryCluster
 from kubeautoml.controller import start
 from kubeautoml.controller.probes import Probes
-from kubeautoml.controller.start import Start, check_access, check_cluster, check_definitions, check_lease
+from kubeautoml.controller.start import Start, check_access, check_definitions, check_lease
 
 DENIED = 'jobs.batch is forbidden: User "operator" cannot list resource "jobs" in API group "batch" in the namespace "team-b"'
 REMEDY = "apply what `kubeautoml rbac` prints, with -n NAMESPACE for an operator of some namespaces only, or the chart's roles"
@@ -32,7 +32,10 @@ async def with_definitions(**marks: str) -> MemoryCluster:
 
 @pytest.mark.anyio
 async def test_a_cluster_with_everything_is_good() -> None:
-    await check_cluster(await with_definitions(), ())
+    cluster = await with_definitions()
+
+    await check_definitions(cluster)
+    await check_access(cluster, None)
 
 
 @pytest.mark.anyio
@@ -89,7 +92,7 @@ async def test_a_missing_right_is_said_with_verb_resource_and_namespace(reason: 
     cluster.fail_next(ClusterError(words, reason=reason), verb="list")
 
     with pytest.raises(ClusterError) as error:
-        await check_access(cluster, ())
+        await check_access(cluster, None)
 
     assert str(error.value).startswith(said)
 
@@ -99,9 +102,19 @@ async def test_an_operator_of_some_namespaces_needs_no_right_to_profiles() -> No
     """Profiles belong to no namespace; a Role cannot grant them."""
     cluster = MemoryCluster()
 
-    await check_access(cluster, ("team-a",))
+    await check_access(cluster, "team-a")
 
     assert ("list", "AutoMLProfile") not in cluster.calls
+
+
+@pytest.mark.anyio
+async def test_where_an_operator_works_already_only_jobs_are_looked_for() -> None:
+    """It happens every minute in each namespace, and a list of pods may cost a server much."""
+    cluster = MemoryCluster()
+
+    await check_access(cluster, "team-a", is_new=False)
+
+    assert cluster.calls == [("list", "AutoMLJob")]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +163,7 @@ async def test_it_waits_says_why_once_and_goes_on(
     assert [getattr(r, "error", r.message) for r in caplog.records] == [
         "first",
         "second",
-        "operator goes on: nothing is missing any more",
+        "operator goes on: it can work now",
     ]
 
 

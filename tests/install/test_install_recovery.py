@@ -104,6 +104,47 @@ def test_what_is_missing_is_said_and_waited_for(plane: ControlPlane, tmp_path: P
         remove_definitions(plane)
 
 
+def test_one_namespace_without_its_role_is_named_and_the_others_are_served(plane: ControlPlane, tmp_path: Path) -> None:
+    """As an installation for some namespaces: ready without it, and it is taken up without a restart."""
+    teams = ("recovery-a", "recovery-b")
+    for team in teams:
+        plane.admin.ensure("/api/v1/namespaces", {"metadata": {"name": team}})
+    objects = role_objects(HOME, teams)
+    late = [m for m in objects if m["metadata"].get("namespace") == teams[1]]
+    token = plane.token(HOME, OPERATOR_ACCOUNT)
+    kubeconfig = plane.kubeconfig_for(f"{HOME}-operator", token, HOME)
+    install_crds(plane, ROOT / "crds")
+    try:
+        with running_operator(
+            plane,
+            tmp_path / "operator.log",
+            lease_namespace=HOME,
+            kubeconfig=kubeconfig,
+            KUBEAUTOML_NAMESPACES=",".join(teams),
+        ) as operator:
+            wait_until(lambda: operator.metric("kubeautoml_namespace_denied") == 2, "a look at both", operator)
+            assert operator.ask("/readyz")[0] == 503
+            for manifest in objects:
+                if manifest not in late:
+                    plane.admin.ensure(collection_of(manifest), manifest)
+            left_out = operator.wait_said("namespace left out")
+            wait_until(lambda: operator.ask("/readyz") == (200, "ok\n"), "readiness", operator)
+            assert operator.metric("kubeautoml_namespace_denied", namespace=teams[1]) == 1
+            assert left_out["namespace"] == teams[1] and "`kubeautoml rbac`" in left_out["error"]
+            assert 'cannot list resource "automljobs" in API group "kubeautoml.dev"' in left_out["error"]
+
+            for manifest in late:
+                plane.admin.ensure(collection_of(manifest), manifest)
+
+            assert operator.wait_said("namespace taken up")["namespace"] == teams[1]
+            wait_until(lambda: operator.metric("kubeautoml_namespace_denied") == 0, "the metric", operator)
+    finally:
+        for manifest in objects:
+            if "Role" in manifest["kind"]:
+                plane.admin.delete(f"{collection_of(manifest)}/{manifest['metadata']['name']}")
+        remove_definitions(plane)
+
+
 def says_of(operator: OperatorProcess, words: str) -> bool:
     status, why = operator.ask("/readyz")
     return status == 503 and words in why

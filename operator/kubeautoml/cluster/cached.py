@@ -43,7 +43,8 @@ PAUSE_SECONDS = 5.0
 """Before a watch that ended is begun anew, and between two looks at the clock."""
 
 Manifests = list[Manifest]  # aliases, since `list` is a method below
-Watches = list[tuple[str, str | None]]
+Watch = tuple[str, str | None]
+Watches = list[Watch]
 
 _REFUSALS = ("Unauthorized", "Forbidden", "NotFound", "Invalid", "BadRequest")
 _EMPTY = {"Forbidden": "may not be seen", "NotFound": "is unknown to the server"}
@@ -83,7 +84,9 @@ class CachedCluster:
         self._optional = optional
         self._clock = clock
         self._shelves = {kind: Shelf(clock) for kind in (*CHILD_KINDS, PROFILE)}
-        self._heard: dict[tuple[str, str | None], float | None] = dict.fromkeys(self._watches())
+        self._heard: dict[Watch, float | None] = dict.fromkeys(self._watches())
+        self._tasks: dict[Watch, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
 
     @property
     def is_synced(self) -> bool:
@@ -99,19 +102,36 @@ class CachedCluster:
         """Watch until cancelled.
 
         Raises:
-            ClusterError: a kind that is needed may not be seen or is not there.
+            ClusterError: a kind that is needed is not there, or may not be seen by who works in the whole cluster. Whether there
+                are rights in a namespace is for the caller to find out, who calls `serve`.
         """
         try:
-            async with asyncio.TaskGroup() as group:
-                for kind, namespace in self._watches():
-                    group.create_task(self._watch(kind, namespace), name=f"watch {kind}")
+            async with asyncio.TaskGroup() as self._group:
+                for watch in self._watches():
+                    self._begin(self._group, watch)
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from group_error
+        finally:
+            self._group = None
+
+    def serve(self, namespaces: tuple[str, ...]) -> None:
+        """Watch these namespaces from now on, of some that are watched."""
+        self._namespaces = namespaces
+        wanted = self._watches()
+        for watch in self._heard.keys() - set(wanted):
+            del self._heard[watch]
+            if watch in self._tasks:
+                self._tasks.pop(watch).cancel()
+        for watch in wanted:
+            if watch not in self._heard:
+                self._heard[watch] = None
+                if self._group is not None:
+                    self._begin(self._group, watch)
 
     # Cluster protocol: reads
 
     async def get(self, ref: Ref) -> Manifest | None:
-        if ref.kind == PROFILE and self._is_listed(PROFILE):
+        if ref.kind == PROFILE and self._heard[PROFILE, None] is not None:
             return self._shelves[PROFILE].get(ref)
         return await self._cluster.get(ref)
 
@@ -124,7 +144,7 @@ class CachedCluster:
         fresh: bool = False,
     ) -> list[Manifest]:
         job_uid = (labels or {}).get(LABEL_JOB_UID)
-        if fresh or not job_uid or not self._covers(kind, namespace):
+        if fresh or not job_uid or kind not in CHILD_KINDS or not self._covers(kind, namespace):
             return await self._cluster.list(kind, namespace, labels, fresh=fresh)
         found = self._shelves[kind].of_job(job_uid)
         return [m for m in found if _matches(m, namespace, labels or {})]
@@ -161,17 +181,16 @@ class CachedCluster:
 
     # Watching
 
+    def _begin(self, group: asyncio.TaskGroup, watch: Watch) -> None:
+        self._tasks[watch] = group.create_task(self._watch(*watch), name=f"watch {watch[0]}")
+
     def _watches(self) -> Watches:
         children = [(kind, namespace) for kind in CHILD_KINDS for namespace in self._namespaces or (None,)]
         return [*children, (PROFILE, None)]
 
-    def _is_listed(self, kind: str) -> bool:
-        return all(heard is not None for (k, _), heard in self._heard.items() if k == kind)
-
     def _covers(self, kind: str, namespace: str | None) -> bool:
-        """Whether memory knows all children of a kind in a namespace."""
-        is_watched = not self._namespaces or namespace in self._namespaces
-        return kind in CHILD_KINDS and is_watched and self._is_listed(kind)
+        """Whether memory knows all objects of a kind in a namespace."""
+        return self._heard.get((kind, namespace if self._namespaces else None)) is not None
 
     async def _watch(self, kind: str, namespace: str | None) -> None:
         while True:
@@ -181,7 +200,7 @@ class CachedCluster:
                 if error.reason in _EMPTY and self._may_be_missing(kind):
                     log.info("kind counts as empty", extra={"kind": kind, "why": _EMPTY[error.reason]})
                     await self._count_as_empty(kind, namespace)
-                elif error.reason in _REFUSALS:
+                elif error.reason in _REFUSALS and not (namespace and error.reason == "Forbidden"):
                     raise
                 else:
                     log.warning("watch begins anew", extra={"kind": kind, "error": str(error)})

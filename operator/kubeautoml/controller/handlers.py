@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -104,6 +104,11 @@ class Wakes:
         for job in self._jobs.values():
             self._wake(job.ref, Lane.EVENT)
 
+    def forget(self, namespaces: frozenset[str]) -> None:
+        """Take the next that is heard of a job in these namespaces for the first."""
+        for uid in [uid for uid, job in self._jobs.items() if job.ref.namespace in namespaces]:
+            del self._jobs[uid]
+
     def keep_only(self, uids: set[str], since: float) -> set[Ref]:
         """Forget the jobs not among these, of which nothing was heard after `since`: a broken watch has not told their end.
 
@@ -182,17 +187,31 @@ class Watching:
     Args:
         on_job: told every event of an AutoMLJob, in the loop that `run` is awaited in.
         namespaces: where to look; empty for all.
+        look: called when kopf has ended by itself; it calls `serve` if that was because rights have gone.
     """
 
-    def __init__(self, on_job: Callable[[str | None, Manifest], None], namespaces: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        on_job: Callable[[str | None, Manifest], None],
+        namespaces: tuple[str, ...],
+        look: Callable[[], Awaitable[None]],
+    ) -> None:
         self._on_job = on_job
         self._namespaces = namespaces
+        self._look = look
         self._ready = threading.Event()
+        self._ended: asyncio.Future[str] | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether the watch has started."""
         return self._ready.is_set()
+
+    def serve(self, namespaces: tuple[str, ...]) -> None:
+        """Look in these from now on. Kopf learns them when it starts (without the right to watch namespaces), so it starts anew."""
+        self._namespaces = namespaces
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result("other namespaces")
 
     async def run(self) -> None:
         """Watch until cancelled.
@@ -202,16 +221,20 @@ class Watching:
         """
         loop = asyncio.get_running_loop()
         while True:
-            began = loop.time()
+            began, namespaces = loop.time(), self._namespaces
             why = await self._run_once(loop)
+            if self._namespaces != namespaces:
+                continue
             self._ready.clear()
-            if loop.time() - began < SHORT_SECONDS:
+            await self._look()
+            if self._namespaces == namespaces and loop.time() - began < SHORT_SECONDS:
                 raise ClusterError(f"watching the cluster ended: {why}; check the address and the credentials")
             log.warning("watch of AutoMLJobs begun anew", extra={"why": why})
 
     async def _run_once(self, loop: asyncio.AbstractEventLoop) -> str:
         """Why kopf ended."""
         ended: asyncio.Future[str] = loop.create_future()
+        self._ended = ended
         stop = threading.Event()
 
         def resolve(why: str) -> None:

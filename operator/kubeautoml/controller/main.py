@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kubeautoml.api.errors import ClusterError, KubeAutoMLError, UsageError
@@ -20,6 +21,7 @@ from kubeautoml.api.logs import LogFormat, log_to_stderr
 from kubeautoml.api.names import LEASE_NAME
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.cluster.cached import CachedCluster
+from kubeautoml.controller.areas import Areas
 from kubeautoml.controller.endpoints import Endpoints
 from kubeautoml.controller.fence import Fence, FencedCluster
 from kubeautoml.controller.lease import LeaderElection, new_identity
@@ -28,7 +30,7 @@ from kubeautoml.controller.probes import Heart, Probes
 from kubeautoml.controller.queue import Lane, Worker, WorkQueue
 from kubeautoml.controller.reconcile import reconcile
 from kubeautoml.controller.settings import OperatorEnv, OperatorSettings
-from kubeautoml.controller.start import Start, check_cluster, check_lease
+from kubeautoml.controller.start import Start, check_access, check_definitions, check_lease
 from kubeautoml.controller.studies import Studies
 
 if TYPE_CHECKING:
@@ -122,7 +124,8 @@ class Operator:
             self._metrics.measured(self._pass), settings.concurrency, queue=queue, observer=self._metrics
         )
         self._wakes = Wakes(lambda ref, lane: self._worker.add(ref, lane=lane))
-        self._watching = Watching(self._wakes.job, settings.namespaces)
+        self._areas = Areas(settings.namespaces, partial(check_access, cluster), self._work_in)
+        self._watching = Watching(self._wakes.job, settings.namespaces, self._areas.look_again)
         self._children = CachedCluster(CountedCluster(cluster, self._metrics), settings.namespaces, self._wakes.change)
         self._fenced = FencedCluster(self._children, self._fence)
         self._heart = Heart()
@@ -153,9 +156,16 @@ class Operator:
         log.info("operator stopped")
 
     async def _look_around(self) -> None:
-        await check_cluster(self._cluster, self._settings.namespaces)
+        await check_definitions(self._cluster)
+        await self._areas.look()
         if self._settings.elects_leader:
             await asyncio.to_thread(check_lease, self._cluster, lease_ref(self._cluster, self._settings))
+
+    def _work_in(self, namespaces: tuple[str, ...], new: frozenset[str]) -> None:
+        """Rights have come or gone: watch these namespaces, and take all jobs of the new ones for new."""
+        self._wakes.forget(new)
+        self._children.serve(namespaces)
+        self._watching.serve(namespaces)
 
     async def _lead_and_work(self, stop: asyncio.Event) -> None:
         if self._election is not None:
@@ -163,6 +173,8 @@ class Operator:
         else:
             self._leads.set()
         watches = [self._children.run(), self._watching.run(), self._resync()]
+        if self._areas.told:
+            watches.append(self._areas.run())
         await _until_stopped(stop, self._leave, self._work(), *watches)
 
     async def _work(self) -> None:
@@ -185,11 +197,13 @@ class Operator:
             await asyncio.to_thread(self._election.release)
 
     async def _pass(self, ref: Ref) -> timedelta | None:
+        if not self._areas.serves(ref.namespace):
+            return None  # its jobs are all looked at when it is taken up again
         self._settings = self._settings.with_present_ca()
         return await reconcile(ref, self._fenced, self._studies, lambda: datetime.now(UTC), self._settings)
 
     async def _resync(self) -> None:
-        await resync(self._cluster.list_metadata, self._settings.namespaces, self._resynced)
+        await resync(self._cluster.list_metadata, lambda: self._areas.served, self._resynced)
 
     def _resynced(self, jobs: list[Manifest], listed_at: float, within_seconds: float) -> None:
         """Ask for a pass over every job, spread over time, and forget whatever is gone."""
@@ -222,6 +236,12 @@ class Operator:
             "Since when the Lease could not be read or written.",
             election.silence_seconds if election else lambda: 0.0,
         )
+        metrics.watch_namespaces(
+            "namespace_denied",
+            "1 while the operator may not work in a namespace that it was told to work in.",
+            self._areas.told,
+            self._areas.denied,
+        )
         metrics.watch_total(
             "api_throttle_wait_seconds",
             "Time that requests waited for the client's own limit.",
@@ -231,13 +251,14 @@ class Operator:
 
 async def resync(
     list_jobs: Callable[[str, str | None], Awaitable[list[Manifest]]],
-    namespaces: tuple[str, ...],
+    namespaces: Callable[[], tuple[str, ...]],
     on_listed: Callable[[list[Manifest], float, float], None],
     every_seconds: float = RESYNC_ALL_SECONDS,
 ) -> None:
     """Now and then list all jobs, whatever events were missed or are not watched.
 
     Args:
+        namespaces: where to look; none for the whole cluster.
         on_listed: told the jobs, the time of the loop at which they were asked for, and the seconds over which to spread
             the passes.
     """
@@ -245,7 +266,7 @@ async def resync(
         await asyncio.sleep(every_seconds)
         listed_at = asyncio.get_running_loop().time()
         try:
-            jobs = [m for n in namespaces or (None,) for m in await list_jobs("AutoMLJob", n)]
+            jobs = [m for n in namespaces() or (None,) for m in await list_jobs("AutoMLJob", n)]
         except ClusterError as error:
             log.warning("resync put off", extra={"error": str(error)})
             continue

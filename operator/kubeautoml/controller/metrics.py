@@ -28,6 +28,7 @@ are bounded (`census.SEARCHES_SHOWN`); names and labels are stable.
 | kubeautoml_study_call_duration_seconds | histogram | call | their time |
 | kubeautoml_watch_silence_seconds | gauge | | longest time that a watch has heard nothing, not even that there is nothing new |
 | kubeautoml_watch_synced | gauge | | 1 once everything there is has been listed |
+| kubeautoml_namespace_denied | gauge | namespace | 1 while the operator may not work in a namespace that it was told to work in |
 | kubeautoml_leader | gauge | | 1 in the replica that works |
 | kubeautoml_lease_silence_seconds | gauge | | since when the Lease could not be read or written |
 | kubeautoml_event_loop_lag_seconds | gauge | | how late the event loop was at its last heartbeat |
@@ -40,7 +41,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -105,6 +106,14 @@ class Metrics:
         gauge = self._gauge(name, words, "lane")
         for lane in Lane:
             gauge.labels(lane.value).set_function(partial(value, lane))
+
+    def watch_namespaces(
+        self, name: str, words: str, namespaces: Iterable[str], holds: Callable[[], Container[str]]
+    ) -> None:
+        """Likewise, 1 or 0 a namespace."""
+        gauge = self._gauge(name, words, "namespace")
+        for namespace in namespaces:
+            gauge.labels(namespace).set_function(partial(_is_in, namespace, holds))
 
     def watch_total(self, name: str, words: str, value: Callable[[], float]) -> None:
         """Show as a counter what somebody else counts."""
@@ -176,6 +185,10 @@ class Metrics:
 
     def _histogram(self, name: str, words: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"kubeautoml_{name}", words, labels, buckets=buckets, registry=self.registry)
+
+
+def _is_in(namespace: str, those: Callable[[], Container[str]]) -> float:
+    return float(namespace in those())
 
 
 class _Total(Collector):

@@ -59,7 +59,7 @@ class Start:
             else:
                 self._why_not = None
                 if waited:
-                    log.info("operator goes on: nothing is missing any more")
+                    log.info("operator goes on: it can work now")
                 return True
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
@@ -71,16 +71,6 @@ class Start:
             log.error("operator waits", extra={"reason": error.reason, "error": why})
             self._said_at = now
         self._why_not = why
-
-
-async def check_cluster(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
-    """Look once at everything that an operator of these namespaces needs; empty for all.
-
-    Raises:
-        ClusterError: the first thing that is missing, with what to do.
-    """
-    await check_definitions(cluster)
-    await check_access(cluster, namespaces)
 
 
 async def check_definitions(cluster: Cluster) -> None:
@@ -104,16 +94,19 @@ async def check_definitions(cluster: Cluster) -> None:
             raise ClusterError(why, reason="DefinitionMissing" if found is None else "DefinitionOutdated")
 
 
-async def check_access(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
+async def check_access(cluster: Cluster, namespace: str | None, is_new: bool = True) -> None:
     """Look for our kinds once, so that a missing right is said in one line.
+
+    Args:
+        namespace: where; None for the whole cluster.
+        is_new: look for all of them; else only for jobs, which takes the server little.
 
     Raises:
         ClusterError: with what to do.
     """
-    for namespace in namespaces or (None,):
-        for kind in ("AutoMLJob", *TRAINING_KINDS, *SERVING_KINDS, "Pod"):
-            await _check_list(cluster, kind, namespace)
-    if not namespaces:
+    for kind in ("AutoMLJob", *TRAINING_KINDS, *SERVING_KINDS, "Pod") if is_new else ("AutoMLJob",):
+        await _check_list(cluster, kind, namespace)
+    if namespace is None:
         # With rights in some namespaces only, an operator may have none to profiles, and does without.
         await _check_list(cluster, "AutoMLProfile", None)
 
