@@ -26,7 +26,7 @@ from kubeautoml_trainer.models.early_stopping import (
 )
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
-from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.models.target import NumberTarget, load_target, save_target, standard_target
 from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
 
 _FILE = "catboost.cbm"
@@ -119,11 +119,7 @@ class CatBoost:
         if not _varies(x) or _one_class(train, schema):  # CatBoost refuses such tables
             constant = ConstantModel(context.task.prior(train.y, train.weight))
             return FittedPipeline(self.name, dict(parameters), None, features, constant)
-        target = (
-            None
-            if schema.classes
-            else number_target(train.y, train.weight, context.metric, standardise=True, bounded=False)
-        )
+        target = standard_target(train, schema, context.metric, bounded=False)
         seen = None if valid is None else features.transform(valid.frame)
         booster, rounds = _boost(x, train, seen, valid, target, settings, context)
         return FittedPipeline(self.name, dict(parameters), rounds, features, CatBoostModel(booster, target))

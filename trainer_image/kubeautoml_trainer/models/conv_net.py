@@ -16,7 +16,7 @@ from kubeautoml_trainer.models.picture_model import RECIPE, PictureModel, load_p
 from kubeautoml_trainer.models.picture_rows import picture_rows
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
-from kubeautoml_trainer.models.target import number_target
+from kubeautoml_trainer.models.target import standard_target
 
 _FEW_ROWS = 50  # below, nothing is learned from scratch that colours and edges do not say; a guess
 _SMALL = 40  # pixels a side up to which pictures are small; larger ones are seen at 64 first
@@ -147,11 +147,7 @@ class ConvNet:
         settings: dict[str, Any] = {**DEFAULTS, **parameters}
         features, x = fit_features(RECIPE, train, schema, context.seed)
         shape, outputs = picture_shape(schema), context.task.outputs
-        target = (
-            None
-            if schema.classes
-            else number_target(train.y, train.weight, context.metric, standardise=True, bounded=True)
-        )
+        target = standard_target(train, schema, context.metric, bounded=True)
         learned, judged = picture_rows(features, x, train, valid)
         network, trained = fit(settings, shape, learned, judged, target, context)
         numbers = x.numbers.shape[1]

@@ -25,7 +25,7 @@ from kubeautoml_trainer.models.additive import AdditiveModel, Term, load_additiv
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Float, Int, Parameters, Space
-from kubeautoml_trainer.models.target import NumberTarget, number_target
+from kubeautoml_trainer.models.target import NumberTarget, standard_target
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 _MOST_ROWS, _MOST_WIDTH, _MOST_CLASSES = 200_000, 500, 30
@@ -89,11 +89,7 @@ class ExplainableBoosting:
         self, train: Rows, valid: Rows | None, schema: Schema, parameters: Parameters, context: FitContext
     ) -> FittedPipeline:
         features, x = fit_features(Recipe(categories="codes"), train, schema, context.seed)
-        target = (
-            None
-            if schema.classes
-            else number_target(train.y, train.weight, context.metric, standardise=True, bounded=True)
-        )
+        target = standard_target(train, schema, context.metric, bounded=True)
         data = _data(x, train, None if valid is None else features.transform(valid.frame), valid, target)
         if time.monotonic() > context.deadline:
             raise FitTimeout("ExplainableBoosting: no time for one round; give spec.budget.maxDurationSeconds more")

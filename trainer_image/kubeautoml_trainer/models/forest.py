@@ -22,7 +22,7 @@ from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.lightgbm import RECIPES, makeable
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters
-from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.models.target import NumberTarget, load_target, save_target, standard_target
 
 MOST_CLASSES = 100
 """A leaf holds a number a class: more classes make a forest larger than a server should hold."""
@@ -185,11 +185,7 @@ def fit_forest(kind: Kind, train: Rows, schema: Schema, parameters: Parameters, 
     features, encoded = fit_features(recipe, train, schema, context.seed, context.deadline)
     x = dense(encoded)
     del encoded  # of many rows, as large as the data itself
-    target = (
-        None
-        if schema.classes
-        else number_target(train.y, train.weight, context.metric, standardise=True, bounded=False)
-    )
+    target = standard_target(train, schema, context.metric, bounded=False)
     y = train.y if target is None else target.encode(train.y)
     grown = _unfitted(kind, x, settings, context, target is None)
     _grow(kind, grown, x, y, train.weight, int(settings["trees"]), context)

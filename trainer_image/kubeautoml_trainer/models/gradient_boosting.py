@@ -21,7 +21,7 @@ from kubeautoml_trainer.models.early_stopping import Patience, boosting_rounds, 
 from kubeautoml_trainer.models.forest import Trees, dense, flatten, made_features, tree_recipe
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Float, Int, Parameters, Space
-from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.models.target import NumberTarget, load_target, save_target, standard_target
 
 _FILE = "gradient_boosting.safetensors"
 _MOST_ROWS, _MOST_CLASSES = 5_000, 20  # an exact split looks at every row; a guess
@@ -113,11 +113,7 @@ class GradientBoosting:
         settings = {**DEFAULTS, **parameters}
         recipe = tree_recipe(context.task.outputs, str(settings["features"]))
         features, x = fit_features(recipe, train, schema, context.seed, context.deadline)
-        target = (
-            None
-            if schema.classes
-            else number_target(train.y, train.weight, context.metric, standardise=True, bounded=False)
-        )
+        target = standard_target(train, schema, context.metric, bounded=False)
         if target is None and len(np.unique(train.y)) < 2:  # scikit-learn refuses such a target
             constant = ConstantModel(context.task.prior(train.y, train.weight))
             return FittedPipeline(self.name, dict(parameters), None, features, constant)

@@ -18,7 +18,7 @@ from kubeautoml_trainer.models.picture_model import RECIPE, PictureModel, load_p
 from kubeautoml_trainer.models.picture_rows import picture_rows
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
-from kubeautoml_trainer.models.target import number_target
+from kubeautoml_trainer.models.target import standard_target
 
 _FEW_ROWS = 10
 _SMALL = 40  # pixels a side up to which pictures are shown to a backbone at its least useful size
@@ -119,11 +119,7 @@ class ImageEncoder:
         settings: dict[str, Any] = {**DEFAULTS, **parameters}
         features, x = fit_features(RECIPE, train, schema, context.seed)
         shape, outputs = picture_shape(schema), context.task.outputs
-        target = (
-            None
-            if schema.classes
-            else number_target(train.y, train.weight, context.metric, standardise=True, bounded=True)
-        )
+        target = standard_target(train, schema, context.metric, bounded=True)
         learned, judged = picture_rows(features, x, train, valid)
         network, trained, quick = fit(self.folder, settings, shape, learned, judged, target, context)
         numbers = x.numbers.shape[1]

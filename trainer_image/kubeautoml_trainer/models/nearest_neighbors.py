@@ -18,7 +18,7 @@ from kubeautoml_trainer.models.distances import distance_recipe
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.relevance import relevance
 from kubeautoml_trainer.models.space import Choice, Int, Parameters, Space
-from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.models.target import NumberTarget, load_target, save_target, standard_target
 from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
@@ -160,11 +160,7 @@ class NearestNeighbors:
         if train.weight is not None:
             train = train.take(train.weight > 0)  # they would take the places of those that count
         features, x = fit_features(recipe, train, schema, context.seed, context.deadline)
-        target = (
-            None
-            if schema.classes
-            else number_target(train.y, train.weight, context.metric, standardise=True, bounded=False)
-        )
+        target = standard_target(train, schema, context.metric, bounded=False)
         model = _model(x, train, target, settings, context)
         return FittedPipeline(self.name, dict(parameters), None, features, _in_time(model, x, valid, context))
 

@@ -7,23 +7,22 @@ and the fitted model, which needs numpy alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Features, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext
+from kubeautoml_trainer.models.numpy_network import load_network, save_network
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Float, Int, Parameters, Space
-from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.models.target import NumberTarget, standard_target
 
-_ARRAYS, _FILE = "network.safetensors", "network.json"
+_STEM = "network"  # of its files
 _ROWS_A_BLOCK = 2048  # rows predicted at once
 _ONE_HOT_LEVELS = 9  # up to here a category is one-hot, beyond it is embedded
 _EMBEDDING = 8
@@ -139,11 +138,7 @@ class NetworkModel:
         return prediction(out, self.target)
 
     def save(self, folder: Path) -> None:
-        from safetensors.numpy import save_file
-
-        save_file(dict(self.weights), str(folder / _ARRAYS))
-        (folder / _FILE).write_text(json.dumps(asdict(self.net)), encoding="utf-8")
-        save_target(self.target, folder)
+        save_network(folder, _STEM, self.net, self.weights, self.target)
 
 
 def prediction(out: np.ndarray, target: NumberTarget | None) -> np.ndarray:
@@ -210,11 +205,7 @@ class NeuralNetwork:
         features, x = fit_features(
             Recipe(scaling="robust", categories="codes", cyclic=True), train, schema, context.seed
         )
-        target = (
-            None
-            if schema.classes
-            else number_target(train.y, train.weight, context.metric, standardise=True, bounded=True)
-        )
+        target = standard_target(train, schema, context.metric, bounded=True)
         settings = {
             "learning_rate": _LEARNING_RATE["classes" if target is None else "number"],
             **DEFAULTS,
@@ -226,15 +217,7 @@ class NeuralNetwork:
         return FittedPipeline(self.name, dict(parameters), epoch, features, NetworkModel(net, weights, target))
 
     def load(self, folder: Path) -> NetworkModel:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        try:
-            stored = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-            net = Architecture(**stored | {"sizes": tuple(stored["sizes"]), "embedded": tuple(stored["embedded"])})
-            return NetworkModel(net, load_file(str(folder / _ARRAYS)), load_target(folder))
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise BundleError(f"{folder / _ARRAYS} cannot be read: {error!r}") from error
+        return NetworkModel(*load_network(folder, _STEM, Architecture))
 
 
 def _is_number(shape: DataShape) -> bool:

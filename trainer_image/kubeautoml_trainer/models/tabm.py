@@ -8,24 +8,23 @@ levels one-hot, many as a learned embedding. `torch_tabm` trains and is imported
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Features, Recipe, fit_features
 from kubeautoml_trainer.features.numbers import SAMPLE
 from kubeautoml_trainer.models.base import DataShape, FitContext
+from kubeautoml_trainer.models.numpy_network import load_network, save_network
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
-from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.models.target import NumberTarget, standard_target
 
-_ARRAYS, _FILE = "tabm.safetensors", "tabm.json"
+_STEM = "tabm"  # of its files
 _VALUES_AT_ONCE = 4_000_000  # of a layer in prediction, 16 MB
 _ONE_HOT_LEVELS = 30  # up to here a category is one-hot, beyond it is embedded; a guess
 _EMBEDDING = 8  # of a category
@@ -176,11 +175,7 @@ class TabMModel:
         return decoded(out, self.target)
 
     def save(self, folder: Path) -> None:
-        from safetensors.numpy import save_file
-
-        save_file(dict(self.weights), str(folder / _ARRAYS))
-        (folder / _FILE).write_text(json.dumps(asdict(self.net)), encoding="utf-8")
-        save_target(self.target, folder)
+        save_network(folder, _STEM, self.net, self.weights, self.target)
 
 
 def members_mean(out: np.ndarray, has_classes: bool) -> np.ndarray:
@@ -252,11 +247,7 @@ class TabM:
         features, x = fit_features(
             Recipe(scaling="robust", categories="codes", cyclic=True), train, schema, context.seed
         )
-        target = (
-            None
-            if schema.classes
-            else number_target(train.y, train.weight, context.metric, standardise=True, bounded=True)
-        )
+        target = standard_target(train, schema, context.metric, bounded=True)
         settings = {**DEFAULTS, **parameters}
         net = _architecture(features, x, settings, context.task.outputs)
         seen = None if valid is None else features.transform(valid.frame)
@@ -264,15 +255,7 @@ class TabM:
         return FittedPipeline(self.name, dict(parameters), epoch, features, TabMModel(net, weights, target))
 
     def load(self, folder: Path) -> TabMModel:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        try:
-            stored = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-            net = Architecture(**stored | {"sizes": tuple(stored["sizes"]), "embedded": tuple(stored["embedded"])})
-            return TabMModel(net, load_file(str(folder / _ARRAYS)), load_target(folder))
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise BundleError(f"{folder / _ARRAYS} cannot be read: {error!r}") from error
+        return TabMModel(*load_network(folder, _STEM, Architecture))
 
 
 def _architecture(features: Features, x: Encoded, settings: Mapping[str, Any], outputs: int) -> Architecture:

@@ -25,7 +25,7 @@ from kubeautoml_trainer.models.in_context import NUMPY, Config, Network, answer,
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.relevance import relevance
 from kubeautoml_trainer.models.space import Choice, Int, Parameters, Space
-from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.models.target import NumberTarget, load_target, save_target, standard_target
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 _ARRAYS, _FILE = "foundation.safetensors", "foundation.json"
@@ -164,11 +164,7 @@ class TabularFoundation:
             raise UsageError("TabularFoundation needs weights; name them in spec.search.pretrained")
         settings: dict[str, Any] = {**DEFAULTS, **parameters}
         features, x = fit_features(Recipe(scaling=settings["scaling"], categories="codes"), train, schema, context.seed)
-        target = (
-            None
-            if schema.classes
-            else number_target(train.y, train.weight, context.metric, standardise=True, bounded=True)
-        )
+        target = standard_target(train, schema, context.metric, bounded=True)
         matrix = _matrix(x)
         weight = weights_or_ones(train.weight, len(train))
         y = train.y.astype(np.float64) if target is None else target.encode(train.y)

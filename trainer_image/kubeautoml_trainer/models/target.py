@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kubeautoml.api.errors import BundleError
+from kubeautoml_trainer.data.base import Rows, Schema
 
 _FILE = "target.json"
 
@@ -48,6 +49,13 @@ def number_target(
     spread = float(np.sqrt(np.average((z - center) ** 2, weights=weight))) if standardise else 1.0
     low, high = (float(y.min()), float(y.max())) if bounded else (None, None)
     return NumberTarget(log, center, spread if spread > 0 else 1.0, low, high)
+
+
+def standard_target(train: Rows, schema: Schema, metric: str, *, bounded: bool) -> NumberTarget | None:
+    """A number brought to mean 0 and deviation 1; None for classes. bounded: as in `number_target`."""
+    if schema.classes:
+        return None
+    return number_target(train.y, train.weight, metric, standardise=True, bounded=bounded)
 
 
 def save_target(target: NumberTarget | None, folder: Path) -> None:

@@ -28,7 +28,7 @@ from kubeautoml_trainer.models.linear import most_terms, some_rows
 from kubeautoml_trainer.models.linear_solver import LinearModel, load_linear, logistic, ridge
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
-from kubeautoml_trainer.models.target import number_target
+from kubeautoml_trainer.models.target import number_target, standard_target
 from kubeautoml_trainer.models.tuned_text import FILE, TunedTextModel, load_tuned
 from kubeautoml_trainer.pretrained import digest
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
@@ -167,11 +167,7 @@ class TextEncoder:
         recipe = Recipe(
             scaling="standard", categories="onehot", max_levels=100, text="raw", text_statistics=False, cyclic=True
         )
-        target = (
-            None
-            if schema.classes
-            else number_target(train.y, train.weight, context.metric, standardise=True, bounded=True)
-        )
+        target = standard_target(train, schema, context.metric, bounded=True)
         try:
             features, x = fit_features(recipe, train, schema, context.seed, context.deadline)
             judged = None if valid is None else (features.transform(valid.frame), valid)

@@ -26,7 +26,7 @@ from kubeautoml_trainer.models.neural_network import prediction
 from kubeautoml_trainer.models.onnx_network import OnnxNetwork, load_network
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
-from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.models.target import NumberTarget, load_target, save_target, standard_target
 
 _ARRAYS, _FILE = "text_net.safetensors", "text_net.json"
 _MAX_ROWS = 100_000  # more take minutes an epoch; a guess
@@ -151,11 +151,7 @@ class TextNet:
             most_terms=_MOST_TERMS,
             cyclic=True,
         )
-        target = (
-            None
-            if schema.classes
-            else number_target(train.y, train.weight, context.metric, standardise=True, bounded=True)
-        )
+        target = standard_target(train, schema, context.metric, bounded=True)
         try:
             features, x = fit_features(recipe, train, schema, context.seed, context.deadline)
             if is_bag and x.sparse is not None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.models.torch_head import Headed
+from kubeautoml_trainer.models.torch_pretrained import read_pretrained
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what most backbones were trained with
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -99,21 +100,8 @@ def load_backbone(folder: Path) -> Backbone:
     Raises:
         BundleError: the weights are damaged, or are not those of the config.
     """
-    from transformers import AutoModel
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        model, told = AutoModel.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=torch.float32,
-            attn_implementation="eager",
-            output_loading_info=True,
-        )
+        model, told = read_pretrained(folder)
     except Exception as error:  # whatever the library raises
         words = " ".join(str(error).split())[:300]
         raise BundleError(f"the weights do not go with {CONFIG}: {words}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from kubeautoml_trainer.models.torch_training import (
     Weights,
     copied,
     device_for_training,
+    dropout,
     fit_loss,
     input_tensors,
     limited_threads,
@@ -88,7 +88,8 @@ def train(
                     break
                 progress = pace.step()
                 _schedule(optimiser, settings, progress)
-                out = forward(TORCH, net, w, numbers[here], codes[here], _dropout(settings, progress, generator))
+                rate = float(settings["dropout"]) * _flat_cos(progress)
+                out = forward(TORCH, net, w, numbers[here], codes[here], dropout(rate, generator))
                 optimiser.zero_grad()
                 torch.autograd.backward(loss(out, truth[here], weight[here]))
                 optimiser.step()
@@ -174,16 +175,6 @@ def _schedule(optimiser: AdamW, settings: dict[str, Any], progress: float) -> No
 
 def _flat_cos(progress: float) -> float:
     return 1.0 if progress < 0.5 else 0.5 * (1 + math.cos(math.pi * (2 * min(progress, 1.0) - 1)))
-
-
-def _dropout(settings: dict[str, Any], progress: float, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    rate = float(settings["dropout"]) * _flat_cos(progress)
-
-    def drop(h: Tensor) -> Tensor:
-        keep = torch.rand(h.shape, generator=generator, device=h.device) >= rate
-        return h * keep / (1 - rate)
-
-    return drop if rate > 0 else lambda h: h
 
 
 @torch.no_grad()

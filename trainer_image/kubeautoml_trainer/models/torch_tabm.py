@@ -23,6 +23,7 @@ from kubeautoml_trainer.models.torch_training import (
     Weights,
     copied,
     device_for_training,
+    dropout,
     fit_loss,
     input_tensors,
     limited_threads,
@@ -73,7 +74,7 @@ def train(
         held_out = None if seen is None else input_tensors(seen, device)
         w = initial_weights(net, pieces_of(x.numbers, int(settings["bins"])), generator, device)
         optimiser = _optimiser(w, settings)
-        loss, drop = fit_loss(target, context), _dropout(float(settings["dropout"]), generator)
+        loss, drop = fit_loss(target, context), dropout(float(settings["dropout"]), generator)
         batch = int(settings.get("batch_size", next(size for below, size in _BATCHES if len(rows) < below)))
         best, patience = copied(w), Patience(_PATIENCE, context.deadline)
         clock = StepClock(context.deadline, 0.0 if valid is None else len(valid) / batch * _FORWARD)
@@ -190,14 +191,6 @@ def _optimiser(w: Weights, settings: dict[str, Any]) -> AdamW:
         {"params": others, "lr": rate, "weight_decay": 0.0},
     ]
     return AdamW(groups)
-
-
-def _dropout(rate: float, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    def drop(h: Tensor) -> Tensor:
-        keep = torch.rand(h.shape, generator=generator, device=h.device) >= rate
-        return h * keep / (1 - rate)
-
-    return drop if rate > 0 else lambda h: h
 
 
 @torch.no_grad()

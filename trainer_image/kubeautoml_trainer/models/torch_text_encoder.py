@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.features.encoders import NETWORK, Compute, write_facts
 from kubeautoml_trainer.features.tokens import TOKENIZER
 from kubeautoml_trainer.models.torch_onnx import to_onnx
+from kubeautoml_trainer.models.torch_pretrained import read_pretrained
 from kubeautoml_trainer.models.tuned_text import TOKENS
 
 MOST_TOKENS = 128
@@ -88,22 +88,8 @@ def computed_on(device: torch.device, source: Path) -> Compute:
 
 
 def _model(source: Path) -> Any:
-    from transformers import AutoModel
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            net = AutoModel.from_pretrained(
-                str(source),
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-                attn_implementation="eager",
-            )
+        net, _ = read_pretrained(source)
     except Exception as error:  # transformers raises whatever it likes
         raise BundleError(f"transformers cannot read the text encoder: {str(error)[:300]}") from error
     return net.get_encoder() if net.config.is_encoder_decoder else net

@@ -213,3 +213,13 @@ def limited_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def dropout(rate: float, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Of a layer's values; without a rate nothing is done."""
+
+    def drop(h: Tensor) -> Tensor:
+        keep = torch.rand(h.shape, generator=generator, device=h.device) >= rate
+        return h * keep / (1 - rate)
+
+    return drop if rate > 0 else lambda h: h

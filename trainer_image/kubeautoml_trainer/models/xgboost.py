@@ -25,7 +25,7 @@ from kubeautoml_trainer.models.forest import dense, made_features
 from kubeautoml_trainer.models.lightgbm import RECIPES
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
-from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
+from kubeautoml_trainer.models.target import NumberTarget, load_target, save_target, standard_target
 from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
 
 _FILE = "xgboost.ubj"
@@ -126,11 +126,7 @@ class XGBoost:
         settings = {**DEFAULTS, **parameters}
         recipe = Recipe(**RECIPES[str(settings.pop("features"))], **taken_recipe(settings))
         features, x = fit_features(recipe, train, schema, context.seed, context.deadline)
-        target = (
-            None
-            if schema.classes
-            else number_target(train.y, train.weight, context.metric, standardise=True, bounded=False)
-        )
+        target = standard_target(train, schema, context.metric, bounded=False)
         seen = None if valid is None else features.transform(valid.frame)
         raw, best = _boost(x, train, seen, valid, target, settings, context)
         return FittedPipeline(self.name, dict(parameters), best, features, _model(raw, target))
