@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from kubeautoml.api.dataset import Dataset, Uri
 from kubeautoml.api.job_status import AutoMLJobStatus
-from kubeautoml.api.kinds import ApiVersion, ObjectMeta
+from kubeautoml.api.kinds import ApiObject
 from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.objective import ModelConstraint, ModelVariant, Objective, RefitRows
 from kubeautoml.api.placement import Placement
@@ -173,22 +173,14 @@ class AutoMLJobSpec(ApiModel):
     """What is kept, and how long. May be edited."""
 
 
-class AutoMLJob(ApiModel):
+class AutoMLJob(ApiObject):
     """Train the best model for a data set and serve it."""
 
-    api_version: ApiVersion = "kubeautoml.dev/v1alpha1"
     kind: Literal["AutoMLJob"] = "AutoMLJob"
-    metadata: ObjectMeta
     spec: AutoMLJobSpec
     """What the user wants."""
     status: AutoMLJobStatus = Field(default_factory=AutoMLJobStatus)
     """What was observed."""
 
     def to_manifest(self) -> dict[str, Any]:
-        return {
-            "apiVersion": self.api_version,
-            "kind": self.kind,
-            "metadata": self.metadata.to_manifest(),
-            "spec": self.spec.to_manifest(),
-            "status": self.status.to_manifest(),
-        }
+        return {**super().to_manifest(), "status": self.status.to_manifest()}

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from kubeautoml.api.values import ApiModel
+
 GROUP = "kubeautoml.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -33,3 +35,21 @@ class ObjectMeta(BaseModel):
         """camelCase, without the empty fields."""
         dumped = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         return {k: v for k, v in dumped.items() if v not in ("", 0, {}, [])}
+
+
+class ApiObject(ApiModel):
+    """An object as the API server keeps it; each kind says its name, its spec and, where it has one, its status."""
+
+    api_version: ApiVersion = "kubeautoml.dev/v1alpha1"
+    kind: str
+    metadata: ObjectMeta
+    spec: ApiModel
+
+    def to_manifest(self) -> dict[str, Any]:
+        """The object without its status."""
+        return {
+            "apiVersion": self.api_version,
+            "kind": self.kind,
+            "metadata": self.metadata.to_manifest(),
+            "spec": self.spec.to_manifest(),
+        }

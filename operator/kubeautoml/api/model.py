@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from kubeautoml.api.conditions import Condition
 from kubeautoml.api.job_status import VariantStatus
-from kubeautoml.api.kinds import ApiVersion, ObjectMeta
+from kubeautoml.api.kinds import ApiObject
 from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.values import ApiModel, DecimalString, LocalRef
 
@@ -67,21 +67,11 @@ class AutoMLModelStatus(ApiModel):
     """Ready: a server answers with this version (Served), or it is stored and nobody asked for a server (Stored)."""
 
 
-class AutoMLModel(ApiModel):
+class AutoMLModel(ApiObject):
     """A trained model: version, digest, metrics, lineage."""
 
-    api_version: ApiVersion = "kubeautoml.dev/v1alpha1"
     kind: Literal["AutoMLModel"] = "AutoMLModel"
-    metadata: ObjectMeta
     spec: AutoMLModelSpec
     """One version of a model."""
     status: AutoMLModelStatus = Field(default_factory=AutoMLModelStatus)
     """What was observed."""
-
-    def to_manifest(self) -> dict[str, Any]:
-        return {
-            "apiVersion": self.api_version,
-            "kind": self.kind,
-            "metadata": self.metadata.to_manifest(),
-            "spec": self.spec.to_manifest(),
-        }

@@ -6,11 +6,11 @@ What a job asks of a profile at the moment when a pod is made (images, defaults,
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from kubeautoml.api.kinds import ApiVersion, ObjectMeta
+from kubeautoml.api.kinds import ApiObject
 from kubeautoml.api.placement import ClassName, LabelKey, LabelValue, Placement
 from kubeautoml.api.secrets import NO_CREDENTIALS, NO_PASSWORD
 from kubeautoml.api.values import ApiModel, ObjectName, Quantity, Resources
@@ -213,19 +213,9 @@ class AutoMLProfileSpec(ApiModel):
     """retention.ttlSecondsAfterFinished when the job sets none."""
 
 
-class AutoMLProfile(ApiModel):
+class AutoMLProfile(ApiObject):
     """Settings of the platform team: images, defaults, limits."""
 
-    api_version: ApiVersion = "kubeautoml.dev/v1alpha1"
     kind: Literal["AutoMLProfile"] = "AutoMLProfile"
-    metadata: ObjectMeta
     spec: AutoMLProfileSpec = Field(default_factory=AutoMLProfileSpec)
     """What the platform team sets."""
-
-    def to_manifest(self) -> dict[str, Any]:
-        return {
-            "apiVersion": self.api_version,
-            "kind": self.kind,
-            "metadata": self.metadata.to_manifest(),
-            "spec": self.spec.to_manifest(),
-        }
