@@ -12,8 +12,9 @@ from typing import Any
 from kubeautoml.api.check import parse_job
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.job_status import AutoMLJobStatus
-from kubeautoml.api.names import Component
+from kubeautoml.api.names import Component, Env
 from kubeautoml.api.objects import Manifest, Ref
+from kubeautoml.api.pod import PodContext
 from kubeautoml.api.profile import AutoMLProfile
 from kubeautoml.api.trials import DataFacts, FinishedTrial, JobResult, RunningTrial, StudyLimits, StudySummary
 from kubeautoml.plan.base import Observed, PodSeen, Settings
@@ -23,14 +24,12 @@ NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 SETTINGS = Settings(study_url="grpc://study:9090")
 
 
-def make_manifest(
-    *, name: str = "churn", namespace: str = "team-a", uid: str = UID, generation: int = 1, **spec: Any
-) -> Manifest:
-    """An AutoMLJob as a user wrote it and the API server holds it."""
+def as_written(name: str = "churn", **spec: Any) -> Manifest:
+    """An AutoMLJob as a user wrote it, the smallest that is valid."""
     return {
         "apiVersion": "kubeautoml.dev/v1alpha1",
         "kind": "AutoMLJob",
-        "metadata": {"name": name, "namespace": namespace, "uid": uid, "generation": generation},
+        "metadata": {"name": name},
         "spec": {
             "task": {"type": "TabularClassification", "target": "churned"},
             "dataset": {"train": {"uri": "s3://lake/churn.csv"}},
@@ -38,6 +37,14 @@ def make_manifest(
             **spec,
         },
     }
+
+
+def make_manifest(
+    *, name: str = "churn", namespace: str = "team-a", uid: str = UID, generation: int = 1, **spec: Any
+) -> Manifest:
+    """An AutoMLJob as a user wrote it and the API server holds it."""
+    metadata = {"name": name, "namespace": namespace, "uid": uid, "generation": generation}
+    return {**as_written(name, **spec), "metadata": metadata}
 
 
 def make_job(
@@ -48,6 +55,18 @@ def make_job(
         spec["workers"] = {**spec.get("workers", {}), "parallelism": parallelism}
     job = parse_job(make_manifest(generation=generation, **spec))
     return job.model_copy(update={"status": status or AutoMLJobStatus()})
+
+
+def env_of(context: PodContext) -> dict[str, str]:
+    """The environment that says this to a worker or finalizer."""
+    return {
+        Env.JOB.value: context.job.model_dump_json(by_alias=True),
+        Env.STUDY_URL.value: context.study_url,
+        Env.POD_NAME.value: context.pod_name,
+        Env.POD_UID.value: context.pod_uid,
+        Env.SCRATCH_DIR.value: str(context.scratch_dir),
+        Env.THREADS.value: str(context.threads),
+    }
 
 
 def make_profile(name: str = "default", **spec: Any) -> AutoMLProfile:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from factories import as_written
 from kubeautoml.cli.main import main
 from real.controlplane import ControlPlane
 
@@ -58,18 +59,7 @@ class Cluster:
         self.flags = ["--kubeconfig", str(plane.kubeconfig), "-n", namespace]
 
     def create(self, name: str, status: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
-        body = {
-            "apiVersion": "kubeautoml.dev/v1alpha1",
-            "kind": "AutoMLJob",
-            "metadata": {"name": name},
-            "spec": {
-                "task": {"type": "TabularClassification", "target": "churned"},
-                "dataset": {"train": {"uri": "s3://lake/churn.csv"}},
-                "output": {"uri": "s3://models"},
-                **spec,
-            },
-        }
-        created = self.admin.post(JOBS.format(self.namespace), body)
+        created = self.admin.post(JOBS.format(self.namespace), as_written(name, **spec))
         if status is not None:
             self.admin.patch(f"{JOBS.format(self.namespace)}/{name}/status", {"status": status})
         return created

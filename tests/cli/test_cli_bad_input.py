@@ -12,7 +12,7 @@ import yaml
 
 from cli.bad_files import BAD_FILES, USABLE, Bad, lines, merged
 from cli.runs import COMMAND, Ended, Place, end_of, make_rows
-from factories import NOON, SETTINGS, make_job, make_observed, make_summary
+from factories import NOON, SETTINGS, env_of, make_job, make_observed, make_summary
 from kubeautoml.api.check import parse_job
 from kubeautoml.api.conditions import Reason, find_condition
 from kubeautoml.api.errors import KubeAutoMLError
@@ -88,18 +88,12 @@ def run_worker(context: PodContext, credentials: Path | None = None) -> tuple[En
 
     study = create_study(open_study_storage(context.study_url), context.job.study_name, context.job.direction)
     set_study_attr(study, StudyAttr.LIMITS, StudyLimits(max_trials=2, max_failed_trials=2))
-    variables = {
-        Env.JOB: context.job.model_dump_json(by_alias=True),
-        Env.STUDY_URL: context.study_url,
-        Env.POD_NAME: context.pod_name,
-        Env.POD_UID: context.pod_uid,
-        Env.SCRATCH_DIR: str(context.scratch_dir),
-    }
+    variables = env_of(context)
     if credentials is not None:
-        variables |= {Env.TRAIN_CREDENTIALS_DIR: str(credentials), Env.OUTPUT_CREDENTIALS_DIR: str(credentials)}
+        variables |= dict.fromkeys((Env.TRAIN_CREDENTIALS_DIR, Env.OUTPUT_CREDENTIALS_DIR), str(credentials))
     process = subprocess.Popen(
         [*COMMAND, "worker"],
-        env={**os.environ, **{k.value: v for k, v in variables.items()}},
+        env={**os.environ, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

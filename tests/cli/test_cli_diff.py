@@ -11,22 +11,13 @@ import pytest
 import yaml
 
 from cli.clusters import Cluster, finished
+from factories import as_written
 from kubeautoml.cli.diff import immutable_changes, merge_patch_of
 from real.controlplane import ControlPlane
 
 pytestmark = pytest.mark.controlplane
 
-MANIFEST: dict[str, Any] = {
-    "apiVersion": "kubeautoml.dev/v1alpha1",
-    "kind": "AutoMLJob",
-    "metadata": {"name": "churn"},
-    "spec": {
-        "task": {"type": "TabularClassification", "target": "churned"},
-        "dataset": {"train": {"uri": "s3://lake/churn.csv"}},
-        "output": {"uri": "s3://models"},
-        "budget": {"maxTrials": 500, "maxDurationSeconds": 3600},
-    },
-}
+MANIFEST = as_written(budget={"maxTrials": 500, "maxDurationSeconds": 3600})
 
 
 class Applied:

@@ -11,11 +11,6 @@ pytest.register_assert_rewrite("cluster.contract", "cluster.local_factories")
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
     async with LocalCluster(tmp_path, backoff_seconds=0.05, max_grace_seconds=2) as cluster:
         yield cluster

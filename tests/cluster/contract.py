@@ -19,6 +19,8 @@ from kubeautoml.api.job_status import RankedTrial
 from kubeautoml.api.names import LABEL_JOB
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.cluster.base import Change, Cluster
+from kubeautoml.cluster.resources import resource_of
+from real.controlplane import ControlPlane
 
 DEADLINE_SECONDS = 30.0
 
@@ -139,10 +141,6 @@ async def next_change(changes: AsyncIterator[Change], name: str) -> Change:
 @pytest.mark.anyio
 class ClusterContract:
     """Inherit, and give `cluster` and `edit`."""
-
-    @pytest.fixture
-    def anyio_backend(self) -> str:
-        return "asyncio"
 
     @pytest.fixture
     def namespace(self) -> str:
@@ -483,3 +481,19 @@ class ClusterContract:
         [read] = await self.messages(cluster, namespace, job["metadata"]["uid"])
         assert len(read) >= 1000
         assert said.startswith(read.rstrip("."))
+
+
+class ServerContract(ClusterContract):
+    """On a real API server, whose admin is the other client."""
+
+    @pytest.fixture(autouse=True)
+    def _remember_admin(self, control_plane: ControlPlane) -> None:
+        self._admin = control_plane.admin
+
+    async def edit(self, cluster: Any, ref: Ref, patch: Manifest) -> None:
+        path = resource_of(ref.kind).path(ref.namespace, ref.name, "status" if "status" in patch else "")
+        await asyncio.to_thread(self._admin.patch, path, patch)
+
+    async def messages(self, cluster: Any, namespace: str, uid: str) -> list[str]:
+        found = await asyncio.to_thread(self._admin.items, f"/api/v1/namespaces/{namespace}/events")
+        return [e["message"] for e in found if e["involvedObject"]["uid"] == uid]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cluster.contract import ClusterContract, make_automl_job, make_batch_job, make_service
+from cluster.contract import ServerContract, make_automl_job, make_batch_job, make_service
 from kubeautoml.api.errors import ClusterError
 from kubeautoml.api.names import LABEL_COMPONENT, LABEL_JOB_UID
 from kubeautoml.api.objects import Manifest, Ref
@@ -18,7 +18,6 @@ from kubeautoml.cluster.base import Change, Heard
 from kubeautoml.cluster.cached import CachedCluster
 from kubeautoml.cluster.kube import KubeCluster
 from kubeautoml.cluster.memory import MemoryCluster
-from kubeautoml.cluster.resources import resource_of
 from kubeautoml.controller.observe import pod_seen
 from real.controlplane import ControlPlane
 from real.filtered import filtered
@@ -44,7 +43,7 @@ async def running(cached: CachedCluster) -> AsyncIterator[CachedCluster]:
 
 
 @pytest.mark.controlplane
-class TestCachedCluster(ClusterContract):
+class TestCachedCluster(ServerContract):
     """What every cluster does, with the memory between."""
 
     @pytest.fixture
@@ -58,18 +57,6 @@ class TestCachedCluster(ClusterContract):
     def namespace(self, control_plane: ControlPlane) -> str:
         control_plane.create_namespace("contract-cached")
         return "contract-cached"
-
-    @pytest.fixture(autouse=True)
-    def _remember_admin(self, control_plane: ControlPlane) -> None:
-        self._admin = control_plane.admin
-
-    async def edit(self, cluster: Any, ref: Ref, patch: Manifest) -> None:
-        path = resource_of(ref.kind).path(ref.namespace, ref.name, "status" if "status" in patch else "")
-        await asyncio.to_thread(self._admin.patch, path, patch)
-
-    async def messages(self, cluster: Any, namespace: str, uid: str) -> list[str]:
-        found = await asyncio.to_thread(self._admin.items, f"/api/v1/namespaces/{namespace}/events")
-        return [e["message"] for e in found if e["involvedObject"]["uid"] == uid]
 
 
 class Told:
@@ -109,10 +96,6 @@ def make_seen(name: str, *, uid: str = "u1", version: int = 1, deleting: bool = 
 @pytest.mark.anyio
 class TestBelief:
     """Which of two stories about an object is believed."""
-
-    @pytest.fixture
-    def anyio_backend(self) -> str:
-        return "asyncio"
 
     async def test_a_list_by_job_asks_nobody(self) -> None:
         """Objects of a job come from memory, as copies; other lists come from the server."""
@@ -441,8 +424,3 @@ async def test_a_thousand_jobs_fit_into_little_memory(control_plane: ControlPlan
 
         assert 0 < shelf.size_bytes < 2048 * len(shelf)
     opened.close()
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"

@@ -34,11 +34,6 @@ WATCH = "watch=true"
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def proxy(control_plane: ControlPlane) -> Iterator[FaultyProxy]:
     """Between us and the API server, with its own certificate."""
     port = urlsplit(control_plane.server).port

@@ -14,11 +14,6 @@ from kubeautoml.cluster.stream import MOST_WAITING, Stream
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_everything_arrives_in_order() -> None:
     """However the thread and the reader interleave."""
 

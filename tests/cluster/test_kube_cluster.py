@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from cluster.contract import (
-    ClusterContract,
+    ServerContract,
     eventually,
     make_automl_job,
     make_batch_job,
@@ -42,7 +41,7 @@ def path_of(ref: Ref) -> str:
     return resource_of(ref.kind).path(ref.namespace, ref.name)
 
 
-class TestKubeCluster(ClusterContract):
+class TestKubeCluster(ServerContract):
     """The contract that memory and local pass, too."""
 
     @pytest.fixture
@@ -50,18 +49,6 @@ class TestKubeCluster(ClusterContract):
         """One for the class: what a test leaves has a name of its own."""
         control_plane.create_namespace("contract")
         return "contract"
-
-    @pytest.fixture(autouse=True)
-    def _remember_admin(self, control_plane: ControlPlane) -> None:
-        self._admin = control_plane.admin
-
-    async def edit(self, cluster: Any, ref: Ref, patch: Manifest) -> None:
-        path = path_of(ref) + ("/status" if "status" in patch else "")
-        await asyncio.to_thread(self._admin.patch, path, patch)
-
-    async def messages(self, cluster: Any, namespace: str, uid: str) -> list[str]:
-        found = await asyncio.to_thread(self._admin.items, f"/api/v1/namespaces/{namespace}/events")
-        return [e["message"] for e in found if e["involvedObject"]["uid"] == uid]
 
 
 class TestLeases:
@@ -96,10 +83,6 @@ class TestLeases:
 @pytest.mark.anyio
 class TestOnlyAServer:
     """What memory and local need not know."""
-
-    @pytest.fixture
-    def anyio_backend(self) -> str:
-        return "asyncio"
 
     async def test_every_field_has_its_manager(
         self, cluster: KubeCluster, control_plane: ControlPlane, namespace: str

@@ -20,11 +20,6 @@ REF = Ref("Service", "team-a", "s")
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class TestMemoryCluster(ClusterContract):
     @pytest.fixture
     async def cluster(self) -> AsyncIterator[MemoryCluster]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 
+from factories import UID, make_manifest, make_result
 from kubeautoml.api.errors import StudyError
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.metrics import Direction
@@ -26,7 +27,7 @@ from kubeautoml.api.names import (
     worker_job_name,
 )
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
-from kubeautoml.api.trials import DataFacts, JobResult, StudyAttr, StudyOrders, StudySummary, TrialAttr
+from kubeautoml.api.trials import DataFacts, StudyAttr, StudyOrders, StudySummary, TrialAttr
 from kubeautoml.cluster.memory import MemoryCluster
 from kubeautoml.controller.observe import parse_job
 from kubeautoml.controller.reconcile import reconcile
@@ -35,7 +36,6 @@ from kubeautoml.controller.studies import Studies
 from kubeautoml.plan.base import Settings
 from kubeautoml.study import create_study, open_study_storage, set_study_attr
 
-UID = "11111111-2222-3333-4444-555555555555"
 JOB = Ref("AutoMLJob", "team-a", "churn")
 WORKERS = Ref("Job", "team-a", worker_job_name("churn", UID))
 FINALIZER = Ref("Job", "team-a", finalizer_job_name("churn", UID))
@@ -132,21 +132,13 @@ class FusedStudies(Studies):
 
 def make_churn(**spec: Any) -> Manifest:
     """The job of these tests: two workers, four trials, an endpoint."""
-    return {
-        "apiVersion": "kubeautoml.dev/v1alpha1",
-        "kind": "AutoMLJob",
-        "metadata": {"name": "churn", "namespace": "team-a", "uid": UID},
-        "spec": {
-            "task": {"type": "TabularClassification", "target": "churned"},
-            "dataset": {"train": {"uri": "s3://lake/churn.csv"}},
-            "objective": {"metric": "RocAuc"},
-            "budget": {"maxTrials": 4, "maxFailedTrials": 2},
-            "workers": {"parallelism": 2},
-            "output": {"uri": "s3://models"},
-            "serving": {"replicas": 1},
-            **spec,
-        },
+    own = {
+        "objective": {"metric": "RocAuc"},
+        "budget": {"maxTrials": 4, "maxFailedTrials": 2},
+        "workers": {"parallelism": 2},
+        "serving": {"replicas": 1},
     }
+    return make_manifest(**own | spec)
 
 
 class World:
@@ -349,17 +341,7 @@ class World:
             self.study().tell(number, value)
 
     def report_result(self) -> None:
-        result = JobResult(
-            model_uri=f"s3://models/team-a/churn/{UID}/model",
-            sha256="b" * 64,
-            size_bytes=1000,
-            metrics={"RocAuc": 0.91},
-            members=("Linear",),
-            trials=4,
-            data_sha256="a" * 64,
-            finished_at=self.now.timestamp(),
-            code_version="0.1.0",
-        )
+        result = make_result(metrics={"RocAuc": 0.91}, finished_at=self.now.timestamp())
         set_study_attr(self.study(), StudyAttr.RESULT, result)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from acceptance.test_acceptance_whole_path import running_operator
+from acceptance.place import running_operator
 from docs.first_steps import QUICK_START, free_port, in_one_shell, section, small_checkout
 from docs.markdown_files import blocks
 from real.controlplane import ADMIN_TOKEN, ControlPlane

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from bundle.bundle_factories import QUICK, boston, make_pod_job, titanic
+from factories import env_of
 from kubeautoml.api.metrics import TaskType
-from kubeautoml.api.names import ArtifactPaths, Env
+from kubeautoml.api.names import ArtifactPaths
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.trials import StudyAttr, StudyLimits, TrialAttr
 from kubeautoml.storage import ObjectStore, open_store
@@ -74,21 +74,14 @@ def make_searched(
     output = {"uri": f"file://{folder}/out", "variants": list(variants)}
     wanted = {} if job_task is None else {"job_task": job_task}
     job = make_pod_job(target, task, **({"output": output, "dataset": dataset} | wanted | changes))
-    env = {
-        Env.JOB.value: json.dumps(job.to_manifest()),
-        Env.STUDY_URL.value: f"journal://{folder}/study.journal",
-        Env.POD_NAME.value: "passengers-finalize-1",
-        Env.POD_UID.value: "pod-1",
-        Env.SCRATCH_DIR.value: str(folder / "scratch"),
-        Env.THREADS.value: "1",
-    }
-    context = PodContext.from_env(env)
+    study_url, pod = f"journal://{folder}/study.journal", "passengers-finalize-1"
+    context = PodContext(job, study_url, pod, "pod-1", folder / "scratch", threads=1)
     study = open_study(context)
     set_study_attr(study, StudyAttr.LIMITS, StudyLimits(len(entries), 10, job_deadline=job_deadline))
     store = open_store(job.output.uri)
     if entries:
         _run_trials(context, study, store, entries)
-    return Searched(context, study, store, env)
+    return Searched(context, study, store, env_of(context))
 
 
 def _run_trials(context, study, store, entries) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 import optuna
 import yaml
 
+from factories import as_written, make_result
 from kubeautoml.api.metrics import Direction
 from kubeautoml.api.names import LABEL_COMPONENT, LABEL_JOB, Component, study_name
 from kubeautoml.api.objects import Manifest
-from kubeautoml.api.trials import DataFacts, Failure, JobResult, StudyAttr, TrialAttr
+from kubeautoml.api.trials import DataFacts, Failure, StudyAttr, TrialAttr
 from kubeautoml.study import create_study, open_study_storage, set_study_attr
 from real.controlplane import ControlPlane
 from real.operator_process import OperatorProcess
@@ -32,20 +33,8 @@ WRITES = ("apply", "create", "replace", "delete", "patch_status", "emit")
 
 def make_churn(name: str, **spec: Any) -> Manifest:
     """A job as it lies in Git: one worker, two trials, no endpoint."""
-    return {
-        "apiVersion": "kubeautoml.dev/v1alpha1",
-        "kind": "AutoMLJob",
-        "metadata": {"name": name},
-        "spec": {
-            "task": {"type": "TabularClassification", "target": "churned"},
-            "dataset": {"train": {"uri": "s3://lake/churn.csv"}},
-            "objective": {"metric": "RocAuc"},
-            "budget": {"maxTrials": 2},
-            "workers": NOWHERE,
-            "output": {"uri": "s3://models"},
-            **spec,
-        },
-    }
+    own = {"objective": {"metric": "RocAuc"}, "budget": {"maxTrials": 2}, "workers": NOWHERE}
+    return as_written(name, **own | spec)
 
 
 def eventually(holds: Callable[[], Any], what: str) -> Any:
@@ -206,17 +195,8 @@ class Team:
         self.end_pods(name, Component.WORKER)
         self.start_pods(name, Component.FINALIZER)
         uid = self.job(name)["metadata"]["uid"]
-        result = JobResult(
-            model_uri=f"s3://models/{self.namespace}/{name}/{uid}/model",
-            sha256="b" * 64,
-            size_bytes=1000,
-            metrics={"RocAuc": 0.91},
-            members=("Linear",),
-            trials=2,
-            data_sha256="a" * 64,
-            finished_at=time.time(),
-            code_version="0.1.0",
-        )
+        uri = f"s3://models/{self.namespace}/{name}/{uid}/model"
+        result = make_result(model_uri=uri, metrics={"RocAuc": 0.91}, trials=2, finished_at=time.time())
         set_study_attr(self.study(name), StudyAttr.RESULT, result)
         self.end_pods(name, Component.FINALIZER)
 

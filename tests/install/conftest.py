@@ -44,11 +44,6 @@ class Cluster:
         return self.node.all_logs(HOME)[-8000:]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="session")
 def bare_plane() -> Iterator[ControlPlane]:
     """An API server without our definitions, accounts and roles."""

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,16 +31,7 @@ from models.encoder_factories import TEXTS, write_encoder
 SCHEMA = Schema("y", (Column("text", ColumnType.TEXT), Column("size", ColumnType.NUMBER)), ("n", "p"))
 
 
-@pytest.fixture(autouse=True)
-def own_shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test sees the encoders of another."""
-    monkeypatch.setattr(encoders, "_SHELF", encoders._Shelf({}))
-    yield
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_encoder(tmp_path_factory.mktemp("weights") / "bert")
+pytestmark = pytest.mark.usefixtures("own_shelf")
 
 
 def make_rows(n: int = 80, seed: int = 0) -> Rows:

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import BundleError, UsageError
 from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Column, Rows, Schema
-from kubeautoml_trainer.features import encoders
 from kubeautoml_trainer.features.tokens import Tokens
 from kubeautoml_trainer.models import bound_families, torch_text_tuning
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
@@ -29,23 +27,14 @@ from kubeautoml_trainer.models.torch_head import Head, layered_groups
 from kubeautoml_trainer.models.torch_onnx import halved, to_onnx
 from kubeautoml_trainer.models.torch_text_encoder import read_pooled
 from kubeautoml_trainer.tasks import task_for
-from models.encoder_factories import TEXTS, write_encoder
+from models.encoder_factories import TEXTS
 
 SCHEMA = Schema("y", (Column("text", ColumnType.TEXT),), ("n", "p"))
 BESIDE = Schema("y", (Column("text", ColumnType.TEXT), Column("size", ColumnType.NUMBER)), ())
 FINE = {"tuning": "fine", "tuning_epochs": 8, "learning_rate": 0.003, "batch_size": 16, "dropout": 0.0}
 
 
-@pytest.fixture(autouse=True)
-def own_shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test sees the encoders of another."""
-    monkeypatch.setattr(encoders, "_SHELF", encoders._Shelf({}))
-    yield
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_encoder(tmp_path_factory.mktemp("weights") / "bert")
+pytestmark = pytest.mark.usefixtures("own_shelf")
 
 
 def make_rows(n: int = 120, seed: int = 0, *, number: bool = False) -> Rows:

@@ -51,6 +51,14 @@ def pods_go(stage: Stage) -> None:
     stage.pods = tuple(p for p in stage.pods if p.component == "server")
 
 
+def try_again(stage: Stage, request: str = "2026-01-05T13:00:00Z") -> None:
+    """Somebody asks for a retry, and it has begun."""
+    ask(stage, request)
+    stage.settle()
+    pods_go(stage)
+    stage.settle()
+
+
 def test_a_failed_job_waits_for_nobody() -> None:
     """Without a request, or with one that was answered, it stays as it is."""
     stage = failed_search()
@@ -88,11 +96,9 @@ def test_the_pods_of_the_last_try_go_first_then_the_study_is_opened_again() -> N
 def test_a_search_that_had_nothing_has_all_of_its_budgets_again() -> None:
     """Workers count on over the trials that there are, so their limits grow by those."""
     stage = failed_search()
-    ask(stage)
     stage.wait(7200)
-    stage.settle()
-    pods_go(stage)
-    stage.settle()
+
+    try_again(stage)
 
     status = stage.job.status
     assert status.retry == RetryStatus(request="2026-01-05T13:00:00Z", count=1, trials_before=2, failed_trials_before=2)
@@ -116,11 +122,8 @@ def test_a_search_that_had_nothing_has_all_of_its_budgets_again() -> None:
 def test_a_search_that_was_over_only_makes_its_model_again() -> None:
     """No worker starts; the finalizer does, and the job ends as any other."""
     stage = failed_model()
-    ask(stage)
-    stage.settle()
-    pods_go(stage)
 
-    stage.settle()
+    try_again(stage)
 
     assert FINALIZER in stage.children
     assert WORKERS not in stage.children
@@ -147,10 +150,7 @@ def test_a_model_that_is_made_again_has_its_share_of_the_time(used: float) -> No
     stage.settle()
     stage.wait(86_400)
 
-    ask(stage)
-    stage.settle()
-    pods_go(stage)
-    stage.settle()
+    try_again(stage)
 
     assert FINALIZER in stage.children
     assert WORKERS not in stage.children
@@ -170,10 +170,7 @@ def test_a_search_that_was_cut_short_goes_on_with_what_was_left() -> None:
     assert stage.conditions()["Succeeded"] == "False OutputNotWritable"
     stage.wait(86_400)
 
-    ask(stage)
-    stage.settle()
-    pods_go(stage)
-    stage.settle()
+    try_again(stage)
 
     status = stage.job.status
     assert WORKERS in stage.children
@@ -189,11 +186,7 @@ def test_a_budget_that_was_raised_is_searched_with() -> None:
     stage = failed_model()
     ask(stage)
     stage.edit(budget={"maxTrials": 10})
-    ask(stage)
-
-    stage.settle()
-    pods_go(stage)
-    stage.settle()
+    try_again(stage)
 
     assert WORKERS in stage.children
     assert FINALIZER not in stage.children
@@ -202,19 +195,13 @@ def test_a_budget_that_was_raised_is_searched_with() -> None:
 def test_a_request_is_carried_out_once() -> None:
     """The same value again does nothing; another one does."""
     stage = failed_search()
-    ask(stage, "one")
-    stage.settle()
-    pods_go(stage)
-    stage.settle()
+    try_again(stage, "one")
     study_of(stage, failure=Failure("data", "TargetNotFound", "no column x"))
     stage.settle()
     assert stage.conditions()["Succeeded"] == "False TargetNotFound"
     assert stage.settle() == []
 
-    ask(stage, "two")
-    stage.settle()
-    pods_go(stage)
-    stage.settle()
+    try_again(stage, "two")
 
     assert stage.job.status.retry is not None and stage.job.status.retry.count == 2
     assert stage.conditions()["Succeeded"] == "Unknown Searching"
@@ -269,11 +256,7 @@ def test_a_suspended_job_is_started_again_when_it_is_resumed() -> None:
     """The retry is taken up, and nothing runs."""
     stage = failed_search()
     stage.edit(suspend=True, budget={"maxTrials": 3, "maxFailedTrials": 2})
-    ask(stage)
-
-    stage.settle()
-    pods_go(stage)
-    stage.settle()
+    try_again(stage)
     assert stage.conditions()["Succeeded"] == "Unknown Suspended"
     assert WORKERS not in stage.children
 
@@ -291,10 +274,7 @@ def test_a_failure_before_the_data_was_read_is_tried_again() -> None:
     stage.settle()
     assert stage.conditions()["DataReady"] == "False AccessDenied"
 
-    ask(stage)
-    stage.settle()
-    pods_go(stage)
-    stage.settle()
+    try_again(stage)
     assert stage.conditions()["DataReady"] == "Unknown ReadingData"
 
     workers_start(stage)
@@ -306,10 +286,8 @@ def test_a_failure_before_the_data_was_read_is_tried_again() -> None:
 def test_a_long_request_is_known_by_its_beginning() -> None:
     """Somebody's essay must not fill the status."""
     stage = failed_search()
-    ask(stage, "x" * 300)
-    stage.settle()
-    pods_go(stage)
-    stage.settle()
+
+    try_again(stage, "x" * 300)
 
     assert stage.job.status.retry is not None and stage.job.status.retry.request == "x" * 64
     stage.job = replace_status(stage)

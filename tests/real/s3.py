@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from typing import Any
 import boto3
 import botocore.client
 import botocore.exceptions
+
+from real.process import free_ports
 
 _READY_SECONDS = 60.0
 _READ_ONLY = ("reader", "reader-secret")
@@ -107,7 +108,7 @@ def _weed() -> str:
 
 
 def _arguments(folder: Path) -> tuple[S3Server, list[str]]:
-    ports = _free_ports(8)
+    ports = free_ports(8)
     server = S3Server(f"http://127.0.0.1:{ports[0]}", "admin", "admin-secret")
     config = folder / "s3.json"
     config.write_text(json.dumps({"identities": _identities(server)}))
@@ -146,14 +147,6 @@ def _identities(server: S3Server) -> list[dict[str, Any]]:
         identity("admin", server.access_key, server.secret_key, ["Admin", "Read", "Write", "List", "Tagging"]),
         identity("reader", *_READ_ONLY, ["Read", "List"]),
     ]
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from factories import env_of
 from kubeautoml.api.metrics import TaskType
-from kubeautoml.api.names import Env
 from kubeautoml.api.pod import PodContext, PodJob
 from kubeautoml.api.trials import Failure, JobResult, StudyAttr, StudyLimits, TrialAttr
 from kubeautoml.study import set_study_attr, study_attr
@@ -116,14 +115,8 @@ def make_env(folder: Path, target: str, is_classes: bool, file: str, **spec: Any
         "search": {"seed": 7},
         "output": {"uri": f"file://{folder}/out"},
     }
-    return {
-        Env.JOB.value: json.dumps(PodJob.model_validate(body | spec).to_manifest()),
-        Env.STUDY_URL.value: f"journal://{folder}/study.journal",
-        Env.POD_NAME.value: "hard-worker-1",
-        Env.POD_UID.value: "pod-1",
-        Env.SCRATCH_DIR.value: str(folder / "scratch"),
-        Env.THREADS.value: "1",
-    }
+    job, study_url = PodJob.model_validate(body | spec), f"journal://{folder}/study.journal"
+    return env_of(PodContext(job, study_url, "hard-worker-1", "pod-1", folder / "scratch", threads=1))
 
 
 def run_job(

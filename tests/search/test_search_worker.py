@@ -12,6 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from factories import env_of
 from kubeautoml.api.errors import DataError
 from kubeautoml.api.names import Env
 from kubeautoml.api.pod import PodContext, PodJob
@@ -31,15 +32,7 @@ def run_worker(context: PodContext, folder: Path) -> subprocess.CompletedProcess
     data = folder / "train.csv"
     if not data.exists():
         make_frame().to_csv(data, index=False)
-    env = {
-        **os.environ,
-        Env.JOB: context.job.model_dump_json(by_alias=True),
-        Env.STUDY_URL: context.study_url,
-        Env.POD_NAME: context.pod_name,
-        Env.POD_UID: context.pod_uid,
-        Env.SCRATCH_DIR: str(context.scratch_dir),
-        Env.THREADS: "1",
-    }
+    env = {**os.environ, **env_of(context)}
     command = [sys.executable, "-m", "kubeautoml.cli.main", "worker"]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
 

@@ -1,8 +1,0 @@
-"""Controller tests run in asyncio."""
-
-import pytest
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
