@@ -381,6 +381,7 @@ class ClusterContract:
         await cluster.apply(make_service(namespace, name, owner=job))
 
         await self._gone(cluster, Ref("Service", namespace, name))
+        assert name not in [m["metadata"]["name"] for m in await cluster.list("Service", namespace)]
 
     async def _gone(self, cluster: Cluster, ref: Ref) -> None:
         async def is_gone() -> bool:

@@ -95,5 +95,6 @@ async def test_processes_die_with_a_killed_parent(tmp_path: Path) -> None:
         parent.kill()
         parent.wait()
         await eventually(none_runs, "no worker is left")
+        assert [is_alive(pid) for pid in pids()] == [False, False]
     finally:
         parent.kill()

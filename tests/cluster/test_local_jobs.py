@@ -255,6 +255,7 @@ async def test_a_process_that_ignores_sigterm_is_killed_with_its_children(tmp_pa
             return not any(is_alive(pid) for pid in pids)
 
         await eventually(all_gone, "both processes are gone")
+        assert await cluster.get(WORKERS) is None
 
 
 async def test_a_command_that_does_not_exist_fails_with_its_name(cluster: LocalCluster) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from fuzz.fuzz_specs import good_specs, jobs, places, profiles, schema_of, specs
 from kubeautoml.api.check import problems
 from kubeautoml.api.conditions import Condition, ConditionStatus, Reason, find_condition
 from kubeautoml.api.job_status import AutoMLJobStatus
-from kubeautoml.api.objects import Ref
+from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.controller.observe import parse_status
 from security.pod_security import violations
 
@@ -110,10 +111,35 @@ def spelled_places(given: Any) -> set[str]:
 def test_every_spec_is_accepted_or_refused_in_words(job: dict[str, Any], profile: Any) -> None:
     """Whatever somebody writes: no exception, a condition, little time, children only of what is accepted, all pods restricted,
     and no object that an API server would find too large."""
-    run(lives_or_is_refused(job, profile))
+    lived = run(life_of(job, profile))
+
+    assert lived.said.status in (ConditionStatus.TRUE, ConditionStatus.FALSE)
+    if lived.said.status is ConditionStatus.FALSE:
+        assert complaints(lived.said.message, {**job, "profile": profile}) == [], lived.said.message
+        assert lived.children == {}
+        assert find_condition(lived.conditions, "Stalled").status is ConditionStatus.TRUE  # type: ignore[union-attr]
+    for condition in lived.conditions:
+        assert condition.reason in list(Reason)
+        assert condition.message.isprintable() and len(condition.message) < 1024, condition.message
+    for event in lived.events:
+        assert event.message.isprintable() and len(event.message) <= 1024, event
+    for child in lived.children.values():
+        if child["kind"] in ("Job", "Deployment"):
+            assert violations(child["spec"]["template"]) == []
+            assert child["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
 
 
-async def lives_or_is_refused(job: dict[str, Any], profile: Any) -> None:
+@dataclass(frozen=True)
+class Lived:
+    """What is left of a job's life. said: whether it was accepted, and why."""
+
+    said: Condition
+    conditions: tuple[Condition, ...]
+    events: tuple[EventOrder, ...]
+    children: dict[Ref, Manifest]
+
+
+async def life_of(job: dict[str, Any], profile: Any) -> Lived:
     operator, ref = Operator(), Ref.of(job)
     if profile is not None:
         metadata = {"name": "default"}
@@ -125,61 +151,49 @@ async def lives_or_is_refused(job: dict[str, Any], profile: Any) -> None:
     await operator.live(ref)
 
     status = await status_of(operator, ref)
-    said = accepted(status)
-    assert said.status in (ConditionStatus.TRUE, ConditionStatus.FALSE)
-    if said.status is ConditionStatus.FALSE:
-        assert complaints(said.message, {**job, "profile": profile}) == [], said.message
-        assert await operator.children() == {}
-        assert find_condition(status.conditions, "Stalled").status is ConditionStatus.TRUE  # type: ignore[union-attr]
-    for condition in status.conditions:
-        assert condition.reason in list(Reason)
-        assert condition.message.isprintable() and len(condition.message) < 1024, condition.message
-    for emitted in operator.cluster.events:
-        assert emitted.event.message.isprintable() and len(emitted.event.message) <= 1024, emitted.event
-    for child in (await operator.children()).values():
-        if child["kind"] in ("Job", "Deployment"):
-            assert violations(child["spec"]["template"]) == []
-            assert child["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+    events = tuple(emitted.event for emitted in operator.cluster.events)
+    return Lived(accepted(status), status.conditions, events, await operator.children())
 
 
 @fuzz(EXAMPLES // 5)
 @given(st.sampled_from(good_specs()), specs)
 def test_an_edit_to_anything_leaves_what_runs_or_is_accepted(good: dict[str, Any], edited: Any) -> None:
     """A job that was accepted keeps its workers, whatever its spec is edited to; and what was refused can be put right again."""
-    run(is_edited(good, edited))
+    operator, whole = Operator(), {"apiVersion": "kubeautoml.dev/v1alpha1", "kind": "AutoMLJob"}
+    whole["metadata"] = {"name": "churn", "namespace": "team-a", "uid": UID}
 
+    first, before = run(applied(operator, {**whole, "spec": good}))
+    said, after = run(applied(operator, {**whole, "spec": edited}))
+    again, _ = run(applied(operator, {**whole, "spec": good}))
 
-async def is_edited(good: dict[str, Any], edited: Any) -> None:
-    operator = Operator()
-    whole = {"apiVersion": "kubeautoml.dev/v1alpha1", "kind": "AutoMLJob"}
-    metadata = {"name": "churn", "namespace": "team-a", "uid": UID}
-    await operator.cluster.put({**whole, "metadata": metadata, "spec": good})
-    await operator.settle()
-    assert accepted(await status_of(operator)).status is ConditionStatus.TRUE
-    before = await operator.children()
-
-    await operator.cluster.put({**whole, "metadata": metadata, "spec": edited})
-    await operator.settle()
-
-    said = accepted(await status_of(operator))
+    assert first.status is ConditionStatus.TRUE
     is_stopped = isinstance(edited, dict) and edited.get("suspend") is True
     if said.status is ConditionStatus.FALSE:
         assert complaints(said.message, {"spec": edited}) == [], said.message
-        if not is_stopped:
-            assert await operator.children() == before
-    await operator.cluster.put({**whole, "metadata": metadata, "spec": good})
+        assert is_stopped or after == before
+    assert again.status is ConditionStatus.TRUE
+
+
+async def applied(operator: Operator, job: dict[str, Any]) -> tuple[Condition, dict[Ref, Manifest]]:
+    """What the operator says of a job, and the job's children, once it has come to rest."""
+    await operator.cluster.put(job)
     await operator.settle()
-    assert accepted(await status_of(operator)).status is ConditionStatus.TRUE
+    return accepted(await status_of(operator)), await operator.children()
 
 
 @fuzz(EXAMPLES // 5)
 @given(statuses, st.booleans())
 def test_whatever_stands_in_the_status_is_put_right(status: Any, has_workers: bool) -> None:
     """Wrong types, huge numbers, times to come: read as far as it can be, and written anew."""
-    run(finds_status(status, has_workers))
+    parsed = run(status_after(status, has_workers))
+
+    for condition in parsed.conditions:
+        assert len(condition.message) <= 2048
+    assert find_condition(parsed.conditions, "Accepted") is not None
 
 
-async def finds_status(status: Any, has_workers: bool) -> None:
+async def status_after(status: Any, has_workers: bool) -> AutoMLJobStatus:
+    """What a job says whose status somebody has overwritten."""
     operator = Operator()
     metadata = {"name": "churn", "namespace": "team-a", "uid": UID}
     job = {"apiVersion": "kubeautoml.dev/v1alpha1", "kind": "AutoMLJob", "metadata": metadata, "spec": good_specs()[0]}
@@ -193,10 +207,7 @@ async def finds_status(status: Any, has_workers: bool) -> None:
 
     manifest = await operator.cluster.get(JOB)
     assert manifest is not None
-    parsed = parse_status(manifest)
-    for condition in parsed.conditions:
-        assert len(condition.message) <= 2048
-    assert find_condition(parsed.conditions, "Accepted") is not None
+    return parse_status(manifest)
 
 
 @fuzz(EXAMPLES // 2)
