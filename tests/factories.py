@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from kubeautoml.api.check import parse_job
+from kubeautoml.api.form import parse_job
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.names import Component, Env

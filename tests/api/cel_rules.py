@@ -8,8 +8,9 @@ from typing import Any
 
 import celpy
 
-from kubeautoml.api.crd import KINDS, Schema, definition
+from kubeautoml.api.crd import KINDS, definition
 from kubeautoml.api.objects import Manifest
+from kubeautoml.api.structural import Schema
 
 
 @cache

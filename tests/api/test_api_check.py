@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from factories import make_manifest, make_profile
-from kubeautoml.api.check import check_job, parse_job, problems
+from kubeautoml.api.check import check_job
 from kubeautoml.api.errors import ManifestError
+from kubeautoml.api.form import parse_job, problems
 from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.objects import Manifest
 

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from factories import make_job, make_manifest, make_profile
-from kubeautoml.api.check import Problem, check_job, parse_job, parse_profile
+from kubeautoml.api.check import check_job
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import ManifestError
+from kubeautoml.api.form import parse_job, parse_profile
+from kubeautoml.api.problems import Problem
 from kubeautoml.api.profile import AutoMLProfile, AutoMLProfileSpec, Locations
 
 GPU = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from factories import make_manifest
-from kubeautoml.api.check import check_job, parse_job, parse_profile
+from kubeautoml.api.check import check_job
+from kubeautoml.api.form import parse_job, parse_profile
 from kubeautoml.api.names import QUEUE_LABEL, QUEUE_PRIORITY_LABEL
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "platform.md"

@@ -13,9 +13,9 @@ import yaml
 from cli.bad_files import BAD_FILES, USABLE, Bad, lines, merged
 from cli.runs import COMMAND, Ended, Place, end_of, make_rows
 from factories import NOON, SETTINGS, env_of, make_job, make_observed, make_summary
-from kubeautoml.api.check import parse_job
 from kubeautoml.api.conditions import Reason, find_condition
 from kubeautoml.api.errors import KubeAutoMLError
+from kubeautoml.api.form import parse_job
 from kubeautoml.api.names import Env
 from kubeautoml.api.pod import PodContext, PodJob
 from kubeautoml.api.trials import Failure, StudyAttr, StudyLimits

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from factories import make_manifest
-from kubeautoml.api.check import check_job, parse_job, parse_profile
+from kubeautoml.api.check import check_job
+from kubeautoml.api.form import parse_job, parse_profile
 from kubeautoml.cli.buckets import in_folders, on_this_machine
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from factories import NOON, make_data, make_finished_trial, make_limits, make_observed, make_result, make_summary
-from kubeautoml.api.check import parse_job
+from kubeautoml.api.form import parse_job
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.objects import Ref
 from kubeautoml.cli.main import main

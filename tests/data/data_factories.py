@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kubeautoml.api.check import parse_job
+from kubeautoml.api.form import parse_job
 from kubeautoml.api.pod import PodContext, PodJob
 
 

@@ -11,7 +11,8 @@ import yaml
 from kubernetes import client
 
 from docs.markdown_files import ROOT
-from kubeautoml.api.check import check_job, parse_job, problems
+from kubeautoml.api.check import check_job
+from kubeautoml.api.form import parse_job, problems
 from kubeautoml.api.job import AutoMLJobSpec
 from kubeautoml.api.model import AutoMLModel
 from kubeautoml.api.names import QUEUE_LABEL, QUEUE_PRIORITY_LABEL

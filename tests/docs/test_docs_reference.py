@@ -15,6 +15,7 @@ from scripts.reference.values import FILE, defaults
 
 from docs.markdown_files import ROOT
 from kubeautoml.api import crd
+from kubeautoml.api.structural import Schema
 from kubeautoml.cli.main import VERBS
 from kubeautoml.controller.settings import OperatorEnv
 from kubeautoml_trainer.models import EVERY_FAMILY, PRETRAINED_FAMILIES
@@ -43,7 +44,7 @@ def test_every_field_of_a_kind_stands_in_its_page_once(kind: crd.Kind) -> None:
 def _field_names(kind: crd.Kind) -> list[str]:
     """Names of all fields below spec and status; an object's only field `name` is shown in its parent's row."""
 
-    def below(schema: crd.Schema) -> list[str]:
+    def below(schema: Schema) -> list[str]:
         found = []
         for name, field in schema.get("properties", {}).items():
             inner = below(field)

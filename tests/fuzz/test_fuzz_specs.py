@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from factories import UID
 from fuzz.fuzz_operator import JOB, Operator
 from fuzz.fuzz_specs import good_specs, jobs, places, profiles, schema_of, specs, statuses
-from kubeautoml.api.check import problems
 from kubeautoml.api.conditions import Condition, ConditionStatus, Reason, find_condition
+from kubeautoml.api.form import problems
 from kubeautoml.api.job_status import AutoMLJobStatus
 from kubeautoml.api.objects import EventOrder, Manifest, Ref
 from kubeautoml.controller.observe import parse_status

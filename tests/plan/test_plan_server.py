@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from factories import SETTINGS, make_manifest, make_profile, make_result
-from kubeautoml.api.check import check_job, parse_job
+from kubeautoml.api.check import check_job
+from kubeautoml.api.form import parse_job
 from kubeautoml.api.objects import Manifest
 from kubeautoml.cluster.resources import resource_of
 from kubeautoml.plan.model import model_object, model_status

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from factories import SETTINGS, make_manifest
 from fuzz.fuzz_specs import RICH, good_specs, profiles
-from kubeautoml.api.check import problems
 from kubeautoml.api.errors import ManifestError
+from kubeautoml.api.form import problems
 from kubeautoml.api.names import STUDY_TOKEN_AUDIENCE
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.profile import AutoMLProfile

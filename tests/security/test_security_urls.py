@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from factories import make_manifest
-from kubeautoml.api.check import problems
 from kubeautoml.api.errors import UsageError
+from kubeautoml.api.form import problems
 from kubeautoml.api.profile import AutoMLProfile
 from kubeautoml.api.secrets import holds_credentials, masked
 from kubeautoml.controller.settings import OperatorSettings

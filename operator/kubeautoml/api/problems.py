@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from rapidfuzz import process
+
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.secrets import masked
+
+REQUIRED = "is required"
 
 
 @dataclass(frozen=True)
@@ -43,3 +48,9 @@ def shown(value: Any) -> str:
 def printable(text: str) -> str:
     """The text in one line that shows everywhere: what is no letter or sign is written as an escape."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def nearest(given: str, known: Iterable[str]) -> str | None:
+    """The known word that a misspelt one probably means."""
+    found = process.extractOne(given, list(known), processor=str.lower, score_cutoff=60)
+    return str(found[0]) if found else None

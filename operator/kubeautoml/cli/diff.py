@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 from rich.text import Text
 
-from kubeautoml.api.check import problems
-from kubeautoml.api.crd import IMMUTABLE
+from kubeautoml.api.cel import IMMUTABLE
 from kubeautoml.api.errors import ClusterError, KubeAutoMLError, ManifestError
+from kubeautoml.api.form import problems
 from kubeautoml.api.job import AutoMLJobSpec
 from kubeautoml.api.kinds import API_VERSION
 from kubeautoml.api.objects import Manifest, Ref

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from kubeautoml.api.check import parse_profile
 from kubeautoml.api.errors import ManifestError, UsageError
+from kubeautoml.api.form import parse_profile
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.profile import AutoMLProfile
 

@@ -19,9 +19,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kubeautoml.api.check import check_job, parse_job, problems
+from kubeautoml.api.check import check_job
 from kubeautoml.api.conditions import BudgetEnd, ConditionStatus, find_condition
 from kubeautoml.api.errors import StorageError, UsageError
+from kubeautoml.api.form import parse_job, problems
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.metrics import METRICS
 from kubeautoml.api.objects import Manifest, Ref

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from kubeautoml.api.check import check_job, parse_job, problems
+from kubeautoml.api.check import check_job
+from kubeautoml.api.form import parse_job, problems
 from kubeautoml.cli.manifests import read_manifests, the_job, the_profile
 from kubeautoml.cli.parser import VerbParser
 

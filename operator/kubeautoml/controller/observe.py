@@ -6,9 +6,9 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from kubeautoml.api import check
+from kubeautoml.api import form
+from kubeautoml.api.cel import IMMUTABLE
 from kubeautoml.api.conditions import ConditionStatus, ConditionType, Reason
-from kubeautoml.api.crd import IMMUTABLE
 from kubeautoml.api.effective import accelerators
 from kubeautoml.api.errors import ClusterError, ManifestError, StudyError
 from kubeautoml.api.job import AutoMLJob
@@ -95,7 +95,7 @@ def parse_job(manifest: Manifest) -> AutoMLJob:
     Raises:
         ManifestError: the spec breaks a rule; the message names the field.
     """
-    job = check.parse_job({**manifest, "status": {}})
+    job = form.parse_job({**manifest, "status": {}})
     return job.model_copy(update={"status": parse_status(manifest)})
 
 
@@ -204,7 +204,7 @@ async def find_profile(job: AutoMLJob, cluster: Cluster) -> AutoMLProfile | None
         ManifestError: it exists and breaks a rule.
     """
     found = await cluster.get(Ref("AutoMLProfile", "", job.spec.profile_ref.name))
-    return None if found is None else check.parse_profile(found)
+    return None if found is None else form.parse_profile(found)
 
 
 async def _profile(job: AutoMLJob, cluster: Cluster) -> tuple[AutoMLProfile | None, str | None, str | None]:
@@ -213,7 +213,7 @@ async def _profile(job: AutoMLJob, cluster: Cluster) -> tuple[AutoMLProfile | No
     if found is None:
         return None, None, None
     try:
-        return check.parse_profile(found), None, None
+        return form.parse_profile(found), None, None
     except ManifestError as error:
         spec = found.get("spec")
         study = spec.get("study") if isinstance(spec, dict) else None

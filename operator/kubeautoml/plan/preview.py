@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from kubeautoml.api.check import parse_job
 from kubeautoml.api.errors import ManifestError
+from kubeautoml.api.form import parse_job
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.objects import Manifest, Ref
 from kubeautoml.api.pod import PodJob
