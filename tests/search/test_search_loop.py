@@ -28,7 +28,7 @@ from kubeautoml_trainer.artifacts import read_predictions, read_record
 from kubeautoml_trainer.models.base import FitTimeout
 from kubeautoml_trainer.models.space import Float
 from kubeautoml_trainer.search.budget import Stop
-from kubeautoml_trainer.search.loop import persistently
+from kubeautoml_trainer.search.outage import persistently
 from kubeautoml_trainer.search.signals import Terminated
 from search import fakes
 from search.fakes import FakeFamily, make_context, make_limits, make_loop, open_job_study
@@ -165,7 +165,7 @@ def test_a_stop_between_two_folds_cuts_the_trial(tmp_path, change, why):
 
     def on_fit(parameters, _):
         set_study_attr(study, StudyAttr.LIMITS, make_limits(**change))
-        loop._limits = (-math.inf, None)
+        loop._telling._read = (-math.inf, None)
 
     loop = make_loop(context, (FakeFamily(on_fit=on_fit),), study)
 
@@ -473,7 +473,7 @@ def test_a_trial_that_cannot_be_stored_is_handed_back(tmp_path, monkeypatch, ref
     context = make_context(tmp_path)
     study = open_job_study(context, make_limits())
     loop = make_loop(context, (FakeFamily(),), study)
-    monkeypatch.setattr(loop, "_persistently", lambda act, impatient=False: persistently(act, seconds=0))
+    monkeypatch.setattr(loop._telling, "persistently", lambda act, impatient=False: persistently(act, seconds=0))
 
     def refuse(uri: str, data: bytes) -> None:
         raise refusal

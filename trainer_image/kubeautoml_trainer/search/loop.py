@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -17,12 +16,11 @@ from kubeautoml.api.errors import StorageError, StudyError
 from kubeautoml.api.logs import log_context
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.search import PrunerType
-from kubeautoml.api.trials import MAX_ATTEMPTS, StudyAttr, StudyLimits, TrialAttr
+from kubeautoml.api.trials import StudyAttr, StudyLimits, TrialAttr
 from kubeautoml.storage import ObjectStore
-from kubeautoml.study import is_fenced, read_limits, set_study_attr
+from kubeautoml.study import is_fenced, set_study_attr
 from kubeautoml_trainer.artifacts import write_trial
 from kubeautoml_trainer.data.base import PreparedData
-from kubeautoml_trainer.models.base import FitTimeout
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.search.allocation import Moment
 from kubeautoml_trainer.search.budget import (
@@ -31,7 +29,6 @@ from kubeautoml_trainer.search.budget import (
     Stop,
     families_in_time,
     fit_seconds,
-    is_surplus,
     overran,
     reason_to_stop,
     tally,
@@ -41,22 +38,18 @@ from kubeautoml_trainer.search.cost import Costs, learn_costs
 from kubeautoml_trainer.search.epochs import FitWatch, is_hopeless
 from kubeautoml_trainer.search.exhausted import is_almost_bred, is_exhausted, trials_to_breed
 from kubeautoml_trainer.search.finalists import Finalist, find_finalist, first_round, next_finalist, progress, scheme_of
-from kubeautoml_trainer.search.outage import full_disk, is_full_disk, persistently
+from kubeautoml_trainer.search.outage import full_disk, is_full_disk
 from kubeautoml_trainer.search.plan import Entry, SearchPlan
 from kubeautoml_trainer.search.pruner import MercifulPruner, make_pruner
 from kubeautoml_trainer.search.sampler import PortfolioSampler, make_sampler, origin_of, seed_of
 from kubeautoml_trainer.search.signals import Terminated, TerminationGuard
 from kubeautoml_trainer.search.space import suggest
+from kubeautoml_trainer.search.telling import Telling
 from kubeautoml_trainer.search.trial import Outcome, TrialCut, TrialRun, run_trial
 from kubeautoml_trainer.search.watchdog import Watchdog
 from kubeautoml_trainer.tasks import task_of
 
 log = logging.getLogger("kubeautoml.worker")
-
-T = TypeVar("T")
-
-LIMITS_SECONDS = 2.0
-"""How long read limits are trusted within a trial; each look is a call to the study."""
 
 WORTH_KEEPING_SECONDS = 3.0
 """A trial that has run so long when SIGTERM comes stores the folds that it has done. A guess: well above what storing takes."""
@@ -76,7 +69,6 @@ class SearchLoop:
     """Reads back a pipeline that an earlier attempt stored."""
     ends_overrun_fits: bool = False
     """Whether this process may be replaced when a fit does not return; a worker's own process may, a test's may not."""
-    _limits: tuple[float, StudyLimits | None] = field(default=(-math.inf, None), init=False)
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     _checkpoint: Checkpoint | None = field(default=None, init=False)
     _running: tuple[optuna.Trial, float] | None = field(default=None, init=False)
@@ -94,6 +86,7 @@ class SearchLoop:
         self._lost_finalists: set[int] = set()
         self._watchdog = Watchdog(self._give_up_overrun)
         self._pruner = MercifulPruner(make_pruner(job.search.pruner.type, self._folds))
+        self._telling = Telling(self.study, self.guard)
         self.study.sampler = self._sampler
         self.study.pruner = self._pruner
         self._warm: set[str] = set()
@@ -111,14 +104,14 @@ class SearchLoop:
         metric = self.context.job.metric
         while True:
             self.guard.check()
-            trials = self._persistently(lambda: self.study.get_trials(deepcopy=False))
+            trials = self._telling.trials()
             seen = tally(trials, metric)
-            limits = self._read_limits(fresh=True)
+            limits = self._telling.limits(fresh=True)
             why = reason_to_stop(limits, seen, metric, time.time())
             if why is not None:
                 return why
             if is_exhausted(trials, seen.waiting, self.plan, self._evolution):
-                self._persistently(lambda: set_study_attr(self.study, StudyAttr.SEARCH, {"exhausted": True}))
+                self._telling.persistently(lambda: set_study_attr(self.study, StudyAttr.SEARCH, {"exhausted": True}))
                 return None
             if is_almost_bred(trials, seen.waiting, self._evolution):
                 return None
@@ -143,7 +136,7 @@ class SearchLoop:
         number = next_finalist(trials, self.context.job.metric, self._scheme, done, self._lost_finalists)
         if number is None:
             return None
-        found = self._persistently(lambda: find_finalist(self.store, self.context.job, number, self._scheme))
+        found = self._telling.persistently(lambda: find_finalist(self.store, self.context.job, number, self._scheme))
         if found is None:
             self._lost_finalists.add(number)
             return None
@@ -157,7 +150,7 @@ class SearchLoop:
         """Ask, run, store, tell. SIGTERM breaks the run; it never breaks what must not be done by half."""
         with self.guard.protected():
             trial = self._claim()
-            if self._hand_back_surplus(trial):
+            if self._telling.hand_back_surplus(trial):
                 return
             self._running = None
         with log_context(trial=trial.number):  # what libraries log meanwhile is about this trial, too
@@ -180,9 +173,9 @@ class SearchLoop:
         except Exception as error:  # whatever a library raises fails this trial and never the worker
             with self.guard.protected():
                 if is_full_disk(error):
-                    self._mark_preempted(trial)
+                    self._telling.mark_preempted(trial)
                     raise full_disk(self.context.scratch_dir) from error
-                self._end(trial, error, began)
+                self._telling.end(trial, error, began)
                 self._forget_checkpoint(was_ours=not is_fenced(error))
         else:
             with self.guard.protected():
@@ -200,7 +193,7 @@ class SearchLoop:
             trial, began = running
             if self._checkpoint is not None and time.monotonic() - began >= WORTH_KEEPING_SECONDS:
                 self._checkpoint.store()
-            self._mark_preempted(trial)
+            self._telling.mark_preempted(trial)
 
     def _forget_checkpoint(self, was_ours: bool) -> None:
         """A trial that has ended needs no checkpoint; one that was taken from us leaves it to its next attempt."""
@@ -212,34 +205,12 @@ class SearchLoop:
         """A trial with this pod's name on it: from then on the operator sees when it is lost."""
         finalist = self._finalist
         self._sampler.fix(None if finalist is None else finalist.entry)
-        trial = self._persistently(self.study.ask, impatient=True)
-        self._persistently(lambda: trial.set_user_attr(TrialAttr.POD_UID, self.context.pod_uid))
+        trial = self._telling.persistently(self.study.ask, impatient=True)
+        self._telling.persistently(lambda: trial.set_user_attr(TrialAttr.POD_UID, self.context.pod_uid))
         if finalist is not None and TrialAttr.RETRY_OF not in trial.user_attrs:
-            self._persistently(lambda: trial.set_user_attr(TrialAttr.PROMOTES, finalist.number))
-            self._persistently(lambda: trial.set_user_attr(TrialAttr.WORK, self._scheme.work))
+            self._telling.persistently(lambda: trial.set_user_attr(TrialAttr.PROMOTES, finalist.number))
+            self._telling.persistently(lambda: trial.set_user_attr(TrialAttr.WORK, self._scheme.work))
         return trial
-
-    def _hand_back_surplus(self, trial: optuna.Trial) -> bool:
-        """Give up a trial that is more than budget.maxTrials: nobody counts trials and takes one in one go.
-
-        It ends as one that was preempted in its last attempt: it counts as nothing, and is not queued again.
-        """
-        max_trials = self._read_limits().max_trials
-        if trial.number < max_trials:
-            return False
-        trials = self._persistently(lambda: self.study.get_trials(deepcopy=False))
-        mine = next(t for t in trials if t.number == trial.number)
-        if not is_surplus(trials, mine, max_trials):
-            return False
-        try:
-            self._persistently(lambda: trial.set_user_attr(TrialAttr.ATTEMPT, MAX_ATTEMPTS))
-            self._persistently(lambda: trial.set_user_attr(TrialAttr.PREEMPTED, True))
-        except Exception as error:
-            if not is_fenced(error):
-                raise
-        self._tell(trial, TrialState.FAIL)
-        log.info("trial handed back: the budget was used up meanwhile", extra={"trial": trial.number})
-        return True
 
     def _try(self, trial: optuna.Trial, is_first: bool) -> Outcome:
         context, job = self.context, self.context.job
@@ -262,7 +233,7 @@ class SearchLoop:
         def fit_deadline(folds_left: int, is_short: bool) -> float:
             is_cold = entry.family not in self._warm
             self._warm.add(entry.family)
-            left = _left(self._read_limits())
+            left = _left(self._telling.limits())
             takes_all = is_first or is_short
             most = FINALIST_SHARE if finalist is not None and self._scheme.sample is not None else TRIAL_SHARE
             now = time.monotonic()
@@ -303,8 +274,8 @@ class SearchLoop:
 
         def decide(rung: float, value: float) -> None:
             rungs[str(rung)] = value
-            self._persistently(lambda: trial.set_user_attr(TrialAttr.RUNGS, dict(rungs)))
-            trials = self._persistently(lambda: self.study.get_trials(deepcopy=False))
+            self._telling.persistently(lambda: trial.set_user_attr(TrialAttr.RUNGS, dict(rungs)))
+            trials = self._telling.trials()
             completed = sum(t.state is TrialState.COMPLETE for t in trials)
             if not prunes or self._pruner.spares(trial.user_attrs, completed):
                 return
@@ -315,7 +286,7 @@ class SearchLoop:
             return
 
         def say(words: str) -> None:
-            self._persistently(lambda: trial.set_user_attr(TrialAttr.DOING, words))
+            self._telling.persistently(lambda: trial.set_user_attr(TrialAttr.DOING, words))
 
         return lambda fold: FitWatch(
             trial.number, fold, checkpoint, say, decide if fold == 0 and finalist is None else no_decision
@@ -326,7 +297,9 @@ class SearchLoop:
         number = latest.user_attrs.get(TrialAttr.PROMOTES)
         if number is None or (self._finalist is not None and self._finalist.number == number):
             return self._finalist if number is not None else None
-        found = self._persistently(lambda: find_finalist(self.store, self.context.job, int(number), self._scheme))
+        found = self._telling.persistently(
+            lambda: find_finalist(self.store, self.context.job, int(number), self._scheme)
+        )
         if found is None:
             raise TrialCut(f"trial {number}, which it promotes, cannot be read any more")
         return found
@@ -336,7 +309,7 @@ class SearchLoop:
         if self._scheme.sample is not None:
             return []
         job, scratch = self.context.job, self.context.scratch_dir / f"finalist-{finalist.number}"
-        return self._persistently(
+        return self._telling.persistently(
             lambda: first_round(self.store, job.paths, finalist.number, self.data, scratch, self.load)
         )
 
@@ -345,11 +318,11 @@ class SearchLoop:
         if finalist is None:
             number = self._sampler.entry_number(self.study, latest)
             if number is not None:
-                self._persistently(lambda: trial.set_user_attr(TrialAttr.PORTFOLIO, number))
+                self._telling.persistently(lambda: trial.set_user_attr(TrialAttr.PORTFOLIO, number))
                 fixed = self.plan.portfolio[number]
             elif self.plan.only_portfolio:
                 raise TrialCut("another worker took the last of the portfolio")
-        return self._persistently(lambda: suggest(trial, self.plan, fixed))
+        return self._telling.persistently(lambda: suggest(trial, self.plan, fixed))
 
     def _give_up_overrun(self) -> bool:
         """Tell the study that the running trial's fit does not return; False if it has ended meanwhile."""
@@ -358,9 +331,9 @@ class SearchLoop:
             if running is None:
                 return False
             trial, began = running
-            self._persistently(lambda: trial.set_user_attr(TrialAttr.OVERRAN, True))
-            self._tell(trial, TrialState.PRUNED)
-            self._say("trial given up: a fit did not return", trial, began)
+            self._telling.persistently(lambda: trial.set_user_attr(TrialAttr.OVERRAN, True))
+            self._telling.tell(trial, TrialState.PRUNED)
+            self._telling.say("trial given up: a fit did not return", trial, began)
             return True
 
     def _after_fold(self, trial: optuna.Trial, fold: int, value: float, finalist: Finalist | None) -> None:
@@ -369,12 +342,12 @@ class SearchLoop:
         self.guard.check()
         is_last = fold + 1 == self._folds * (1 if finalist is None else self._scheme.repeats)
         if self._pruner.is_active and math.isfinite(value) and finalist is None:
-            self._persistently(lambda: trial.report(value, fold))
-            if not is_last and self._persistently(trial.should_prune):
+            self._telling.persistently(lambda: trial.report(value, fold))
+            if not is_last and self._telling.persistently(trial.should_prune):
                 raise TrialCut("hopeless against the best trial")
         if is_last:
             return
-        limits = self._read_limits()
+        limits = self._telling.limits()
         if limits.stop:
             raise TrialCut("the search was stopped")
         if limits.search_deadline is not None and time.time() > limits.search_deadline:
@@ -389,68 +362,21 @@ class SearchLoop:
         """
         record = outcome.record
         try:
-            self._persistently(
+            self._telling.persistently(
                 lambda: write_trial(self.store, self.context.job.paths, record, outcome.predictions, outcome.models),
                 impatient=True,
             )
-            self._persistently(lambda: self.study.tell(trial, record.value))
+            self._telling.persistently(lambda: self.study.tell(trial, record.value))
         except (StorageError, Terminated):
-            self._mark_preempted(trial)
+            self._telling.mark_preempted(trial)
             raise
         except Exception as error:
             if not is_fenced(error):
                 raise
-            self._say("trial was retired", trial, began)
+            self._telling.say("trial was retired", trial, began)
             return False
-        self._say("trial completed", trial, began, family=record.family, value=round(record.value, 6))
+        self._telling.say("trial completed", trial, began, family=record.family, value=round(record.value, 6))
         return True
-
-    def _end(self, trial: optuna.Trial, error: Exception, began: float) -> None:
-        """Tell what became of a trial that did not complete."""
-        if is_fenced(error):
-            self._say("trial was retired", trial, began)
-        elif isinstance(error, TrialCut | FitTimeout):
-            # without all folds there is nothing to compare or to keep; time, not the parameters, is to blame
-            self._tell(trial, TrialState.PRUNED)
-            self._say("trial cut", trial, began, why=str(error))
-        else:
-            words = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-            self._tell(trial, TrialState.FAIL, words)
-            log.warning("trial failed", extra={"trial": trial.number, "error": words}, exc_info=error)
-
-    def _tell(self, trial: optuna.Trial, state: TrialState, words: str | None = None) -> None:
-        try:
-            if words is not None:
-                self._persistently(lambda: trial.set_user_attr(TrialAttr.ERROR, words))
-            self._persistently(lambda: self.study.tell(trial, state=state))
-        except Exception as error:
-            if not is_fenced(error):
-                raise
-
-    def _mark_preempted(self, trial: optuna.Trial) -> None:
-        """Tell the operator to queue the trial again; if that fails it sees by itself that the pod is gone."""
-        try:
-            trial.set_user_attr(TrialAttr.PREEMPTED, True)
-            self.study.tell(trial, state=TrialState.FAIL)
-        except Exception as error:  # noqa: BLE001  # we are leaving; the operator repairs it
-            log.warning("trial could not be handed back", extra={"trial": trial.number, "error": str(error)})
-
-    def _read_limits(self, *, fresh: bool = False) -> StudyLimits:
-        read_at, limits = self._limits
-        if fresh or limits is None or time.monotonic() - read_at > LIMITS_SECONDS:
-            limits = self._persistently(lambda: read_limits(self.study)) or limits
-            if limits is None:
-                raise StudyError("the study has no limits; the operator writes them when it starts the workers")
-            self._limits = (time.monotonic(), limits)
-        return limits
-
-    def _persistently(self, act: Callable[[], T], *, impatient: bool = False) -> T:
-        """impatient: waiting is of no use once SIGTERM has come."""
-        return persistently(act, abandon=lambda: impatient and self.guard.is_requested)
-
-    def _say(self, message: str, trial: optuna.Trial, began: float, **facts: object) -> None:
-        seconds = round(time.monotonic() - began, 2)
-        log.info(message, extra={"trial": trial.number, "seconds": seconds, **facts})
 
 
 def _left(limits: StudyLimits) -> float | None:
