@@ -13,7 +13,8 @@ import pytest
 from data.data_factories import make_pod_job
 from kubeautoml.api.dataset import ColumnType, DataSource
 from kubeautoml.api.errors import DataError
-from kubeautoml_trainer.data.dataset import Asked, read_dataset
+from kubeautoml_trainer.data.asked import Asked
+from kubeautoml_trainer.data.dataset import read_dataset
 from kubeautoml_trainer.data.image_cache import ImageCache
 from kubeautoml_trainer.data.prepare import prepare_frames
 from kubeautoml_trainer.data.read import read_bytes

@@ -17,7 +17,9 @@ from images.image_factories import encoded, make_cache, make_digit, make_image_j
 from kubeautoml.api.dataset import DataFormat, DataSource
 from kubeautoml.api.errors import DataError
 from kubeautoml.api.pod import PodJob
-from kubeautoml_trainer.data.dataset import Dataset, asked_by_job, read_dataset
+from kubeautoml_trainer.data.asked import asked_by_job
+from kubeautoml_trainer.data.base import Dataset
+from kubeautoml_trainer.data.dataset import read_dataset
 
 
 def read_images(

@@ -23,8 +23,9 @@ from images.image_forms import (
     write_shards,
 )
 from kubeautoml.api.errors import DataError
+from kubeautoml_trainer.data.asked import asked_by_job
 from kubeautoml_trainer.data.base import PreparedData
-from kubeautoml_trainer.data.dataset import asked_by_job, read_dataset
+from kubeautoml_trainer.data.dataset import read_dataset
 from kubeautoml_trainer.data.image_cache import ImageCache
 from kubeautoml_trainer.data.prepare import prepare, prepare_frames
 from kubeautoml_trainer.features import Recipe, fit_features

@@ -86,7 +86,8 @@ def as_uri(text: str) -> str:
 
 def _with_images(model: Model, uri: str, data_format: DataFormat, threads: int) -> Iterator[tuple[str, pd.DataFrame]]:
     """All rows, whose images lie in a file that the system pages in and out."""
-    from kubeautoml_trainer.data.dataset import asked_by_schema, read_dataset
+    from kubeautoml_trainer.data.asked import asked_by_schema
+    from kubeautoml_trainer.data.dataset import read_dataset
     from kubeautoml_trainer.data.image_cache import temporary_cache
 
     with temporary_cache(threads) as cache:

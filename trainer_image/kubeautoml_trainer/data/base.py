@@ -128,3 +128,11 @@ class PreparedData:
     @property
     def schema(self) -> Schema:
         return self.profile.schema
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Raw rows, and what is worth a warning about how they were read."""
+
+    frame: pd.DataFrame
+    warnings: tuple[str, ...] = ()

@@ -6,32 +6,26 @@ What follows (types, folds, features) sees a table, some columns of which hold i
 from __future__ import annotations
 
 import gzip
-import hashlib
 import shutil
 import tempfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from kubeautoml.api.conditions import Reason
-from kubeautoml.api.dataset import ColumnType, DataFormat, DataSource
+from kubeautoml.api.dataset import DataFormat, DataSource
 from kubeautoml.api.errors import DataError, StorageUnavailable
-from kubeautoml.api.pod import PodJob
 from kubeautoml.storage import ObjectStore, StoredObject, open_store
 from kubeautoml.storage.base import glob_root, is_glob
-from kubeautoml_trainer.data.base import Schema
-from kubeautoml_trainer.data.image_cache import FETCHERS, ImageCache, Size, StoredImage, cached_images
+from kubeautoml_trainer.data.asked import Asked
+from kubeautoml_trainer.data.base import Dataset
+from kubeautoml_trainer.data.image_cache import FETCHERS, ImageCache
 from kubeautoml_trainer.data.image_sources import (
-    IMAGE,
-    SOURCES,
     Beside,
-    Inline,
     Remote,
     Span,
     bytes_or_path,
@@ -42,82 +36,14 @@ from kubeautoml_trainer.data.image_sources import (
     npz_frame,
     shard_frame,
 )
-from kubeautoml_trainer.data.images import ImageError, is_image_value, pixels_of
+from kubeautoml_trainer.data.images import is_image_value
 from kubeautoml_trainer.data.read import DECOMPRESS, find_files, read_files
 from kubeautoml_trainer.data.read import SUFFIXES as TABLE_SUFFIXES
-from kubeautoml_trainer.data.text_folder import TEXT, is_text_name, text_folder_frame
-from kubeautoml_trainer.tasks import POINT
+from kubeautoml_trainer.data.stored_images import with_stored_images
+from kubeautoml_trainer.data.text_folder import is_text_name, text_folder_frame
 
 PROBED = 20
 """Files that are looked for before a column of file names is taken for images, where images are not the point of the job."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a job, or a model, wants to see in its rows.
-
-    target: what a folder's names, or a shard's labels, are; None where there are none to be. images: columns that must hold images, with
-    the size of each where it is settled. others: columns that are something else, and are not looked at. of_images: whether file names
-    mean images even if the files are not there. is_test: of arrays for training and test, the test ones are meant. image: what the column
-    of images is called where files have no header. skips: whether a few rows may be left out whose images cannot be read.
-    only: whether no other columns than `images` are looked at.
-    of_texts: whether many .txt files are a text each. text: what the column of these is called.
-    """
-
-    target: str | None = None
-    images: Mapping[str, Size | None] = field(default_factory=dict)
-    others: frozenset[str] = frozenset()
-    of_images: bool = False
-    is_test: bool = False
-    image: str = IMAGE
-    skips: bool = True
-    only: bool = False
-    of_texts: bool = False
-    text: str = TEXT
-
-
-def asked_by_job(job: PodJob) -> Asked:
-    """What the training rows of a job are read with."""
-    columns, split = job.dataset.columns, job.dataset.split
-    others = {n for n, t in columns.types.items() if t is not ColumnType.IMAGE}
-    named = (job.task.target, columns.weight, split.group_column, split.time_column, *columns.ignore)
-    return Asked(
-        target=job.task.target,
-        images={n: None for n, t in columns.types.items() if t is ColumnType.IMAGE},
-        others=frozenset(others | {n for n in named if n}),
-        of_images=POINT.get(job.task.type) is ColumnType.IMAGE,
-        of_texts=POINT.get(job.task.type) is ColumnType.TEXT,
-    )
-
-
-def asked_of_test(train: pd.DataFrame, job: PodJob) -> Asked:
-    """What test rows are read with: their images as those of the training rows."""
-    sizes = sizes_of(train)
-    others = frozenset(str(c) for c in train.columns if c not in sizes)
-    of_texts = POINT.get(job.task.type) is ColumnType.TEXT
-    return Asked(target=job.task.target, images=sizes, others=others, is_test=True, of_texts=of_texts)
-
-
-def asked_by_schema(schema: Schema) -> Asked:
-    """What rows for a model are read with; every other column than its images is left as it is."""
-    sizes = {
-        c.name: Size(c.height, c.width, c.channels)
-        for c in schema.features
-        if c.type is ColumnType.IMAGE and c.height and c.width and c.channels
-    }
-    image = next(iter(sizes)) if len(sizes) == 1 else IMAGE
-    texts = [c.name for c in schema.features if c.type is ColumnType.TEXT]
-    text = texts[0] if len(texts) == 1 else TEXT
-    is_one_text = len(texts) == len(schema.features) == 1
-    return Asked(images=sizes, is_test=True, image=image, skips=False, only=True, of_texts=is_one_text, text=text)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Raw rows, and what is worth a warning about how they were read."""
-
-    frame: pd.DataFrame
-    warnings: tuple[str, ...] = ()
 
 
 def read_dataset(
@@ -304,123 +230,3 @@ class _Naming:
         if scheme not in self._stores:
             self._stores[scheme] = open_store(uri, self._credentials_dir, patience_seconds=self._patience_seconds)
         return self._stores[scheme]
-
-
-def with_stored_images(frame: pd.DataFrame, asked: Asked, cache: ImageCache, key: str, where: str) -> Dataset:
-    """The frame with its images in the cache, without the rows whose images cannot be read.
-
-    Args:
-        key: names these rows and nothing else.
-        where: what messages call them.
-
-    Raises:
-        DataError: too many images cannot be read, or the disk is too small.
-    """
-    bad = np.zeros(len(frame), dtype=bool)
-    said: list[str] = []
-    stored: dict[str, pd.Series] = {}
-    for name in [str(c) for c in frame.columns]:
-        column = frame[name]
-        if not _holds_images(column, name, asked):
-            continue
-        values, problems = _stored_column(column, name, asked.images.get(name), cache, key, where)
-        if problems.first and not asked.skips:
-            raise DataError(
-                f"the image in column '{name}' cannot be read: {problems.first}; leave it out, or upload it again",
-                reason=Reason.DATASET_UNREADABLE,
-            )
-        stored[name] = values
-        bad |= problems.mask
-        if problems.first:
-            some = int(problems.mask.sum())
-            said.append(
-                f"{some:,} of {len(frame):,} rows are left out, whose '{name}' cannot be read, such as {problems.first}"
-            )
-    if not stored:
-        return Dataset(frame)
-    out = frame.assign(**stored)
-    return Dataset(out if not bad.any() else out[~bad].reset_index(drop=True), tuple(said))
-
-
-def _holds_images(column: pd.Series, name: str, asked: Asked) -> bool:
-    if (
-        name in asked.others
-        or (asked.only and name not in asked.images)
-        or not pd.api.types.is_object_dtype(column.dtype)
-    ):
-        return name in asked.images
-    if name in asked.images:
-        return not all(v is None or isinstance(v, StoredImage) for v in column)
-    present = (v for v in column if v is not None and not (isinstance(v, float) and v != v))
-    first = next(present, None)
-    return isinstance(first, SOURCES) or (is_image_value(first) and not isinstance(first, StoredImage))
-
-
-@dataclass(frozen=True)
-class _Problems:
-    """mask: bool (n,), rows whose image cannot be read. first: the first of them in words."""
-
-    mask: np.ndarray
-    first: str = ""
-
-
-def _stored_column(
-    column: pd.Series, name: str, size: Size | None, cache: ImageCache, key: str, where: str
-) -> tuple[pd.Series, _Problems]:
-    sources: list[Any] = []
-    places = np.full(len(column), -1, dtype=np.int64)
-    for row, value in enumerate(column):
-        source = _source(value, f"'{name}' in row {row}")
-        if source is not None:
-            places[row] = len(sources)
-            sources.append(source)
-    if not sources:
-        raise DataError(f"{where}: column '{name}' has no image in any row", reason=Reason.INVALID_DATA)
-    names = hashlib.sha256("\0".join(s.name for s in sources).encode()).hexdigest()
-    images = cache.of(f"{key}\0{name}\0{names}", sources, size)
-    values = np.empty(len(column), dtype=object)
-    mask = np.zeros(len(column), dtype=bool)
-    first = ""
-    for row, place in enumerate(places.tolist()):
-        if place in images.bad:
-            mask[row] = True
-            first = first or f"{sources[place].name}, which {images.bad[place]}"
-        elif place >= 0:
-            values[row] = StoredImage(images, place)
-    return pd.Series(values, dtype=object, index=column.index), _Problems(mask, first)
-
-
-def _source(value: Any, name: str) -> Any:
-    """Where the image of a raw value comes from; None where there is none."""
-    if isinstance(value, SOURCES) or value is None or (isinstance(value, float) and value != value):
-        return value if isinstance(value, SOURCES) else None
-    value = bytes_or_path(value)
-    if isinstance(value, bytes | np.ndarray):
-        return Inline(value, name)
-    if isinstance(value, str) and not value.strip():
-        return None
-    return _Odd(value, name)
-
-
-@dataclass(frozen=True, slots=True)
-class _Odd:
-    """A value of a column of images that is neither bytes nor a file: base64, or a mistake."""
-
-    value: Any
-    name: str
-
-    def read(self) -> np.ndarray:
-        pixels = pixels_of(self.value)
-        if pixels is None:
-            raise ImageError("is empty")
-        return pixels
-
-
-def sizes_of(frame: pd.DataFrame) -> dict[str, Size | None]:
-    """The stored size of each column of images."""
-    found: dict[str, Size | None] = {}
-    for name in frame.columns:
-        images = cached_images(frame[name])
-        if images is not None:
-            found[str(name)] = images.size
-    return found

@@ -358,3 +358,13 @@ def _check_disk(folder: Path, size: Size, images: int) -> None:
             f"{max(0, free) / 1e9:.2g} GB are free; raise the ephemeral storage of spec.workers.resources, or give fewer images",
             reason=Reason.INVALID_DATA,
         )
+
+
+def sizes_of(frame: pd.DataFrame) -> dict[str, Size | None]:
+    """The stored size of each column of images."""
+    found: dict[str, Size | None] = {}
+    for name in frame.columns:
+        images = cached_images(frame[name])
+        if images is not None:
+            found[str(name)] = images.size
+    return found

@@ -18,14 +18,16 @@ from kubeautoml.api.errors import DataError, ObjectNotFound, PredictionError
 from kubeautoml.api.pod import PodContext, PodJob
 from kubeautoml.storage import open_store
 from kubeautoml_trainer.activity import SILENT, Activity
+from kubeautoml_trainer.data.asked import asked_by_job, asked_of_test
 from kubeautoml_trainer.data.base import PreparedData, Profile, Rows, Schema
-from kubeautoml_trainer.data.dataset import asked_by_job, asked_of_test, read_dataset, with_stored_images
+from kubeautoml_trainer.data.dataset import read_dataset
 from kubeautoml_trainer.data.image_cache import ImageCache, cached_images, temporary_cache
 from kubeautoml_trainer.data.infer import infer_column
 from kubeautoml_trainer.data.profile import digest_of, store_profile, stored_profile
 from kubeautoml_trainer.data.roles import groups_of, time_of, weights_of
 from kubeautoml_trainer.data.schema import coerce, frame_of, typed_values
 from kubeautoml_trainer.data.split import Assignment, assign, resolve
+from kubeautoml_trainer.data.stored_images import with_stored_images
 from kubeautoml_trainer.data.target import Target, find_column, read_target, to_labels
 from kubeautoml_trainer.data.texts import column_of_texts
 from kubeautoml_trainer.data.values import shown, to_numbers

@@ -135,7 +135,8 @@ from kubeautoml_trainer.data.read import read_table""",
 }
 _IMAGES = {
     "forms": "a folder a class, a table with paths or bytes, tar shards or .npz",
-    "read_import": """from kubeautoml_trainer.data.dataset import asked_by_job, asked_by_schema, asked_of_test, read_dataset
+    "read_import": """from kubeautoml_trainer.data.asked import asked_by_job, asked_by_schema, asked_of_test
+from kubeautoml_trainer.data.dataset import read_dataset
 from kubeautoml_trainer.data.image_cache import temporary_cache
 from kubeautoml_trainer.data.prepare import prepare_frames""",
     "read": """    with temporary_cache(args.threads) as cache:  # images are decoded once, into a file that is memory-mapped
