@@ -120,6 +120,11 @@ def make_limits(**changes: Any) -> StudyLimits:
     return StudyLimits(**{"max_trials": 10, "max_failed_trials": 5, **changes})
 
 
+def states(study: optuna.Study) -> list[str]:
+    """Of all trials, in their order."""
+    return [t.state.name for t in study.get_trials(deepcopy=False)]
+
+
 def open_job_study(context: PodContext, limits: StudyLimits | None = None) -> optuna.Study:
     """The job's study; limits are written when given."""
     job = context.job
