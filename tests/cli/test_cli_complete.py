@@ -17,8 +17,6 @@ from kubeautoml.cli.complete import candidates
 from kubeautoml.cli.main import CLUSTER_VERBS, VERBS, main
 from observability.exported import ROOT
 
-FLAGS = ("--namespace", "--context", "--kubeconfig")
-
 
 def words(found: list[str]) -> list[str]:
     """Without what they mean."""

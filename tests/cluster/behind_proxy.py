@@ -14,7 +14,6 @@ from kubeautoml.cluster.cached import CachedCluster
 from kubeautoml.cluster.kube import KubeCluster
 
 OF_JOB = {LABEL_JOB_UID: "job-1"}
-WATCH = "watch=true"
 
 
 class Told:

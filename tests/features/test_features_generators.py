@@ -22,8 +22,6 @@ from kubeautoml_trainer.features.target_means import (
 )
 from kubeautoml_trainer.features.text_statistics import text_statistics
 
-DAY = 86_400.0
-
 
 def seconds(text: str) -> float:
     return float(np.datetime64(text, "s").astype(np.int64))

@@ -111,10 +111,6 @@ class ControlPlane:
         answer = self.admin.post(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token", request)
         return str(answer["status"]["token"])
 
-    def as_user(self, token: str) -> Rest:
-        """REST as somebody else."""
-        return Rest(self.server, self.ca_file, token)
-
     def forget_history(self) -> None:
         """Compact etcd: watches from an older resourceVersion are refused (at once for Events, which are not cached)."""
         revision = self.admin.get("/api/v1/namespaces")["metadata"]["resourceVersion"]

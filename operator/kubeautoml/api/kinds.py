@@ -29,7 +29,6 @@ class ObjectMeta(BaseModel):
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
     creation_timestamp: str | None = None
-    deletion_timestamp: str | None = None
 
     def to_manifest(self) -> dict[str, Any]:
         """camelCase, without the empty fields."""

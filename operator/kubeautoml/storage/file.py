@@ -145,16 +145,6 @@ def _complete_or_absent(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _create_exclusively(path: Path, data: bytes) -> bool:
-    """For file systems without hard links: exclusive, but a reader may see the file before it is complete."""
-    try:
-        with path.open("xb") as file:
-            file.write(data)
-    except FileExistsError:
-        return False
-    return True
-
-
 @contextmanager
 def _translated(uri: str) -> Iterator[None]:
     try:
