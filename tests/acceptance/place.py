@@ -18,6 +18,7 @@ from kubeautoml_trainer.bundle import Model, load_bundle
 from real.controlplane import ControlPlane
 from real.kubelet import Kubelet
 from real.s3 import S3Server
+from real.study_server import running_study_server
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -82,6 +83,15 @@ class Place:
             self.s3.create_bucket(bucket)
         secret = {"metadata": {"name": "object-storage"}, "stringData": self.s3.settings}
         self.plane.admin.post(f"/api/v1/namespaces/{self.namespace}/secrets", secret)
+
+    @contextmanager
+    def running(self, database_url: str) -> Iterator[OperatorProcess]:
+        """With a study server on that database, and an operator."""
+        with (
+            running_study_server(database_url) as study_server,
+            running_operator(self.plane, self.namespace, study_server.url, self.log) as operator,
+        ):
+            yield operator
 
     @property
     def log(self) -> Path:

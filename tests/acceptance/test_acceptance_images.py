@@ -15,11 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from acceptance.place import EXAMPLES, Place, running_operator
-from real.controlplane import ControlPlane
-from real.kubelet import Kubelet
-from real.s3 import S3Server
-from real.study_server import running_study_server
+from acceptance.place import EXAMPLES, Place
 
 pytestmark = [
     pytest.mark.controlplane,
@@ -31,32 +27,25 @@ pytestmark = [
 
 
 def test_a_manifest_of_images_becomes_an_endpoint_that_answers_images(
-    control_plane: ControlPlane,
-    kubelet: Kubelet,
-    namespace: str,
-    s3_server: S3Server,
+    place: Place,
     postgres_url: str,
     tmp_path: Path,
 ):
     """Ready=True with the example's manifest (two quick families of it), over every fourth file, one of which is broken."""
-    place = Place(control_plane, kubelet, namespace, s3_server, tmp_path)
     script = EXAMPLES / "digits-images.py"
     subprocess.run([sys.executable, str(script), str(tmp_path / "digits")], check=True, capture_output=True)
     files = sorted((tmp_path / "digits" / "train").rglob("*.png"))[::4]
     for number, file in enumerate(files):
         key = f"digits-images/train/{file.parent.name}/{file.name}"
         body = b"" if number == 7 else file.read_bytes()
-        s3_server.client.put_object(Bucket="lake", Key=key, Body=body)
+        place.s3.client.put_object(Bucket="lake", Key=key, Body=body)
     manifest = yaml.safe_load((EXAMPLES / "digits-images.yaml").read_text())
     manifest["spec"] |= {"budget": {"maxTrials": 2}, "search": {"families": {"include": ["Dummy", "Linear"]}}}
     manifest["spec"]["dataset"]["split"] = {"folds": 2}
     job_file = tmp_path / "job.yaml"
     job_file.write_text(yaml.safe_dump(manifest))
 
-    with (
-        running_study_server(postgres_url) as study_server,
-        running_operator(control_plane, namespace, study_server.url, place.log),
-    ):
+    with place.running(postgres_url):
         place.apply(job_file)
         finished = place.served("digits-images")
 
@@ -69,8 +58,8 @@ def test_a_manifest_of_images_becomes_an_endpoint_that_answers_images(
         by_pixels = answer["outputs"][0]["data"]
 
     said = list(model.predict(pd.DataFrame({"image": asked})))
-    key = f"team-a/{namespace}/digits-images/{finished['metadata']['uid']}/data/profile.json"
-    profile = json.loads(s3_server.client.get_object(Bucket="models", Key=key)["Body"].read())
+    key = f"team-a/{place.namespace}/digits-images/{finished['metadata']['uid']}/data/profile.json"
+    profile = json.loads(place.s3.client.get_object(Bucket="models", Key=key)["Body"].read())
     assert [p["digit"] for p in by_file] == said
     assert by_pixels == said
     assert model.metrics["Accuracy"] > 0.8

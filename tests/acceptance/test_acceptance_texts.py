@@ -11,11 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from acceptance.place import EXAMPLES, Place, running_operator
-from real.controlplane import ControlPlane
-from real.kubelet import Kubelet
-from real.s3 import S3Server
-from real.study_server import running_study_server
+from acceptance.place import EXAMPLES, Place
 
 pytestmark = [
     pytest.mark.controlplane,
@@ -38,27 +34,20 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
 
 
 def test_a_manifest_of_texts_becomes_an_endpoint_that_answers_texts(
-    control_plane: ControlPlane,
-    kubelet: Kubelet,
-    namespace: str,
-    s3_server: S3Server,
+    place: Place,
     postgres_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):
     """Ready=True with the example's manifest (three trials of it), and the endpoint says what the stored model says."""
-    place = Place(control_plane, kubelet, namespace, s3_server, tmp_path)
     rows = questions(monkeypatch)
-    s3_server.client.put_object(Bucket="lake", Key="questions/train.csv", Body=rows.to_csv(index=False).encode())
+    place.s3.client.put_object(Bucket="lake", Key="questions/train.csv", Body=rows.to_csv(index=False).encode())
     manifest = yaml.safe_load((EXAMPLES / "questions.yaml").read_text())
     manifest["spec"]["budget"] = {"maxTrials": 3}
     file = tmp_path / "job.yaml"
     file.write_text(yaml.safe_dump(manifest))
 
-    with (
-        running_study_server(postgres_url) as study_server,
-        running_operator(control_plane, namespace, study_server.url, place.log),
-    ):
+    with place.running(postgres_url):
         place.apply(file)
         model = place.stored_model(place.served("questions"))
         asked = pd.DataFrame({"question": ["who wrote the novel?", "are you a robot", "", "Wie heißt du?", "天气"]})

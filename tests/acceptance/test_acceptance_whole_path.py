@@ -12,12 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from acceptance.place import EXAMPLES, Place, running_operator
+from acceptance.place import EXAMPLES, Place
 from kubeautoml.study import open_study_storage
-from real.controlplane import ControlPlane
-from real.kubelet import Kubelet
-from real.s3 import S3Server
-from real.study_server import running_study_server
 
 pytestmark = [
     pytest.mark.controlplane,
@@ -49,26 +45,15 @@ def running_trials(storage: Any, study: str) -> dict[int, str]:
     return {t.number: t.user_attrs.get("pod_uid", "") for t in trials if t.state.name == "RUNNING"}
 
 
-def test_one_manifest_becomes_a_served_model_while_operator_and_worker_are_killed(
-    control_plane: ControlPlane,
-    kubelet: Kubelet,
-    namespace: str,
-    s3_server: S3Server,
-    postgres_url: str,
-    tmp_path: Path,
-):
+def test_one_manifest_becomes_a_served_model_while_operator_and_worker_are_killed(place: Place, postgres_url: str):
     """Ready=True, an AutoMLModel, a prediction equal to the trainer's; no finished trial lost or counted twice."""
-    place = Place(control_plane, kubelet, namespace, s3_server, tmp_path)
     passengers = titanic()
-    s3_server.client.put_object(Bucket="lake", Key="titanic/train.csv", Body=passengers.to_csv(index=False).encode())
+    place.s3.client.put_object(Bucket="lake", Key="titanic/train.csv", Body=passengers.to_csv(index=False).encode())
 
-    with (
-        running_study_server(postgres_url) as study_server,
-        running_operator(control_plane, namespace, study_server.url, place.log) as operator,
-    ):
+    with place.running(postgres_url) as operator:
         storage = open_study_storage(postgres_url)
         place.apply(EXAMPLES / "titanic.yaml")
-        study = f"{namespace}/titanic/{place.job('titanic')['metadata']['uid']}"
+        study = f"{place.namespace}/titanic/{place.job('titanic')['metadata']['uid']}"
 
         place.wait_until(lambda: len(completed_trials(storage, study)) >= 3, 120, "three completed trials")
         operator.kill()
@@ -78,7 +63,7 @@ def test_one_manifest_becomes_a_served_model_while_operator_and_worker_are_kille
             names = {p["metadata"]["uid"]: p["metadata"]["name"] for p in place.pods("worker")}
             for number, uid in running_trials(storage, study).items():
                 if uid in names:
-                    kubelet.kill_pod_process(namespace, names[uid], signal.SIGKILL)
+                    place.kubelet.kill_pod_process(place.namespace, names[uid], signal.SIGKILL)
                     return number in running_trials(storage, study)
             return False
 

@@ -267,12 +267,7 @@ def _as_utf8(data: bytes, name: str) -> bytes:
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{name} must be UTF-8 text; byte {error.start} (0x{data[error.start]:02x}) in line {line} is not; "
-            "convert it, for example with: iconv -f latin1 -t utf-8",
-            reason=Reason.DATASET_UNREADABLE,
-        ) from error
+        raise undecodable(data, name, "utf-8", error) from error
     zero = data.find(b"\0")
     if zero >= 0:
         raise DataError(
@@ -280,6 +275,16 @@ def _as_utf8(data: bytes, name: str) -> bytes:
             reason=Reason.DATASET_UNREADABLE,
         )
     return data.removeprefix(b"\xef\xbb\xbf")
+
+
+def undecodable(data: bytes, name: str, encoding: str, error: UnicodeDecodeError) -> DataError:
+    """What is wrong with the bytes of a file: which of them is no text, and in which line."""
+    line = data.count(b"\n", 0, error.start) + 1
+    return DataError(
+        f"{name} must be {encoding.upper()} text; byte {error.start} (0x{data[error.start]:02x}) in line {line} is not; "
+        "convert it, for example with: iconv -f latin1 -t utf-8",
+        reason=Reason.DATASET_UNREADABLE,
+    )
 
 
 def _records(text: bytes, delimiter: str) -> Iterator[list[str]]:

@@ -11,7 +11,7 @@ from kubeautoml.api.conditions import Reason
 from kubeautoml.api.errors import DataError
 from kubeautoml.storage import ObjectStore, StoredObject
 from kubeautoml_trainer.data.folders import below, classes_of_folders, objects_of, suffixes_of
-from kubeautoml_trainer.data.read import DECOMPRESS, decompressed
+from kubeautoml_trainer.data.read import DECOMPRESS, decompressed, undecodable
 
 TEXT = "text"
 """Name of the column."""
@@ -80,10 +80,5 @@ def decoded(data: bytes, name: str) -> str | None:
     try:
         text = data.decode(encoding).removeprefix("\ufeff").replace("\0", " ")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{name} must be {encoding.upper()} text; byte {error.start} (0x{data[error.start]:02x}) in line {line} is not; "
-            "convert it, for example with: iconv -f latin1 -t utf-8",
-            reason=Reason.DATASET_UNREADABLE,
-        ) from error
+        raise undecodable(data, name, encoding, error) from error
     return text if text.strip() else None
