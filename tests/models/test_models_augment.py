@@ -32,14 +32,14 @@ def places(x: torch.Tensor) -> torch.Tensor:
 
 
 def change(x: torch.Tensor, **how) -> torch.Tensor:
-    return augmented(x, Augmentation(**how), make_generator())[0]
+    return augmented(x, Augmentation(**how), "", make_generator())[0]
 
 
 def test_nothing_wanted_is_nothing_done():
     """The very pictures."""
     x = torch.rand(3, 3, 8, 8)
 
-    out, blend = augmented(x, Augmentation(), make_generator())
+    out, blend = augmented(x, Augmentation(), "", make_generator())
 
     assert torch.equal(out, x) and blend is None
 
@@ -169,18 +169,25 @@ def test_cutmix_takes_a_rectangle_of_the_partner():
 
 def test_a_share_of_the_batches_is_blended():
     """Mixup and cutmix each as often as wanted."""
-    generator, how = make_generator(), Augmentation(mixup=0.5, cutmix=0.3)
+    how = Augmentation(mixup=0.5, cutmix=0.3)
 
-    blended = [augmented(torch.rand(4, 1, 6, 6), how, generator)[1] is not None for _ in range(200)]
+    kinds = [how.blend(draw) for draw in torch.rand(400, generator=make_generator()).tolist()]
 
-    assert 0.7 < sum(blended) / 200 < 0.9
+    assert 0.4 < kinds.count("mixup") / 400 < 0.6
+    assert 0.2 < kinds.count("cutmix") / 400 < 0.4
+    x, generator = torch.rand(4, 1, 6, 6), make_generator()
+    assert {kind: augmented(x, how, kind, generator)[1] is not None for kind in set(kinds)} == {
+        "mixup": True,
+        "cutmix": True,
+        "": False,
+    }
 
 
 def test_the_same_generator_gives_the_same_pictures():
     """To the last bit."""
     x, how = torch.rand(8, 3, 12, 12), Augmentation(True, 0.1, 0.2, 10.0, 5.0, 0.2, 0.3, 0.5, 0.5)
 
-    first, second = (augmented(x, how, make_generator(3))[0] for _ in range(2))
+    first, second = (augmented(x, how, "cutmix", make_generator(3))[0] for _ in range(2))
 
     assert torch.equal(first, second)
     assert affine_maps(8, how, make_generator(1), x.device).shape == (8, 2, 3)

@@ -4,7 +4,7 @@ import logging
 import math
 import multiprocessing
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -96,21 +96,29 @@ def make_context(**changes) -> FitContext:
     return FitContext(**given)
 
 
+@dataclass(frozen=True)
+class Augmented:
+    """Pictures that are numbers from 0 to 1 already."""
+
+    how: Augmentation
+
+    def kind(self, draw):
+        return self.how.blend(draw)
+
+    def augment(self, raw, generator, kind):
+        pictures, blend = augmented(raw[0], self.how, kind, generator)
+        return (pictures, raw[1]), blend
+
+    def plain(self, raw):
+        return raw
+
+
 def make_training(context: FitContext, weight: torch.Tensor | None = None, how: Augmentation | None = None) -> Training:
     x, y = make_pictures()
     how = how or Augmentation(shift=0.1, mixup=0.3)
 
-    def augment(raw, generator):
-        pictures, blend = augmented(raw[0], how, generator)
-        return (pictures, raw[1]), blend
-
     return Training(
-        Stored(x),
-        y,
-        torch.ones(len(x)) if weight is None else weight,
-        fit_loss(None, context, 0.1),
-        augment,
-        lambda raw: raw,
+        Stored(x), y, torch.ones(len(x)) if weight is None else weight, fit_loss(None, context, 0.1), Augmented(how)
     )
 
 
@@ -373,7 +381,7 @@ def test_parts_of_a_batch_add_up_to_the_batch(monkeypatch):
         net = make_net(norm="group", dropout=0.0)
         order = torch.arange(16)
         raw = next(iter(training.examples.batches([order])))
-        torch_loop._learn(net, training, torch_loop.ALONE, order, raw, torch.Generator(), at_once, None)
+        torch_loop._learn(net, training, torch_loop.ALONE, order, raw, "", torch.Generator(), at_once, None)
         found.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
 
     assert torch.allclose(found[0], found[1], atol=1e-6)

@@ -41,6 +41,12 @@ class Augmentation:
         """Whether pixels change their places."""
         return self.flip or any((self.shift, self.crop, self.rotation, self.shear))
 
+    def blend(self, draw: float) -> str:
+        """What a batch gets whose draw from 0 to 1 that is: "mixup", "cutmix" or ""."""
+        if draw < self.mixup:
+            return "mixup"
+        return "cutmix" if draw < self.mixup + self.cutmix else ""
+
 
 @dataclass(frozen=True)
 class Blend:
@@ -50,20 +56,18 @@ class Blend:
     share: Tensor
 
 
-def augmented(x: Tensor, how: Augmentation, generator: torch.Generator) -> tuple[Tensor, Blend | None]:
-    """The pictures changed, and whose truths they then hold."""
+def augmented(x: Tensor, how: Augmentation, blend: str, generator: torch.Generator) -> tuple[Tensor, Blend | None]:
+    """The pictures changed, and whose truths they then hold; blend as `Augmentation.blend` says it."""
     if how.moves:
         x = moved(x, affine_maps(len(x), how, generator, x.device))
     if how.colour:
         x = coloured(x, how.colour, generator)
     if how.cutout:
         x = cut_out(x, how.cutout, generator)
-    if how.mixup or how.cutmix:
-        draw = float(torch.rand((), generator=generator, device=x.device))
-        if draw < how.mixup:
-            return mixed(x, generator)
-        if draw < how.mixup + how.cutmix:
-            return pieced(x, generator)
+    if blend == "mixup":
+        return mixed(x, generator)
+    if blend == "cutmix":
+        return pieced(x, generator)
     return x, None
 
 
@@ -108,7 +112,8 @@ def coloured(x: Tensor, most: float, generator: torch.Generator) -> Tensor:
     middle = x.mean(dim=(1, 2, 3), keepdim=True)
     x = middle + (x - middle) * factor()
     if x.shape[1] == 3:
-        grey = (x * x.new_tensor(_GREY)[None, :, None, None]).sum(dim=1, keepdim=True)
+        red, green, blue = (share * x[:, k : k + 1] for k, share in enumerate(_GREY))
+        grey = red + green + blue
         x = grey + (x - grey) * factor()
     return x.clamp(0, 1)
 

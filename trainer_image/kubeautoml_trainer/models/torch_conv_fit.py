@@ -16,12 +16,12 @@ from kubeautoml_trainer.models.picture_rows import PictureRows
 from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.torch_augment import Augmentation, Blend, augmented
 from kubeautoml_trainer.models.torch_conv import Architecture, ConvNet, Normaliser, Scaler, Served
-from kubeautoml_trainer.models.torch_loop import Inputs, Settings, Trained, Training, Validation, train
+from kubeautoml_trainer.models.torch_loop import Settings, Trained, Training, Validation, train
 from kubeautoml_trainer.models.torch_onnx import to_onnx
 from kubeautoml_trainer.models.torch_optimisers import parameter_groups
 from kubeautoml_trainer.models.torch_parallel import World, on_all_accelerators
 from kubeautoml_trainer.models.torch_pictures import Pictures
-from kubeautoml_trainer.models.torch_training import fit_loss, judge, truth_tensor
+from kubeautoml_trainer.models.torch_training import Inputs, fit_loss, judge, truth_tensor
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 log = logging.getLogger("kubeautoml.worker")
@@ -34,8 +34,11 @@ class Prepared:
     how: Augmentation
     normaliser: Normaliser
 
-    def augment(self, raw: Inputs, generator: torch.Generator) -> tuple[Inputs, Blend | None]:
-        x, blend = augmented(raw[0].float() / 255.0, self.how, generator)
+    def kind(self, draw: float) -> str:
+        return self.how.blend(draw)
+
+    def augment(self, raw: Inputs, generator: torch.Generator, kind: str) -> tuple[Inputs, Blend | None]:
+        x, blend = augmented(raw[0].float() / 255.0, self.how, kind, generator)
         return (self._normal(x), raw[1]), blend
 
     def plain(self, raw: Inputs) -> Inputs:
@@ -97,8 +100,8 @@ def _fit(
         truth_tensor(learned.rows, target, device),
         torch.as_tensor(weights_or_ones(learned.rows.weight, len(learned.rows)), dtype=torch.float32, device=device),
         fit_loss(target, context, float(settings["smoothing"])),
-        prepared.augment,
-        prepared.plain,
+        prepared,
+        is_steady=True,
     )
     validation = None
     if judged is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,19 @@ from torch import Tensor, nn
 from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.models.base import FitContext, Unwatched
 from kubeautoml_trainer.models.target import NumberTarget
-from kubeautoml_trainer.models.torch_augment import Blend
-from kubeautoml_trainer.models.torch_loop import Examples, Inputs, Settings, Trained, Training, Validation, train
+from kubeautoml_trainer.models.torch_loop import (
+    AS_THEY_ARE,
+    Examples,
+    Preparation,
+    Settings,
+    Trained,
+    Training,
+    Validation,
+    train,
+)
 from kubeautoml_trainer.models.torch_optimisers import parameter_groups
 from kubeautoml_trainer.models.torch_parallel import World
-from kubeautoml_trainer.models.torch_training import fit_loss, judge, truth_tensor
+from kubeautoml_trainer.models.torch_training import Inputs, fit_loss, judge, truth_tensor
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 _HIDDEN = 256  # units between features and outputs, where the head has a hidden layer; a guess
@@ -61,26 +69,6 @@ class Headed(nn.Module):
     def __init__(self, backbone: nn.Module, head: Head) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
-
-
-class Preparation(Protocol):
-    """What is done to raw inputs before the network takes them, as `torch_loop.Training` says it."""
-
-    def augment(self, raw: Inputs, generator: torch.Generator) -> tuple[Inputs, Blend | None]: ...
-
-    def plain(self, raw: Inputs) -> Inputs: ...
-
-
-class _AsTheyAre:
-    def augment(self, raw: Inputs, generator: torch.Generator) -> tuple[Inputs, Blend | None]:
-        return raw, None
-
-    def plain(self, raw: Inputs) -> Inputs:
-        return raw
-
-
-AS_THEY_ARE = _AsTheyAre()
-"""Nothing is done."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +122,7 @@ def fit_head(
         rate=float(settings["head_rate"]),
         decay=float(settings["weight_decay"]),
     )
-    training, validation = _lesson(settings, learned, judged, target, context, device, AS_THEY_ARE)
+    training, validation = _lesson(settings, learned, judged, target, context, device, AS_THEY_ARE, is_steady=True)
     within = replace(context, progress=Unwatched()) if is_start else context
     trained = train(head, lambda n: parameter_groups(n.named_parameters()), training, validation, how, within, device)
     return head.cpu(), trained
@@ -187,6 +175,8 @@ def _lesson(
     context: FitContext,
     device: torch.device,
     preparation: Preparation,
+    *,
+    is_steady: bool = False,
 ) -> tuple[Training, Validation | None]:
     examples, rows = learned
     training = Training(
@@ -194,8 +184,8 @@ def _lesson(
         truth_tensor(rows, target, device),
         torch.as_tensor(weights_or_ones(rows.weight, len(rows)), dtype=torch.float32, device=device),
         fit_loss(target, context, float(settings["smoothing"])),
-        preparation.augment,
-        preparation.plain,
+        preparation,
+        is_steady,
     )
     return training, None if judged is None else Validation(judged[0], judge(judged[1], target, context))
 

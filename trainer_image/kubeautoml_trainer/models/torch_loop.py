@@ -23,13 +23,12 @@ from kubeautoml_trainer.models.torch_memory import fitting_rows, is_out_of_memor
 from kubeautoml_trainer.models.torch_optimisers import Optimiser, make_optimiser, set_rates
 from kubeautoml_trainer.models.torch_parallel import ALONE, World
 from kubeautoml_trainer.models.torch_rate import STEPS, WORTH, range_test
+from kubeautoml_trainer.models.torch_recorded import Learn, RecordedSteps, own_stream
 from kubeautoml_trainer.models.torch_run import Run, begin, look_every, resume, signature_of, state_of
 from kubeautoml_trainer.models.torch_schedule import SHAPES
-from kubeautoml_trainer.models.torch_training import Loss, limited_threads
+from kubeautoml_trainer.models.torch_training import Inputs, Loss, limited_threads
 
 log = logging.getLogger("kubeautoml.worker")
-
-Inputs = tuple[Tensor, ...]
 
 
 class Examples(Protocol):
@@ -40,6 +39,37 @@ class Examples(Protocol):
     def batches(self, orders: Sequence[Tensor]) -> Iterator[Inputs]:
         """The raw inputs of each batch, on the device; an order is int64 (b,), positions of rows."""
         ...
+
+
+class Preparation(Protocol):
+    """What is done to raw inputs before the network takes them."""
+
+    def kind(self, draw: float) -> str:
+        """Which kind of augmentation a batch gets; the number is drawn for it, from 0 to 1."""
+        ...
+
+    def augment(self, raw: Inputs, generator: torch.Generator, kind: str) -> tuple[Inputs, Blend | None]:
+        """What the network learns from, and whose truths that holds."""
+        ...
+
+    def plain(self, raw: Inputs) -> Inputs:
+        """The same without chance."""
+        ...
+
+
+class _AsTheyAre:
+    def kind(self, draw: float) -> str:
+        return ""
+
+    def augment(self, raw: Inputs, generator: torch.Generator, kind: str) -> tuple[Inputs, Blend | None]:
+        return raw, None
+
+    def plain(self, raw: Inputs) -> Inputs:
+        return raw
+
+
+AS_THEY_ARE = _AsTheyAre()
+"""Nothing is done."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +99,16 @@ class Settings:
 class Training:
     """What is learned. truth: (n,) and weight: float32 (n,), on the device.
 
-    augment: (raw inputs, generator) -> what the network takes, and whose truths that holds. plain: the same without chance.
+    is_steady: whether shapes and the kind of a batch alone decide what is computed, and no number is read back from the device: then the
+    device may record and replay it.
     """
 
     examples: Examples
     truth: Tensor
     weight: Tensor
     loss: Loss
-    augment: Callable[[Inputs, torch.Generator], tuple[Inputs, Blend | None]]
-    plain: Callable[[Inputs], Inputs]
+    preparation: Preparation
+    is_steady: bool = False
 
 
 @dataclass(frozen=True)
@@ -149,7 +180,7 @@ def train(
     cuda = [device.index or 0] if device.type == "cuda" else []
     # of several ways to compute a convolution, the ones that give the same bits every time
     repeatable = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-    with limited_threads(context.threads), torch.random.fork_rng(devices=cuda), repeatable:
+    with limited_threads(context.threads), torch.random.fork_rng(devices=cuda), repeatable, own_stream(device):
         torch.manual_seed(context.seed)
         batch = min(settings.batch, len(training.examples))
         probe = _first_rows(training, device)
@@ -174,25 +205,27 @@ def train(
 
 def _train(lesson: Lesson, at_once: int) -> Trained:
     """The loop."""
-    net, training, settings, context = lesson.net, lesson.training, lesson.settings, lesson.context
+    training, settings, context = lesson.training, lesson.settings, lesson.context
     device, world, batches = lesson.device, lesson.world, lesson.batches
     run = begin(lesson)
     signature = signature_of(lesson)
     resume(run, context, signature)
-    parallel = world.wrap(net, device)
     every = look_every(settings)
     schedule, precision = run.schedule, autocast_type(device)
+    learn = _learner(lesson, run, at_once, precision)
     while not world.agrees(schedule.is_over):
         run.order_before = run.order.get_state()
         orders = torch.randperm(len(training.examples), generator=run.order).to(device).tensor_split(batches)
+        kinds = _kinds(lesson, run.epoch)[run.batch :]
         orders = orders[run.batch :]
         began = time.perf_counter()
-        for order, raw in zip(orders, training.examples.batches([world.mine(o) for o in orders]), strict=True):
+        raws = training.examples.batches([world.mine(o) for o in orders])
+        for order, kind, raw in zip(orders, kinds, raws, strict=True):
             progress = world.same(schedule.step())
             factor = SHAPES[settings.schedule](progress, settings.warm_up)
             set_rates(run.optimiser, settings.optimiser, settings.rate * factor, settings.decay)
             run.optimiser.zero_grad()
-            _learn(parallel, training, world, order, raw, run.chance, at_once, precision)
+            learn(order, raw, kind)
             _clip(run.optimiser, settings.clip)
             run.optimiser.step()
             _average(run, settings.averaging)
@@ -220,12 +253,32 @@ def _train(lesson: Lesson, at_once: int) -> Trained:
     return _finished(run, lesson, at_once)
 
 
+def _kinds(lesson: Lesson, epoch: int) -> list[str]:
+    """Of each batch of an epoch; the same again when a training is taken up within it."""
+    chance = torch.Generator().manual_seed(hash((lesson.context.seed, epoch)))
+    return [lesson.training.preparation.kind(draw) for draw in torch.rand(lesson.batches, generator=chance).tolist()]
+
+
+def _learner(lesson: Lesson, run: Run, at_once: int, precision: torch.dtype | None) -> Learn:
+    """What computes the gradients of a batch."""
+    training, world, device = lesson.training, lesson.world, lesson.device
+    parallel = world.wrap(lesson.net, device)
+
+    def learn(order: Tensor, raw: Inputs, kind: str) -> Tensor:
+        return _learn(parallel, training, world, order, raw, kind, run.chance, at_once, precision)
+
+    if device.type != "cuda" or world.size > 1 or not training.is_steady:
+        return learn
+    return RecordedSteps(learn, [p for p in lesson.net.parameters() if p.requires_grad], run.chance)
+
+
 def _learn(
     net: nn.Module,
     training: Training,
     world: World,
     order: Tensor,
     raw: Inputs,
+    kind: str,
     chance: torch.Generator,
     at_once: int,
     precision: torch.dtype | None,
@@ -236,15 +289,14 @@ def _learn(
     truth, weight = training.truth[mine], training.weight[mine]
     share = world.size / training.weight[order].sum().clamp_min(1e-12)  # gradients are averaged over processes
     for part in torch.split(torch.arange(len(mine), device=mine.device), at_once):
-        inputs, blend = training.augment(tuple(t[part] for t in raw), chance)
+        inputs, blend = training.preparation.augment(tuple(t[part] for t in raw), chance, kind)
         with torch.autocast(mine.device.type, dtype=precision, enabled=precision is not None):
             out = net(*inputs)
         loss = _summed(training.loss, out.float(), truth[part], weight[part])
         if blend is not None:
             other = part[blend.partner]
-            loss = blend.share * loss + (1 - blend.share) * _summed(
-                training.loss, out.float(), truth[other], weight[part]
-            )
+            blended = _summed(training.loss, out.float(), truth[other], weight[other])
+            loss = blend.share * loss + (1 - blend.share) * blended
         torch.autograd.backward(loss * share)
         total += (loss * share).detach()
     return total
@@ -270,9 +322,10 @@ def _with_rate(lesson: Lesson, at_once: int) -> Settings:
         if time.monotonic() > context.deadline:
             return math.nan
         here, raw = next(raws)
+        kind = training.preparation.kind(float(torch.rand((), generator=order)))
         set_rates(optimiser, settings.optimiser, rate, settings.decay)
         optimiser.zero_grad()
-        loss = _learn(net, training, ALONE, here, raw, chance, at_once, autocast_type(device))
+        loss = _learn(net, training, ALONE, here, raw, kind, chance, at_once, autocast_type(device))
         _clip(optimiser, settings.clip)
         optimiser.step()
         return float(loss)
@@ -304,8 +357,8 @@ def _average(run: Run, share: float) -> None:
     expected = run.schedule.done / max(1e-9, run.schedule.reached)
     horizon = max(1.0, min(run.schedule.done, share * expected))
     torch._foreach_lerp_([a for a, _ in run.pairs], [b for _, b in run.pairs], 1.0 / horizon)
-    for a, b in run.counts:
-        a.copy_(b)
+    if run.counts:
+        torch._foreach_copy_([a for a, _ in run.counts], [b for _, b in run.counts])
 
 
 def _validated(run: Run, lesson: Lesson, precision: torch.dtype | None) -> float:
@@ -313,7 +366,9 @@ def _validated(run: Run, lesson: Lesson, precision: torch.dtype | None) -> float
     if lesson.validation is None:
         finite = all(bool(torch.isfinite(t).all()) for t in run.averaged.state_dict().values() if t.is_floating_point())
         return -float(run.epoch) if finite else math.nan
-    said = outputs(run.averaged, lesson.validation.examples, lesson.training.plain, lesson.device, precision)
+    said = outputs(
+        run.averaged, lesson.validation.examples, lesson.training.preparation.plain, lesson.device, precision
+    )
     return lesson.validation.judge(said)
 
 
@@ -357,4 +412,4 @@ def _finished(run: Run, lesson: Lesson, at_once: int) -> Trained:
 
 def _first_rows(training: Training, device: torch.device) -> Inputs:
     two = torch.arange(min(2, len(training.examples)), device=device)
-    return training.plain(next(iter(training.examples.batches([two]))))
+    return training.preparation.plain(next(iter(training.examples.batches([two]))))

@@ -14,11 +14,10 @@ from torch.nn import functional
 from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.target import NumberTarget
-from kubeautoml_trainer.models.torch_augment import Blend
-from kubeautoml_trainer.models.torch_loop import Inputs, Settings, Trained, Training, Validation, train
+from kubeautoml_trainer.models.torch_loop import AS_THEY_ARE, Settings, Trained, Training, Validation, train
 from kubeautoml_trainer.models.torch_onnx import to_onnx
 from kubeautoml_trainer.models.torch_optimisers import parameter_groups
-from kubeautoml_trainer.models.torch_training import device_for_training, fit_loss, judge, truth_tensor
+from kubeautoml_trainer.models.torch_training import Inputs, device_for_training, fit_loss, judge, truth_tensor
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 _LETTERS = 24  # numbers of a character's vector
@@ -204,8 +203,7 @@ def _train(
         truth_tensor(rows, target, device),
         weight,
         fit_loss(target, context, _SMOOTHING),
-        _as_they_are,
-        lambda raw: raw,
+        AS_THEY_ARE,
     )
     validation = None
     if judged is not None:
@@ -218,7 +216,3 @@ def _train(
         patience=max(3, int(settings["epochs"]) // 3),
     )
     return train(net, lambda n: parameter_groups(n.named_parameters()), training, validation, loop, context, device)
-
-
-def _as_they_are(raw: Inputs, generator: torch.Generator) -> tuple[Inputs, Blend | None]:
-    return raw, None

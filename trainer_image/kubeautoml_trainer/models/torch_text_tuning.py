@@ -27,11 +27,11 @@ from kubeautoml_trainer.models.onnx_network import OnnxNetwork
 from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.text_net import texts_of
 from kubeautoml_trainer.models.torch_head import START_SHARE, Headed, Vectors, fine_tune, fit_head
-from kubeautoml_trainer.models.torch_loop import Inputs, Trained
+from kubeautoml_trainer.models.torch_loop import Trained
 from kubeautoml_trainer.models.torch_onnx import halved, to_onnx
 from kubeautoml_trainer.models.torch_parallel import World, on_all_accelerators
 from kubeautoml_trainer.models.torch_text_encoder import Pooled, read_pooled
-from kubeautoml_trainer.models.torch_training import device_for_training
+from kubeautoml_trainer.models.torch_training import Inputs, device_for_training
 from kubeautoml_trainer.models.tuned_text import TOKENS, TunedTextModel, token_ids
 
 

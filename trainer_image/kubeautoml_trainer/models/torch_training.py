@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from kubeautoml_trainer.models.target import NumberTarget
 
 Weights = dict[str, Tensor]
 """By name."""
+Inputs = tuple[Tensor, ...]
+"""What the examples give of a batch, or what the network takes; each (b, ...)."""
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(output float32 (..., outputs), truth (...), weight (...)) -> the weighted mean, a number."""
 
@@ -137,6 +140,8 @@ def fit_loss(target: NumberTarget | None, context: FitContext, smoothing: float 
     """
     smooth = smoothing if context.metric in _DECIDED else 0.0
     levels = context.task.quantiles
+    # once a device: a step that copies from the processor could not be recorded
+    placed = cache(lambda device: torch.tensor(levels, dtype=torch.float32, device=device))
 
     def classes(out: Tensor, truth: Tensor) -> Tensor:
         each = functional.cross_entropy(
@@ -149,7 +154,7 @@ def fit_loss(target: NumberTarget | None, context: FitContext, smoothing: float 
         return gap.abs() if context.metric in _ABSOLUTE else gap.square()
 
     def quantiles(out: Tensor, truth: Tensor) -> Tensor:
-        return pinball(out, truth, torch.tensor(levels, dtype=out.dtype, device=out.device))
+        return pinball(out, truth, placed(out.device))
 
     each_of = classes if target is None else quantiles if levels else number
 
