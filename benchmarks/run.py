@@ -31,7 +31,10 @@ ALL = (
     "images",
     "texts",
     "tabular_shootout",
+    "gpu",
 )
+ON_A_GPU = ("gpu",)
+"""Left out of `make bench` where there is none."""
 
 
 def main(names: list[str]) -> int:
@@ -40,7 +43,7 @@ def main(names: list[str]) -> int:
         print(f"benchmarks must be some of {', '.join(ALL)}, got {', '.join(unknown)}", file=sys.stderr)
         return 2
     ranges, judged, failed = read_ranges(), list[Judged](), []
-    for name in names or ALL:
+    for name in names or [name for name in ALL if name not in ON_A_GPU or has_gpu()]:
         print(f"\n=== {name} ===", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "figures"
@@ -55,6 +58,15 @@ def main(names: list[str]) -> int:
     if missed:
         print(f"\n{len(missed)} of {len(judged)} figures are not in their range", file=sys.stderr)
     return 1 if failed or missed else 0
+
+
+def has_gpu() -> bool:
+    """Whether torch finds one; says so where not."""
+    import torch
+
+    if not torch.cuda.is_available():
+        print(f"left out, for want of a CUDA device: {', '.join(ON_A_GPU)}")
+    return bool(torch.cuda.is_available())
 
 
 if __name__ == "__main__":

