@@ -18,7 +18,8 @@ from kubeautoml_trainer.models import torch_loop, torch_memory
 from kubeautoml_trainer.models.base import FitContext, FitTimeout, Unwatched
 from kubeautoml_trainer.models.torch_augment import Augmentation, augmented
 from kubeautoml_trainer.models.torch_conv import Architecture, ConvNet
-from kubeautoml_trainer.models.torch_loop import Settings, Training, Validation, outputs, train
+from kubeautoml_trainer.models.torch_lesson import Settings, Training, Validation
+from kubeautoml_trainer.models.torch_loop import outputs, train
 from kubeautoml_trainer.models.torch_memory import fitting_rows, free_bytes, row_bytes
 from kubeautoml_trainer.models.torch_optimisers import Nesterov, parameter_groups
 from kubeautoml_trainer.models.torch_parallel import ALONE, everywhere

@@ -16,7 +16,8 @@ from kubeautoml_trainer.models.picture_rows import PictureRows
 from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.torch_augment import Augmentation, Blend, augmented
 from kubeautoml_trainer.models.torch_conv import Architecture, ConvNet, Normaliser, Scaler, Served
-from kubeautoml_trainer.models.torch_loop import Settings, Trained, Training, Validation, train
+from kubeautoml_trainer.models.torch_lesson import Settings, Trained, Training, Validation
+from kubeautoml_trainer.models.torch_loop import train
 from kubeautoml_trainer.models.torch_onnx import to_onnx
 from kubeautoml_trainer.models.torch_optimisers import parameter_groups
 from kubeautoml_trainer.models.torch_parallel import World, on_all_accelerators

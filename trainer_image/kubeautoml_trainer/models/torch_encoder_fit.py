@@ -39,7 +39,7 @@ from kubeautoml_trainer.models.torch_encoder import (
     moments_of,
 )
 from kubeautoml_trainer.models.torch_head import START_SHARE, Head, Vectors, fine_tune, fit_head
-from kubeautoml_trainer.models.torch_loop import Trained
+from kubeautoml_trainer.models.torch_lesson import Trained
 from kubeautoml_trainer.models.torch_onnx import to_onnx
 from kubeautoml_trainer.models.torch_parallel import World, on_all_accelerators
 from kubeautoml_trainer.models.torch_pictures import Pictures

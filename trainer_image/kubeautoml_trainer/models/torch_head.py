@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.models.base import FitContext, Unwatched
 from kubeautoml_trainer.models.target import NumberTarget
-from kubeautoml_trainer.models.torch_loop import (
+from kubeautoml_trainer.models.torch_lesson import (
     AS_THEY_ARE,
     Examples,
     Preparation,
@@ -20,8 +20,8 @@ from kubeautoml_trainer.models.torch_loop import (
     Trained,
     Training,
     Validation,
-    train,
 )
+from kubeautoml_trainer.models.torch_loop import train
 from kubeautoml_trainer.models.torch_optimisers import parameter_groups
 from kubeautoml_trainer.models.torch_parallel import World
 from kubeautoml_trainer.models.torch_training import Inputs, fit_loss, judge, truth_tensor

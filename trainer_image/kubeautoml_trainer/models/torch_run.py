@@ -9,19 +9,16 @@ import logging
 import math
 import time
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.early_stopping import Patience
+from kubeautoml_trainer.models.torch_lesson import Lesson, Settings
 from kubeautoml_trainer.models.torch_optimisers import Optimiser, make_optimiser
 from kubeautoml_trainer.models.torch_schedule import Schedule
 from kubeautoml_trainer.models.torch_state import StateError, packed, unpacked, with_prefix, write_into
-
-if TYPE_CHECKING:
-    from kubeautoml_trainer.models.torch_loop import Lesson, Settings
 
 log = logging.getLogger("kubeautoml.worker")
 

@@ -14,7 +14,8 @@ from torch.nn import functional
 from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.target import NumberTarget
-from kubeautoml_trainer.models.torch_loop import AS_THEY_ARE, Settings, Trained, Training, Validation, train
+from kubeautoml_trainer.models.torch_lesson import AS_THEY_ARE, Settings, Trained, Training, Validation
+from kubeautoml_trainer.models.torch_loop import train
 from kubeautoml_trainer.models.torch_onnx import to_onnx
 from kubeautoml_trainer.models.torch_optimisers import parameter_groups
 from kubeautoml_trainer.models.torch_training import Inputs, device_for_training, fit_loss, judge, truth_tensor

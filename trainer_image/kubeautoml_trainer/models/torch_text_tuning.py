@@ -27,7 +27,7 @@ from kubeautoml_trainer.models.onnx_network import OnnxNetwork
 from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.text_net import texts_of
 from kubeautoml_trainer.models.torch_head import START_SHARE, Headed, Vectors, fine_tune, fit_head
-from kubeautoml_trainer.models.torch_loop import Trained
+from kubeautoml_trainer.models.torch_lesson import Trained
 from kubeautoml_trainer.models.torch_onnx import halved, to_onnx
 from kubeautoml_trainer.models.torch_parallel import World, on_all_accelerators
 from kubeautoml_trainer.models.torch_text_encoder import Pooled, read_pooled
