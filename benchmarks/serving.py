@@ -12,7 +12,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from figures import record
+from timing import seconds
 
 from kubeautoml_trainer.serve.rows import frame_from_records
 from serve.bundles import Trained, real_table, train
@@ -29,6 +29,7 @@ from serve.running import Running, running
 
 FAMILIES = ("Linear", "LightGBM", "CatBoost")
 SINGLE, BATCHES, BATCH_ROWS, CLIENTS = 400, 10, 1000, 8
+WARM_UP = 40  # of SINGLE
 
 
 def main() -> int:
@@ -49,10 +50,10 @@ def single(trained: Trained, server: Running) -> None:
     frames = [frame_from_records(r, trained.schema) for r in records]
     bodies = [json.dumps(r).encode() for r in records]
     connection = Connection(server)
-    inside = seconds(SINGLE, lambda i: trained.model.predict_frame(frames[i % len(frames)]))
-    plain = seconds(SINGLE, lambda i: connection.post("/v1/predict", bodies[i % len(bodies)]))
+    inside = seconds(SINGLE, lambda i: trained.model.predict_frame(frames[i % len(frames)]), WARM_UP)
+    plain = seconds(SINGLE, lambda i: connection.post("/v1/predict", bodies[i % len(bodies)]), WARM_UP)
     tensors = [json.dumps(tensor_body(r)).encode() for r in records]
-    protocol = seconds(SINGLE, lambda i: connection.post("/v2/models/churn/infer", tensors[i % len(tensors)]))
+    protocol = seconds(SINGLE, lambda i: connection.post("/v2/models/churn/infer", tensors[i % len(tensors)]), WARM_UP)
     print(f"single rows, {len(trained.schema.features)} columns, {', '.join(FAMILIES)}, {SINGLE} requests, one client")
     print(f"{'':28}{'p50 ms':>9}{'p99 ms':>9}{'p50 ratio':>11}{'p99 ratio':>11}")
     for label, taken in (("in-process", inside), ("POST /v1/predict", plain), ("POST /v2/.../infer", protocol)):
@@ -107,18 +108,6 @@ class Connection:
 
 def tensor_body(record: dict[str, Any]) -> dict[str, Any]:
     return {"inputs": [{"name": k, "datatype": "FP64", "shape": [1], "data": [v]} for k, v in record.items()]}
-
-
-def seconds(count: int, act: Callable[[int], object]) -> list[float]:
-    """How long each call took; a tenth as many before that do not count."""
-    for i in range(max(1, count // 10)):
-        act(i)
-    taken = []
-    for i in range(count):
-        began = time.perf_counter()
-        act(i)
-        taken.append(time.perf_counter() - began)
-    return taken
 
 
 def percentiles(taken: list[float]) -> tuple[float, float]:

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import log_loss, roc_auc_score, root_mean_squared_error
 
-LOSSES = {"binary": "1 - ROC AUC", "multiclass": "log loss", "regression": "RMSE"}
 RESAMPLES = 200
 FloatArray = npt.NDArray[np.float64]
 

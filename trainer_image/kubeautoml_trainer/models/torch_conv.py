@@ -163,12 +163,9 @@ class Normaliser(nn.Module):
         return normal
 
 
-VIEWS = ("none", "mirror", "shift")
-"""Views of a picture whose predictions are averaged: itself alone; with its mirror image; with itself moved by a pixel each way."""
-
-
 def views_of(x: Tensor, kind: str) -> list[Tensor]:
-    """float (n, channels, height, width), some of them."""
+    """Views of a picture whose predictions are averaged, each float (n, channels, height, width): itself alone ("none"); with its mirror
+    image ("mirror"); with itself moved by a pixel each way ("shift")."""
     if kind == "mirror":
         return [x, torch.flip(x, dims=[3])]
     if kind == "shift":

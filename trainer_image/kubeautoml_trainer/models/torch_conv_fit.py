@@ -16,14 +16,13 @@ from kubeautoml_trainer.models.picture_rows import PictureRows
 from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.torch_augment import Augmentation, Blend, augmented
 from kubeautoml_trainer.models.torch_conv import Architecture, ConvNet, Normaliser, Scaler, Served
-from kubeautoml_trainer.models.torch_lesson import Settings, Trained, Training, Validation
+from kubeautoml_trainer.models.torch_lesson import Settings, Trained, training_and_validation
 from kubeautoml_trainer.models.torch_loop import train
 from kubeautoml_trainer.models.torch_onnx import to_onnx
 from kubeautoml_trainer.models.torch_optimisers import parameter_groups
 from kubeautoml_trainer.models.torch_parallel import World, on_all_accelerators
 from kubeautoml_trainer.models.torch_pictures import Pictures
-from kubeautoml_trainer.models.torch_training import Inputs, fit_loss, judge, truth_tensor
-from kubeautoml_trainer.tasks.metrics import weights_or_ones
+from kubeautoml_trainer.models.torch_training import Inputs
 
 log = logging.getLogger("kubeautoml.worker")
 
@@ -96,18 +95,19 @@ def _fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.seed)
         net = ConvNet(architecture(settings, shape[2], min(size), learned.numbers.shape[1], context.task.outputs))
-    training = Training(
-        examples,
-        truth_tensor(learned.rows, target, device),
-        torch.as_tensor(weights_or_ones(learned.rows.weight, len(learned.rows)), dtype=torch.float32, device=device),
-        fit_loss(target, context, float(settings["smoothing"])),
+    held_out = None
+    if judged is not None:
+        held_out = Pictures(judged.pictures, judged.numbers, shape, scaler, device), judged.rows
+    training, validation = training_and_validation(
+        (examples, learned.rows),
+        held_out,
+        target,
+        context,
+        device,
+        float(settings["smoothing"]),
         prepared,
         is_steady=True,
     )
-    validation = None
-    if judged is not None:
-        seen = Pictures(judged.pictures, judged.numbers, shape, scaler, device)
-        validation = Validation(seen, judge(judged.rows, target, context))
     trained = train(
         net,
         lambda n: parameter_groups(n.named_parameters()),

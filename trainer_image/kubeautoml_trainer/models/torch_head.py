@@ -18,14 +18,12 @@ from kubeautoml_trainer.models.torch_lesson import (
     Preparation,
     Settings,
     Trained,
-    Training,
-    Validation,
+    training_and_validation,
 )
 from kubeautoml_trainer.models.torch_loop import train
 from kubeautoml_trainer.models.torch_optimisers import parameter_groups
 from kubeautoml_trainer.models.torch_parallel import World
-from kubeautoml_trainer.models.torch_training import Inputs, fit_loss, judge, truth_tensor
-from kubeautoml_trainer.tasks.metrics import weights_or_ones
+from kubeautoml_trainer.models.torch_training import Inputs
 
 _HIDDEN = 256  # units between features and outputs, where the head has a hidden layer; a guess
 _START_EPOCHS = 40  # of the head alone, before the backbone is trained, too; a guess
@@ -122,7 +120,9 @@ def fit_head(
         rate=float(settings["head_rate"]),
         decay=float(settings["weight_decay"]),
     )
-    training, validation = _lesson(settings, learned, judged, target, context, device, AS_THEY_ARE, is_steady=True)
+    training, validation = training_and_validation(
+        learned, judged, target, context, device, float(settings["smoothing"]), AS_THEY_ARE, is_steady=True
+    )
     within = replace(context, progress=Unwatched()) if is_start else context
     trained = train(head, lambda n: parameter_groups(n.named_parameters()), training, validation, how, within, device)
     return head.cpu(), trained
@@ -148,7 +148,9 @@ def fine_tune(
     Raises:
         FitTimeout: the deadline came before the first step.
     """
-    training, validation = _lesson(settings, learned, judged, target, context, device, preparation)
+    training, validation = training_and_validation(
+        learned, judged, target, context, device, float(settings["smoothing"]), preparation
+    )
     how = Settings(
         epochs=int(settings["tuning_epochs"]),
         batch=int(settings["batch_size"]),
@@ -165,29 +167,6 @@ def fine_tune(
         return layered_groups(module.backbone, module.head, float(settings["layer_decay"]))
 
     return train(net, groups, training, validation, how, context, device, world)
-
-
-def _lesson(
-    settings: Mapping[str, Any],
-    learned: tuple[Examples, Rows],
-    judged: tuple[Examples, Rows] | None,
-    target: NumberTarget | None,
-    context: FitContext,
-    device: torch.device,
-    preparation: Preparation,
-    *,
-    is_steady: bool = False,
-) -> tuple[Training, Validation | None]:
-    examples, rows = learned
-    training = Training(
-        examples,
-        truth_tensor(rows, target, device),
-        torch.as_tensor(weights_or_ones(rows.weight, len(rows)), dtype=torch.float32, device=device),
-        fit_loss(target, context, float(settings["smoothing"])),
-        preparation,
-        is_steady,
-    )
-    return training, None if judged is None else Validation(judged[0], judge(judged[1], target, context))
 
 
 def layered_groups(backbone: nn.Module, head: nn.Module, decay: float) -> list[dict[str, Any]]:

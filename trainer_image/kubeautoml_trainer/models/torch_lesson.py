@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.models.base import FitContext
+from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.torch_augment import Blend
 from kubeautoml_trainer.models.torch_parallel import World
-from kubeautoml_trainer.models.torch_training import Inputs, Loss
+from kubeautoml_trainer.models.torch_training import Inputs, Loss, fit_loss, judge, truth_tensor
+from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 
 class Examples(Protocol):
@@ -137,3 +140,27 @@ class Trained:
     value: float | None
     at_once: int
     rows_a_second: float
+
+
+def training_and_validation(
+    learned: tuple[Examples, Rows],
+    judged: tuple[Examples, Rows] | None,
+    target: NumberTarget | None,
+    context: FitContext,
+    device: torch.device,
+    smoothing: float,
+    preparation: Preparation,
+    *,
+    is_steady: bool = False,
+) -> tuple[Training, Validation | None]:
+    """What a task teaches by these examples, and what it judges by those; target: how numbers are encoded, None for classes."""
+    examples, rows = learned
+    training = Training(
+        examples,
+        truth_tensor(rows, target, device),
+        torch.as_tensor(weights_or_ones(rows.weight, len(rows)), dtype=torch.float32, device=device),
+        fit_loss(target, context, smoothing),
+        preparation,
+        is_steady,
+    )
+    return training, None if judged is None else Validation(judged[0], judge(judged[1], target, context))

@@ -14,12 +14,11 @@ from torch.nn import functional
 from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.target import NumberTarget
-from kubeautoml_trainer.models.torch_lesson import AS_THEY_ARE, Settings, Trained, Training, Validation
+from kubeautoml_trainer.models.torch_lesson import AS_THEY_ARE, Settings, Trained, training_and_validation
 from kubeautoml_trainer.models.torch_loop import train
 from kubeautoml_trainer.models.torch_onnx import to_onnx
 from kubeautoml_trainer.models.torch_optimisers import parameter_groups
-from kubeautoml_trainer.models.torch_training import Inputs, device_for_training, fit_loss, judge, truth_tensor
-from kubeautoml_trainer.tasks.metrics import weights_or_ones
+from kubeautoml_trainer.models.torch_training import Inputs, device_for_training
 
 _LETTERS = 24  # numbers of a character's vector
 _KERNELS = (3, 5, 7)
@@ -197,18 +196,10 @@ def _train(
     context: FitContext,
 ) -> Trained:
     device = device_for_training()
-    arrays, rows = learned
-    weight = torch.as_tensor(weights_or_ones(rows.weight, len(rows)), dtype=torch.float32, device=device)
-    training = Training(
-        arrays.on(device),
-        truth_tensor(rows, target, device),
-        weight,
-        fit_loss(target, context, _SMOOTHING),
-        AS_THEY_ARE,
+    held_out = None if judged is None else (judged[0].on(device), judged[1])
+    training, validation = training_and_validation(
+        (learned[0].on(device), learned[1]), held_out, target, context, device, _SMOOTHING, AS_THEY_ARE
     )
-    validation = None
-    if judged is not None:
-        validation = Validation(judged[0].on(device), judge(judged[1], target, context))
     loop = Settings(
         epochs=int(settings["epochs"]),
         batch=int(settings["batch_size"]),
