@@ -1,7 +1,9 @@
 """Fixtures that every test folder shares; the real servers live in tests/real."""
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +18,15 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 def anyio_backend() -> str:
     """Coroutines run in asyncio, as in the operator."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_logs_of_others() -> Iterator[None]:
+    """A command that ran within a test set up its process's logs: they end with it, and no later test finds them on its stderr."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in list(root.handlers):
+        if type(handler) is logging.StreamHandler and handler not in handlers:
+            root.removeHandler(handler)
+    root.setLevel(level)
