@@ -244,8 +244,8 @@ def autokeras_python(environments: Path) -> Path:
     python = environments / "autokeras" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", environments / "autokeras"], check=True)
-        wanted = ["autokeras", "keras==3.12.*", "six", "tensorboard", "tensorflow-cpu"]
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+    wanted = ["autokeras", "keras==3.12.*", "six", "tensorboard", "tensorflow-cpu"]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
     return python
 
 
@@ -259,6 +259,8 @@ def autokeras_marks(python: Path, data: Pictures, minutes: int) -> list[tuple[fl
         except subprocess.TimeoutExpired as late:
             said = late.stdout.decode() if isinstance(late.stdout, bytes) else (late.stdout or "")
     lines = [json.loads(line) for line in said.splitlines() if line.startswith('{"seconds"')]
+    if not lines:
+        raise SystemExit("AutoKeras ended without one epoch; what it said stands above")
     return [(line["seconds"], line["accuracy"]) for line in lines]
 
 

@@ -216,6 +216,7 @@ _PAIRS = (
 )  # fmt: skip
 MAX_ARRAY_BYTES = 8 << 30
 """Of one file's arrays, which are read into memory; a few bytes can unpack to any number of them."""
+_SOME = 1000  # values that tell whether a column may hold paths at all
 _TESTS = (("x_test", "y_test"), ("test_images", "test_labels"))
 
 
@@ -372,13 +373,24 @@ def resolved(text: str, base: str) -> str | None:
 
 
 def columns_of_paths(frame: pd.DataFrame, names: Iterable[str], share: float = 0.9) -> list[str]:
-    """Columns of text of which most values end as image files do."""
+    """Columns of text of which most values end as image files do; blank ones do not count."""
     found = []
     for name in names:
-        texts = [v for v in frame[name] if isinstance(v, str) and v.strip()]
-        if texts and sum(map(is_image_name, texts)) >= share * len(texts):
+        present = frame[name].dropna()
+        hits, texts = _image_names(present.iloc[:: max(1, len(present) // _SOME)])
+        # most columns hold something else: all their values would be looked at for nothing
+        if hits < share / 2 * texts:
+            continue
+        hits, texts = _image_names(present)
+        if texts and hits >= share * texts:
             found.append(name)
     return found
+
+
+def _image_names(values: pd.Series) -> tuple[int, int]:
+    """How many of the texts that are not blank are names of images, and how many texts there are."""
+    texts = [v for v in values if isinstance(v, str) and v.strip()]
+    return sum(map(is_image_name, texts)), len(texts)
 
 
 def bytes_or_path(value: Any) -> Any:
