@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from kubeautoml.api.conditions import Reason
 from kubeautoml.api.dataset import DataFormat, DataSource
@@ -205,12 +206,15 @@ class _Naming:
         forced = [str(c) for c in frame.columns if c in self._asked.images]
         free = [str(c) for c in frame.columns if c not in self._asked.images and c not in self._asked.others]
         free = [] if self._asked.only else free
-        held = [c for c in free if any(is_image_value(bytes_or_path(v)) for v in frame[c].dropna().head(PROBED))]
+        held = [c for c in free if _may_hold_images(frame[c].dtype) and self._holds_images(frame[c])]
         texts = [c for c in free if c not in held and not pd.api.types.is_numeric_dtype(frame[c].dtype)]
         paths = columns_of_paths(frame, texts)
         if not self._asked.of_images:
             paths = [c for c in paths if self._are_there(frame[c], uri)]
         return [*forced, *held, *paths]
+
+    def _holds_images(self, column: pd.Series) -> bool:
+        return any(is_image_value(bytes_or_path(v)) for v in column.dropna().head(PROBED))
 
     def _are_there(self, column: pd.Series, uri: str) -> bool:
         """Whether one of the first files is there: a table may well hold names of files that nobody kept."""
@@ -230,3 +234,11 @@ class _Naming:
         if scheme not in self._stores:
             self._stores[scheme] = open_store(uri, self._credentials_dir, patience_seconds=self._patience_seconds)
         return self._stores[scheme]
+
+
+def _may_hold_images(dtype: Any) -> bool:
+    """Whether values of a column may be bytes, arrays or mappings: numbers and texts are not asked one by one."""
+    if not isinstance(dtype, pd.ArrowDtype):
+        return bool(pd.api.types.is_object_dtype(dtype))
+    kinds = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return any(is_kind(dtype.pyarrow_dtype) for is_kind in kinds)

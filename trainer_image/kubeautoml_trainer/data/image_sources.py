@@ -216,7 +216,7 @@ _PAIRS = (
 )  # fmt: skip
 MAX_ARRAY_BYTES = 8 << 30
 """Of one file's arrays, which are read into memory; a few bytes can unpack to any number of them."""
-_SOME = 1000  # values that tell whether a column may hold paths at all
+_SOME = 50  # values that tell whether a column may hold paths at all
 _TESTS = (("x_test", "y_test"), ("test_images", "test_labels"))
 
 
@@ -376,15 +376,22 @@ def columns_of_paths(frame: pd.DataFrame, names: Iterable[str], share: float = 0
     """Columns of text of which most values end as image files do; blank ones do not count."""
     found = []
     for name in names:
-        present = frame[name].dropna()
-        hits, texts = _image_names(present.iloc[:: max(1, len(present) // _SOME)])
+        column = frame[name]
+        hits, texts = _image_names(_some(column))
+        if not texts:
+            column = column.dropna()
+            hits, texts = _image_names(_some(column))
         # most columns hold something else: all their values would be looked at for nothing
         if hits < share / 2 * texts:
             continue
-        hits, texts = _image_names(present)
+        hits, texts = _image_names(column)
         if texts and hits >= share * texts:
             found.append(name)
     return found
+
+
+def _some(column: pd.Series) -> pd.Series:
+    return column.iloc[:: max(1, len(column) // _SOME)]
 
 
 def _image_names(values: pd.Series) -> tuple[int, int]:
