@@ -8,7 +8,9 @@ machine's.
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -97,8 +99,12 @@ class Box:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process that `Box.start` gave; what it started ends with it."""
-    process.kill()
+    """End a process that `Box.start` gave, and what it started."""
+    if process.poll() is None:
+        # what runs in the box has another user, with which the kernel forgets that it was to die with its parent
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)  # the first process of its namespace: all in it end with it
+        process.kill()
     process.wait()
 
 
