@@ -320,7 +320,8 @@ def test_several_devices_train_one_network():
 
 def test_text_encoders_are_read_and_tuned_on_the_device(tmp_path):
     """Frozen vectors as onnxruntime says them; a fine-tuned one predicts on the CPU as well as on the device it was trained on."""
-    pytest.importorskip("transformers"), pytest.importorskip("onnxruntime")
+    for library in ("transformers", "onnxruntime"):
+        pytest.importorskip(library, reason=f"needs {library}: make setup installs it")
     from kubeautoml_trainer.models import bound_families
     from models.encoder_factories import TEXTS, write_encoder
 

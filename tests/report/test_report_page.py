@@ -151,12 +151,18 @@ def test_text_from_data_and_job_is_escaped():
 
 def test_plots_are_well_formed_xml():
     """So that they can be taken out and used elsewhere."""
-    for svg in re.findall(r"<svg.*?</svg>", report_page(make_facts()), flags=re.DOTALL):
+    found = re.findall(r"<svg.*?</svg>", report_page(make_facts()), flags=re.DOTALL)
+    roots = [
         ET.fromstring(
             svg.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1)
             if "xmlns:xlink" not in svg
             else svg
         )
+        for svg in found
+    ]
+
+    assert roots, "the report has plots"
+    assert all(root.tag.endswith("svg") for root in roots)
 
 
 def test_without_plots_the_numbers_are_still_there():
