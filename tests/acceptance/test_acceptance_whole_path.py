@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
 ]
+
+IN_FLIGHT_SECONDS = 2.0
+"""After a worker's death: what it had sent before may still be on its way into the study, the end of its trial, too."""
 
 
 def titanic() -> pd.DataFrame:
@@ -58,13 +62,18 @@ def test_one_manifest_becomes_a_served_model_while_operator_and_worker_are_kille
         place.wait_until(lambda: len(completed_trials(storage, study)) >= 3, 120, "three completed trials")
         operator.kill()
 
+        killed: list[int] = []
+
         def was_killed_in_a_trial() -> bool:
             """A worker between two trials loses none; then the next one is killed."""
             names = {p["metadata"]["uid"]: p["metadata"]["name"] for p in place.pods("worker")}
             for number, uid in running_trials(storage, study).items():
                 if uid in names:
                     place.kubelet.kill_pod_process(place.namespace, names[uid], signal.SIGKILL)
-                    return number in running_trials(storage, study)
+                    time.sleep(IN_FLIGHT_SECONDS)
+                    if number in running_trials(storage, study):
+                        killed.append(number)
+                    return bool(killed)
             return False
 
         place.wait_until(was_killed_in_a_trial, 60, "the loss of a worker in a trial", pause_seconds=0.05)
@@ -74,7 +83,7 @@ def test_one_manifest_becomes_a_served_model_while_operator_and_worker_are_kille
 
         after = completed_trials(storage, study)
         assert {n: after.get(n) for n in before} == before
-        check_no_trial_counts_twice(storage, study, finished)
+        check_no_trial_counts_twice(storage, study, finished, killed[0])
 
         model, rows = place.stored_model(finished), passengers.drop(columns="survived").head(200)
         answer = place.predict(rows.to_json(orient="records"))
@@ -83,7 +92,7 @@ def test_one_manifest_becomes_a_served_model_while_operator_and_worker_are_kille
         assert [p["survived"] for p in answer] == list(model.predict(rows))
 
 
-def check_no_trial_counts_twice(storage: Any, study: str, finished: dict[str, Any]) -> None:
+def check_no_trial_counts_twice(storage: Any, study: str, finished: dict[str, Any], killed: int) -> None:
     """Each portfolio entry ran once, each preempted trial was queued again at most once, the status counts what is there."""
     study_id = next(s._study_id for s in storage.get_all_studies() if s.study_name == study)
     trials = storage.get_all_trials(study_id, deepcopy=False)
@@ -96,7 +105,10 @@ def check_no_trial_counts_twice(storage: Any, study: str, finished: dict[str, An
 
     assert [n for n, times in retries.items() if times > 1] == []
     assert [n for n, times in entries.items() if times > 1] == []
-    assert len(preempted) >= 1, "the killed worker's trial must have been preempted"
+    ends = {t.number: (t.state.name, t.user_attrs.get("preempted")) for t in trials}
+    assert killed in [t.number for t in preempted], (
+        f"the killed worker's trial {killed} must have been preempted: {ends}"
+    )
     assert counted["completed"] == sum(t.state.name == "COMPLETE" for t in trials)
     assert counted["preempted"] == len(preempted)
     assert counted.get("failed", 0) == 0
