@@ -103,6 +103,29 @@ def test_a_column_that_tells_a_number_is_a_giveaway(how: str) -> None:
     assert "column 'told' alone predicts 'target'; make sure it is known at prediction time" in found
 
 
+def test_a_target_of_a_few_huge_values_does_not_hide_its_giveaway() -> None:
+    """Their squares outweigh all others, the order does not."""
+    frame = make_numbers()
+
+    found = warned(frame.assign(target=10 ** (10 * frame["a"]), told=frame["a"] ** 3).drop(columns="a"), numbers=True)
+
+    assert "column 'told' alone predicts 'target'; make sure it is known at prediction time" in found
+
+
+@pytest.mark.parametrize("share", [0.02, 0.12, 0.5])
+def test_a_giveaway_that_is_not_clean_is_found_for_rare_classes_too(share: float) -> None:
+    """Both classes take turns at the border: an AUC of 0.996 or more."""
+    rows, positive = 2000, int(2000 * share)
+    yes = np.r_[np.zeros(rows - positive, dtype=bool), np.ones(positive, dtype=bool)]
+    border = np.arange(int(0.08 * np.sqrt(positive * (rows - positive))))
+    score = np.arange(rows, dtype=float)
+    score[rows - positive + border] = rows - positive - 0.5 - border
+    order = np.random.default_rng(11).permutation(rows)
+    frame = make_frame(rows).assign(target=np.where(yes, "yes", "no")[order], score=score[order])
+
+    assert "column 'score' alone predicts 'target'; make sure it is known at prediction time" in warned(frame)
+
+
 def test_a_gap_that_tells_the_class_is_a_giveaway() -> None:
     """Such as the date of the contract, which only those have who signed one."""
     frame = make_frame()

@@ -86,7 +86,7 @@ def _work(context: PodContext, guard: TerminationGuard) -> int:
     activity = study_activity(study)
     try:
         data = _prepare(context, limits.budget_seconds, activity)
-        read_seconds = time.monotonic() - began
+        read_seconds = time.monotonic() - began - data.once_seconds
         families = _families(context)
         shape = data_shape(data, context.job, has_accelerator())
         plan = search_plan(context.job, shape, _warm_entries(context, study, data), families)

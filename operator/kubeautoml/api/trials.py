@@ -89,7 +89,8 @@ class DataFacts:
     sha256: str
     warnings: tuple[str, ...] = ()
     read_seconds: float | None = None
-    """How long it took to read, split and store it; the finalizer's need grows with it."""
+    """How long it took to read, type and split it, without what is found out once (column types, folds, leaks): what every pod
+    spends on it, and the finalizer again."""
     traits: dict[str, float] = field(default_factory=dict)
     """What kind of data it is, by name: what jobs that start warm compare (search.warmStartFrom)."""
 

@@ -117,6 +117,7 @@ class PreparedData:
 
     fold: int16 (len(train),), the fold in which a row is validated; -1 for rows that are only ever trained on (time splits).
     groups: object (len(train),) or None.
+    once_seconds: how much of the preparation was what later pods find done: types, folds, the search for leaks.
     """
 
     profile: Profile
@@ -124,6 +125,7 @@ class PreparedData:
     fold: np.ndarray
     holdout: Rows
     groups: np.ndarray | None = None
+    once_seconds: float = 0.0
 
     @property
     def schema(self) -> Schema:

@@ -6,6 +6,7 @@ and folds, the others use those, after a look at whether they read the same data
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -102,10 +103,12 @@ def prepare_frames(
     target = read_target(raw, job.task)
     raw = _kept(raw, target.usable)
     groups = groups_of(raw, job.dataset.split.group_column)
+    began = time.perf_counter()
     assignment = stored[1] if stored else _assignment(raw, test, target, groups, job, budget_seconds)
     keep = ~assignment.holdout
     schema, about_columns = (stored[0].schema, []) if stored else _schema(raw, target, job, keep)
-    weight, time = weights_of(raw, job), time_of(raw, job)
+    once_seconds = time.perf_counter() - began
+    weight, times = weights_of(raw, job), time_of(raw, job)
     columns = {c.name: raw[c.name] for c in schema.features}
     del raw  # so that each raw column is gone when its typed one is there
     frames = _typed_parts(columns, schema, job.dataset.train, (keep, assignment.holdout))
@@ -114,6 +117,7 @@ def prepare_frames(
     if test is not None:
         holdout = _test_rows(test, schema, job)
     fold = assignment.fold[keep]
+    began = time.perf_counter()
     profile = (
         stored[0]
         if stored
@@ -132,7 +136,7 @@ def prepare_frames(
                     holdout,
                     schema,
                     kind=None if test is not None else _kind(job),
-                    time=None if time is None else time[keep],
+                    time=None if times is None else times[keep],
                     split=job.dataset.split,
                 ),
                 *_class_warnings(train, holdout, schema),
@@ -140,7 +144,9 @@ def prepare_frames(
             ),
         )
     )
-    return PreparedData(profile, train, fold, holdout, None if groups is None else groups[keep]), assignment
+    once_seconds += time.perf_counter() - began
+    groups = None if groups is None else groups[keep]
+    return PreparedData(profile, train, fold, holdout, groups, once_seconds), assignment
 
 
 def _with_images(

@@ -113,6 +113,23 @@ def _all_numbers(series: pd.Series) -> np.ndarray | None:
     return np.array(numbers.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
+def plain_numbers(series: pd.Series) -> np.ndarray | None:
+    """float64 (n,) of a column that holds numbers and nothing else, NaN where it is empty; None of any other.
+
+    Text counts if each value is a number as it stands; no code with a leading zero, and no word that means missing.
+    """
+    if pd.api.types.is_bool_dtype(series.dtype):
+        return None
+    if pd.api.types.is_numeric_dtype(series.dtype):
+        return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan))
+    if not is_textual(series):
+        return None
+    values = _all_numbers(series)
+    if values is None or int(np.isnan(values).sum()) != int(series.isna().sum()) or has_leading_zero(series):
+        return None
+    return values
+
+
 def has_leading_zero(texts: pd.Series) -> bool:
     """Whether a text is digits that begin with 0, as codes and telephone numbers do."""
     found = pc.match_substring_regex(pa.array(texts, type=pa.large_string()), r"^\s*0[0-9]+\s*$")
