@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from kubeautoml.api.objects import Ref
+from kubeautoml.controller.passes import Worker
 from kubeautoml.controller.probes import Heart, Probes
-from kubeautoml.controller.queue import Worker
 
 A = Ref("AutoMLJob", "team-a", "a")
 

@@ -1,4 +1,4 @@
-"""The work queue: decisions with a clock in hand. The worker that drives it is in `test_controller_queue_worker`."""
+"""The work queue: decisions with a clock in hand. The worker that drives it is in `test_controller_passes`."""
 
 from __future__ import annotations
 

@@ -26,8 +26,9 @@ from kubeautoml.controller.endpoints import Endpoints
 from kubeautoml.controller.fence import Fence, FencedCluster
 from kubeautoml.controller.lease import LeaderElection, new_identity
 from kubeautoml.controller.metrics import CountedCluster, CountedLeases, Metrics
+from kubeautoml.controller.passes import Worker
 from kubeautoml.controller.probes import Heart, Probes
-from kubeautoml.controller.queue import Lane, Worker, WorkQueue
+from kubeautoml.controller.queue import Lane, WorkQueue
 from kubeautoml.controller.reconcile import reconcile
 from kubeautoml.controller.settings import OperatorEnv, OperatorSettings
 from kubeautoml.controller.start import Start, check_access, check_definitions, check_lease

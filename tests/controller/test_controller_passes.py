@@ -11,7 +11,8 @@ import pytest
 
 from kubeautoml.api.errors import ClusterError, Throttled
 from kubeautoml.api.objects import Ref
-from kubeautoml.controller.queue import Lane, Worker, WorkQueue
+from kubeautoml.controller.passes import Worker
+from kubeautoml.controller.queue import Lane, WorkQueue
 
 pytestmark = pytest.mark.anyio
 
@@ -124,7 +125,7 @@ def _note(seen: list[Ref]) -> Callable[[Ref], Awaitable[timedelta | None]]:
 
 async def test_a_hung_pass_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that even its cancellation does not end; the probe then says which job it is about."""
-    monkeypatch.setattr("kubeautoml.controller.queue.STUCK_SECONDS", 0.05)
+    monkeypatch.setattr("kubeautoml.controller.passes.STUCK_SECONDS", 0.05)
     hanging, release = asyncio.Event(), asyncio.Event()
 
     async def handle(ref: Ref) -> timedelta | None:
