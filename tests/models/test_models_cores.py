@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kubeautoml_trainer.models import pipeline
-from kubeautoml_trainer.models.cores import cores_within
-from kubeautoml_trainer.models.pipeline import BATCH_ROWS, FittedPipeline
+from kubeautoml_trainer.models import cores
+from kubeautoml_trainer.models.cores import BATCH_ROWS, cores_within
+from kubeautoml_trainer.models.pipeline import FittedPipeline
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_many_rows_are_predicted_by_all_cores_and_a_few_by_one(monkeypatch):
     asked = []
     model = SimpleNamespace(predict=lambda x, threads: asked.append(threads) or np.zeros((len(x), 1)))
     fitted = FittedPipeline("Linear", {}, None, SimpleNamespace(transform=lambda frame: frame), model)
-    monkeypatch.setattr(pipeline, "usable_cores", lambda: 6)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 6)
     few, many = pd.DataFrame({"x": [1.0]}), pd.DataFrame({"x": np.zeros(BATCH_ROWS)})
 
     for rows in (few, many):

@@ -1,4 +1,4 @@
-"""How many cores this process may use."""
+"""How many cores this process may use, and a prediction."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from pathlib import Path
 
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 """Of a container (control groups, version 2): microseconds in a period and its length, or "max"."""
+
+BATCH_ROWS = 1_000
+"""Rows from which on more than one thread pays, where nobody said how many; a guess, far above what starting them costs."""
+
+
+def threads_for(rows: int, wanted: int | None = None) -> int:
+    """Threads to predict so many rows with: those that somebody wanted, or 1 for a few rows and all cores for many."""
+    return wanted or (usable_cores() if rows >= BATCH_ROWS else 1)
 
 
 @cache

@@ -19,6 +19,7 @@ from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
+from kubeautoml_trainer.models.blocks import in_blocks
 from kubeautoml_trainer.models.lightgbm import RECIPES, makeable
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters
@@ -29,7 +30,11 @@ MOST_CLASSES = 100
 
 _FEW_CLASSES = 20  # with more, the means of the target would be more columns than everything else
 _CHUNK_SECONDS = 0.1  # time of one step of growing; the deadline is looked at in between
-_VALUES_A_BLOCK = 150_000  # (row, tree) pairs walked at once, so that the walk stays in the processor's cache
+_PAIRS_AT_ONCE = 150_000  # (tree, row) pairs walked at once,
+_NODES_AT_ONCE = 60_000  # and nodes of their trees: both stay in the processor's cache
+_STEPS_AT_ONCE = 4  # before those that have reached a leaf, where they stay, are taken out
+_FEW_ROWS = 1024  # to which the second does not matter
+_ROWS_A_BLOCK, _VALUES_A_BLOCK = 4_096, 1_000_000  # rows walked together, and values of the leaves they reach
 # A tree is one call that cannot be interrupted: these keep it under a second or so and its file small. Guesses.
 _VALUES_A_TREE = 4_000_000
 _LEAVES_A_TREE = 5_000
@@ -75,10 +80,9 @@ class Trees:
     def __len__(self) -> int:
         return len(self.root)
 
-    @property
-    def block(self) -> int:
-        """Rows to walk at once."""
-        return max(1, _VALUES_A_BLOCK // len(self.root))
+    def block(self, values: int = 1) -> int:
+        """Rows to walk together, for leaves of so many values: many, as each tree is fetched from memory once for all of them."""
+        return max(1, min(_ROWS_A_BLOCK, _VALUES_A_BLOCK // (len(self.root) * values)))
 
     @cached_property
     def _children(self) -> np.ndarray:
@@ -89,20 +93,35 @@ class Trees:
         return np.ascontiguousarray(both.ravel(), dtype=np.intp)
 
     def leaves(self, x: np.ndarray) -> np.ndarray:
-        """The leaf that each row reaches in each tree: float32 (n, columns) -> int (n, trees)."""
-        children, values = self._children, np.ascontiguousarray(x).ravel()
-        node = np.tile(self.root.astype(np.intp), len(x))
-        start = np.repeat(np.arange(len(x)) * x.shape[1], len(self.root))
-        walking = np.flatnonzero(self.right.take(node) >= 0)
-        here, start = node[walking], start[walking]
+        """The leaf that each row reaches in each tree: float32 (n, columns) -> int32 (n, trees). A few trees at a time."""
+        values, start = np.ascontiguousarray(x).ravel(), np.arange(len(x)) * x.shape[1]
+        found = np.empty((len(self.root), len(x)), dtype=np.int32)
+        first, most = 0, max(1, _PAIRS_AT_ONCE // max(1, len(x)))
+        while first < len(self.root):
+            fitting = int(np.searchsorted(self._ends, self.root[first] + _NODES_AT_ONCE, side="right"))
+            # of a few rows each looks at a few nodes only, however many there are
+            end = min(first + most, fitting if len(x) > _FEW_ROWS else len(self.root))
+            found[first : max(end, first + 1)] = self._walk(self.root[first : max(end, first + 1)], values, start)
+            first = max(end, first + 1)
+        return found.T
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """intp (trees,): the node behind the last one of each tree."""
+        return np.append(self.root[1:], len(self.right)).astype(np.intp)
+
+    def _walk(self, roots: np.ndarray, values: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """int32 (trees, rows) for the trees that begin at these nodes; start: where each row begins in values."""
+        node = np.repeat(roots.astype(np.intp), len(start))
+        walking, here, start = np.arange(len(node)), node, np.tile(start, len(roots))
         while walking.size:
-            goes_right = values.take(start + self.feature.take(here)) > self.threshold.take(here)
-            here = children.take(2 * here + goes_right)
+            for _ in range(_STEPS_AT_ONCE):
+                goes_right = values.take(start + self.feature.take(here)) > self.threshold.take(here)
+                here = self._children.take(2 * here + goes_right)
+            node[walking] = here
             goes_on = self.right.take(here) >= 0
-            arrived = ~goes_on
-            node[walking[arrived]] = here[arrived]
             walking, here, start = walking[goes_on], here[goes_on], start[goes_on]
-        return np.asarray(-self.right.take(node) - 1).reshape(len(x), len(self.root))
+        return np.asarray(-self.right.take(node) - 1).reshape(len(roots), -1)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Name -> array, to be stored."""
@@ -125,13 +144,15 @@ class Forest:
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
         matrix = dense(x)
         mean = np.empty((len(matrix), len(self.quantiles) or self.leaf.shape[1]), dtype=np.float32)
-        for first in range(0, len(matrix), self.trees.block):
-            part = slice(first, first + self.trees.block)
+
+        def answer(part: slice) -> None:
             reached = self.leaf[self.trees.leaves(matrix[part])]
             if len(self.quantiles):
                 mean[part] = np.quantile(reached[:, :, 0], self.quantiles, axis=1).T
             else:
                 mean[part] = reached.mean(axis=1)
+
+        in_blocks(len(matrix), self.trees.block(self.leaf.shape[1]), threads, answer)
         if self.target is not None:
             return np.hstack([self.target.decode(column) for column in mean.T])
         return np.asarray(mean / mean.sum(axis=1, keepdims=True), dtype=np.float32)
@@ -208,8 +229,8 @@ def _keep_one_row(
     """
     share = None if weight is None else weight / weight.sum()
     rows = np.random.default_rng(seed).choice(len(x), min(4 * len(x), _ROWS_TO_KEEP), p=share)
-    for first in range(0, len(rows), trees.block):
-        part = rows[first : first + trees.block]
+    for first in range(0, len(rows), trees.block()):
+        part = rows[first : first + trees.block()]
         leaf[trees.leaves(x[part])] = y[part, None]
 
 

@@ -16,6 +16,7 @@ from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
+from kubeautoml_trainer.models.blocks import in_blocks
 from kubeautoml_trainer.models.dummy import ConstantModel, load_constant
 from kubeautoml_trainer.models.early_stopping import Patience, boosting_rounds, least_patience, steering_loss
 from kubeautoml_trainer.models.forest import Trees, dense, flatten, made_features, tree_recipe
@@ -60,10 +61,12 @@ class BoostedTrees:
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
         matrix, k = dense(x), len(self.start)
         score = np.empty((len(matrix), k))
-        for first in range(0, len(matrix), self.trees.block):
-            part = slice(first, first + self.trees.block)
+
+        def answer(part: slice) -> None:
             reached = self.leaf[self.trees.leaves(matrix[part])].astype(np.float64)
             score[part] = self.start + reached.reshape(len(reached), -1, k).sum(axis=1)
+
+        in_blocks(len(matrix), self.trees.block(), threads, answer)
         return _prediction(score, self.classes, self.outputs, self.target)
 
     def save(self, folder: Path) -> None:

@@ -31,6 +31,7 @@ from kubeautoml_trainer.models.lightgbm_quantiles import (
     load_quantile_boosters,
     quantile_boosters,
 )
+from kubeautoml_trainer.models.lightgbm_scores import probabilities, scores
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
@@ -154,7 +155,8 @@ class BoosterModel:
     booster: Any = field(repr=False, compare=False)
 
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
-        return _prediction(self.booster.predict(x.numbers, num_threads=threads), self.target)
+        said = probabilities if self.target is None else scores
+        return _prediction(said(self.booster, x.numbers, threads), self.target)
 
     def save(self, folder: Path) -> None:
         (folder / _FILE).write_text(self.text, encoding="utf-8")

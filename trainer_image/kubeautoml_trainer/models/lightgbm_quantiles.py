@@ -11,6 +11,7 @@ import numpy as np
 
 from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.features import Encoded
+from kubeautoml_trainer.models.lightgbm_scores import scores
 
 FILE = "lightgbm-quantiles.json"
 
@@ -24,7 +25,7 @@ class QuantileBoosters:
 
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
         """float32 (n, quantiles), rising in each row (Chernozhukov et al. 2010, arXiv:0704.3649: sorting only helps)."""
-        each = [b.predict(x.numbers, num_threads=threads) for b in self.boosters]
+        each = [scores(b, x.numbers, threads) for b in self.boosters]
         return np.sort(np.stack(each, axis=1), axis=1).astype(np.float32)
 
     def save(self, folder: Path) -> None:

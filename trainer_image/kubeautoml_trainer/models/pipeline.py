@@ -18,12 +18,10 @@ import pandas as pd
 from kubeautoml.api.errors import BundleError, UsageError
 from kubeautoml_trainer.features import Features, load_features
 from kubeautoml_trainer.models.base import Family, FittedModel, Pipeline
-from kubeautoml_trainer.models.cores import usable_cores
+from kubeautoml_trainer.models.cores import threads_for
 from kubeautoml_trainer.models.space import Parameters
 
 FORMAT = 1
-BATCH_ROWS = 1_000
-"""Rows from which on more than one thread pays, where nobody said how many; a guess, far above what starting them costs."""
 _FILE = "pipeline.json"
 
 
@@ -43,8 +41,7 @@ class FittedPipeline:
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """float32 (n, outputs)."""
-        threads = self.threads or (usable_cores() if len(frame) >= BATCH_ROWS else 1)
-        return self.model.predict(self.features.transform(frame), threads)
+        return self.model.predict(self.features.transform(frame), threads_for(len(frame), self.threads))
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

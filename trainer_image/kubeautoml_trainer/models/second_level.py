@@ -16,6 +16,8 @@ import pandas as pd
 
 from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.features import Features, load_features
+from kubeautoml_trainer.models.cores import threads_for
+from kubeautoml_trainer.models.lightgbm_scores import scores
 
 Scale = Literal["probabilities", "numbers", "logarithms"]
 """What predictions are before anything is added to them: log-odds (of two classes) or logarithms of probabilities; numbers as they
@@ -75,7 +77,7 @@ class SecondLevel:
     coefficients: np.ndarray | None = None
     trees: str | None = field(default=None, repr=False)
     features: Features | None = field(default=None, repr=False)
-    threads: int = field(default=1, init=False)
+    threads: int | None = field(default=None, init=False)
     _booster: Any = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +95,7 @@ class SecondLevel:
         return "Trees" if self.trees is not None else "Linear"
 
     def set_threads(self, threads: int) -> None:
-        """Threads a prediction may use; 1 until said otherwise."""
+        """Threads a prediction may use; until said otherwise 1 for a few rows and all there are for many."""
         self.threads = threads
 
     def predict(self, first: np.ndarray, frame: pd.DataFrame) -> np.ndarray:
@@ -110,7 +112,7 @@ class SecondLevel:
             margin = margin + np.einsum("knc,kc->nc", added, self.coefficients)
         if self._booster is not None and self.features is not None:
             x = tree_columns(added, self.features.transform(frame).numbers)
-            margin = margin + self._booster.predict(x, raw_score=True, num_threads=self.threads).reshape(mean.shape)
+            margin = margin + scores(self._booster, x, threads_for(len(x), self.threads)).reshape(mean.shape)
         return predictions(margin, self.scale)
 
     def save(self, folder: Path) -> None:

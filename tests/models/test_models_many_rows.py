@@ -1,0 +1,110 @@
+"""Many rows at once take another way through the trees than a few do, and come to the same."""
+
+from __future__ import annotations
+
+import lightgbm as lgb
+import numpy as np
+import pytest
+from sklearn import ensemble
+
+from kubeautoml_trainer.features import Encoded
+from kubeautoml_trainer.models import blocks, forest
+from kubeautoml_trainer.models.blocks import in_blocks
+from kubeautoml_trainer.models.forest import Forest, flatten
+from kubeautoml_trainer.models.lightgbm_scores import probabilities, scores
+
+
+def make_numbers(rows: int, columns: int = 12, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(rows, columns))
+
+
+@pytest.fixture(scope="module")
+def grown() -> ensemble.ExtraTreesRegressor:
+    """Thirty trees down to single rows, and one that is a leaf."""
+    x = make_numbers(1500)
+    found = ensemble.ExtraTreesRegressor(30, random_state=0).fit(x, x[:, 0] * x[:, 1])
+    stump = ensemble.ExtraTreesRegressor(1, max_leaf_nodes=None, min_samples_leaf=1500, random_state=0).fit(x, x[:, 0])
+    found.estimators_.insert(7, stump.estimators_[0])
+    return found
+
+
+@pytest.mark.parametrize("rows", [1, 2, forest._FEW_ROWS, forest._FEW_ROWS + 1, 5000])
+def test_each_row_reaches_the_leaf_that_scikit_learn_says(grown: ensemble.ExtraTreesRegressor, rows: int) -> None:
+    """A few rows through all trees together, many through a few trees at a time."""
+    trees, leaf = flatten([e.tree_ for e in grown.estimators_])
+    x = make_numbers(rows, seed=1).astype(np.float32)
+
+    found = trees.leaves(x)
+
+    assert found.shape == (rows, 31)
+    values = np.stack([e.tree_.predict(x)[:, 0] for e in grown.estimators_], axis=1)
+    assert np.array_equal(leaf[found, 0], values)
+
+
+def test_a_forest_says_the_same_with_any_number_of_threads(grown: ensemble.ExtraTreesRegressor) -> None:
+    """To the bit: a block of rows is one thread's."""
+    trees, leaf = flatten([e.tree_ for e in grown.estimators_])
+    model = Forest(trees, leaf.astype(np.float32), None, "forest", np.array([0.1, 0.9]))
+    x = Encoded(make_numbers(9000, seed=2), np.zeros((9000, 0), dtype=np.int32))
+
+    alone = model.predict(x, 1)
+
+    assert np.array_equal(model.predict(x, 3), alone)
+
+
+def test_blocks_cover_all_rows_once_and_an_error_in_one_is_raised() -> None:
+    """On one thread and on several."""
+    for threads in (1, 4):
+        seen = np.zeros(1001, dtype=int)
+        in_blocks(1001, 100, threads, lambda part, seen=seen: seen.__setitem__(part, seen[part] + 1))
+        assert (seen == 1).all()
+
+        def fail(part: slice) -> None:
+            if part.start == 300:
+                raise ValueError("row 300")
+
+        with pytest.raises(ValueError, match="row 300"):
+            in_blocks(1001, 100, threads, fail)
+
+
+def test_one_block_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting one takes longer than a few rows do."""
+    monkeypatch.delattr(blocks, "ThreadPoolExecutor")
+
+    in_blocks(100, 100, 8, lambda part: None)
+
+
+OBJECTIVES = {"regression": 1, "quantile": 1, "binary": 2, "multiclass": 3}
+
+
+@pytest.mark.parametrize("rounds", [3, 40])
+@pytest.mark.parametrize("columns", [5, 90])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_booster_asked_a_few_trees_at_a_time_says_what_it_says_at_once(
+    objective: str, columns: int, rounds: int
+) -> None:
+    """To 1e-12, whatever the number of trees, which need not be a multiple."""
+    x, classes = make_numbers(900, columns), OBJECTIVES[objective]
+    y = x[:, 0] * x[:, 1] if classes == 1 else np.digitize(x[:, 0], np.linspace(-0.5, 0.5, classes - 1))
+    settings = {"objective": objective, "verbosity": -1, "num_class": classes if classes > 2 else 1}
+    trained = lgb.train(settings, lgb.Dataset(x, y), rounds)
+    booster = lgb.Booster(model_str=trained.model_to_string(num_iteration=rounds - 1))
+
+    np.testing.assert_allclose(scores(booster, x, 2), booster.predict(x, raw_score=True), rtol=0, atol=1e-12)
+    if classes > 1:
+        np.testing.assert_allclose(probabilities(booster, x, 2), booster.predict(x), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(probabilities(booster, x[:5], 2), booster.predict(x[:5]), rtol=0, atol=0)
+
+
+def test_many_rows_are_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a few are not: a call costs more than their trees."""
+    x = make_numbers(900, 5)
+    booster = lgb.train({"objective": "regression", "verbosity": -1}, lgb.Dataset(x, x[:, 0]), 40)
+    calls: list[int] = []
+    ask = booster.predict
+    monkeypatch.setattr(booster, "predict", lambda *a, **k: (calls.append(len(a[0])), ask(*a, **k))[1])
+
+    scores(booster, x, 1)
+    scores(booster, x[:100], 1)
+
+    assert calls == [900, 900, 900, 100]

@@ -1,0 +1,20 @@
+"""Rows in blocks, so that what is held of them stays small, on several threads where the work leaves Python alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+
+def in_blocks(rows: int, block: int, threads: int, act: Callable[[slice], None]) -> None:
+    """Call `act` for each block of rows. It writes what it finds to its own rows, and spends its time in numpy, which lets other
+    threads run meanwhile.
+    """
+    parts = [slice(first, first + block) for first in range(0, rows, block)]
+    if threads <= 1 or len(parts) <= 1:
+        for part in parts:
+            act(part)
+        return
+    with ThreadPoolExecutor(min(threads, len(parts)), thread_name_prefix="rows") as pool:
+        for _ in pool.map(act, parts):
+            pass
