@@ -1,4 +1,6 @@
-"""The files of a network that predicts with numpy: what it is made of as JSON, its weights as safetensors, and its target."""
+"""What networks that predict with numpy share: a product, and their files: what it is made of as JSON, its weights as safetensors,
+and its target.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     Architecture = TypeVar("Architecture", bound=DataclassInstance)
+
+
+def per_column(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """(n, k, a), (k, a, b) -> (n, k, b): a matrix product for each k, several times as fast as an einsum."""
+    return np.asarray(np.matmul(x.transpose(1, 0, 2), w).transpose(1, 0, 2))
 
 
 def save_network(

@@ -19,13 +19,13 @@ from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Features, Recipe, fit_features
 from kubeautoml_trainer.features.numbers import SAMPLE
 from kubeautoml_trainer.models.base import DataShape, FitContext
-from kubeautoml_trainer.models.numpy_network import load_network, save_network
+from kubeautoml_trainer.models.numpy_network import load_network, per_column, save_network
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, standard_target
 
 _STEM = "tabm"  # of its files
-_VALUES_AT_ONCE = 4_000_000  # of a layer in prediction, 16 MB
+_VALUES_AT_ONCE = 250_000  # of a layer in prediction: 1 MB, which stays in the processor's cache
 _ONE_HOT_LEVELS = 30  # up to here a category is one-hot, beyond it is embedded; a guess
 _EMBEDDING = 8  # of a category
 _EMBEDDED_COLUMNS = 200  # beyond this many numbers they enter as they are; a guess
@@ -117,7 +117,7 @@ def forward(
 
 NUMPY = Operations(
     clip=lambda x, low, high: np.minimum(np.maximum(x, low), high),
-    per_column=lambda x, w: np.matmul(x.transpose(1, 0, 2), w).transpose(1, 0, 2),
+    per_column=per_column,
     per_member=np.matmul,
     concatenate=np.concatenate,
     relu=lambda x: np.maximum(x, np.float32(0)),

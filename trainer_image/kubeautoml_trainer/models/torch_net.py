@@ -26,13 +26,14 @@ from kubeautoml_trainer.models.torch_training import (
     fit_loss,
     input_tensors,
     limited_threads,
+    per_column,
     settle_unseen,
     time_is_up,
     truth_tensor,
 )
 from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
-TORCH = Operations(torch.cos, torch.einsum, torch.concatenate, functional.selu, functional.mish)
+TORCH = Operations(torch.cos, per_column, torch.concatenate, functional.selu, functional.mish)
 _MAX_STEPS = 20_000  # of gradient descent; a guess that bounds the time on many rows
 _BLOCK = 8192  # validation rows at once
 SMOOTHING = 0.1  # of labels, where decisions are scored; it would spoil probabilities

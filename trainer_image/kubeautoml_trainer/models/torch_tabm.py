@@ -27,6 +27,7 @@ from kubeautoml_trainer.models.torch_training import (
     fit_loss,
     input_tensors,
     limited_threads,
+    per_column,
     settle_unseen,
     truth_tensor,
 )
@@ -34,7 +35,7 @@ from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 TORCH = Operations(
     clip=lambda x, low, high: torch.minimum(torch.maximum(x, low), high),
-    per_column=lambda x, w: torch.bmm(x.transpose(0, 1), w).transpose(0, 1),
+    per_column=per_column,
     per_member=torch.bmm,
     concatenate=torch.concatenate,
     relu=torch.relu,

@@ -228,3 +228,8 @@ def dropout(rate: float, generator: torch.Generator) -> Callable[[Tensor], Tenso
         return h * keep / (1 - rate)
 
     return drop if rate > 0 else lambda h: h
+
+
+def per_column(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """(n, k, a), (k, a, b) -> (n, k, b): a matrix product for each k."""
+    return torch.bmm(x.transpose(0, 1), w).transpose(0, 1)
