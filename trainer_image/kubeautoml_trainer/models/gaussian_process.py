@@ -37,7 +37,7 @@ _MOST_ROWS, _MOST_FEATURES, _MOST_CLASSES = (
 _LEARNING_ROWS = 500  # rows that kernel and noise are learned from; more change them little
 _MOST_COLUMNS = 300  # after one-hot
 _STEPS = 60  # of L-BFGS; it converges in 20 to 50
-_BLOCK_VALUES = 100_000  # kernel values held at once: 0.8 MB each of several arrays, which stay in the processor's cache
+_BLOCK_VALUES = 100_000  # kernel values held at once: they stay in the processor's cache
 _LOG_RANGE = 7.0  # how far a log parameter may go from its start
 
 DEFAULTS: Parameters = {"kernel": "matern32", "noise": 0.1, "scaling": "standard"}
