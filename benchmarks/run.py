@@ -24,6 +24,7 @@ ALL = (
     "scaling",
     "serving",
     "memory",
+    "many_rows",
     "budget",
     "variants",
     "reliability",
