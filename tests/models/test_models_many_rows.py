@@ -70,8 +70,11 @@ def test_blocks_cover_all_rows_once_and_an_error_in_one_is_raised() -> None:
 def test_one_block_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting one takes longer than a few rows do."""
     monkeypatch.delattr(blocks, "ThreadPoolExecutor")
+    seen: list[slice] = []
 
-    in_blocks(100, 100, 8, lambda part: None)
+    in_blocks(100, 100, 8, seen.append)
+
+    assert seen == [slice(0, 100)]
 
 
 OBJECTIVES = {"regression": 1, "quantile": 1, "binary": 2, "multiclass": 3}
