@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -48,6 +49,15 @@ async def eventually(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.02)
+
+
+async def heard_since(cached: CachedCluster, moment: float) -> None:
+    """Wait until every watch has heard something after a moment of the monotonic clock.
+
+    Each comes back in its own time, seconds apart, and may then hear nothing for a minute: so no bound on the longest silence
+    holds for all of them at once.
+    """
+    await eventually(lambda: cached.silence_seconds() < time.monotonic() - moment)
 
 
 def service(namespace: str, name: str, port: int = 80) -> dict[str, Any]:
