@@ -8,10 +8,12 @@ import pytest
 from sklearn import ensemble
 
 from kubeautoml_trainer.features import Encoded
-from kubeautoml_trainer.models import blocks, forest
+from kubeautoml_trainer.models import blocks
+from kubeautoml_trainer.models import trees as own_trees
 from kubeautoml_trainer.models.blocks import in_blocks
-from kubeautoml_trainer.models.forest import Forest, flatten
+from kubeautoml_trainer.models.forest import Forest
 from kubeautoml_trainer.models.lightgbm_scores import probabilities, scores
+from kubeautoml_trainer.models.trees import flatten
 
 
 def make_numbers(rows: int, columns: int = 12, seed: int = 0) -> np.ndarray:
@@ -28,7 +30,7 @@ def grown() -> ensemble.ExtraTreesRegressor:
     return found
 
 
-@pytest.mark.parametrize("rows", [1, 2, forest._FEW_ROWS, forest._FEW_ROWS + 1, 5000])
+@pytest.mark.parametrize("rows", [1, 2, own_trees._FEW_ROWS, own_trees._FEW_ROWS + 1, 5000])
 def test_each_row_reaches_the_leaf_that_scikit_learn_says(grown: ensemble.ExtraTreesRegressor, rows: int) -> None:
     """A few rows through all trees together, many through a few trees at a time."""
     trees, leaf = flatten([e.tree_ for e in grown.estimators_])

@@ -25,8 +25,8 @@ from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.objective import ModelVariant
 from kubeautoml.api.values import ApiModel
 
-FORMAT, READABLE = 3, (2, 3)
-"""Written, and read: 2 had no second level."""
+FORMAT = 4
+"""Written, and read: 2 had no second level, and in 3 trees were stored another way."""
 BUNDLE, CARD = "bundle.json", "card.json"
 
 # No "..", no hidden files, no backslash, no root: a name that matches stays inside the folder on every system.
@@ -96,7 +96,7 @@ class Lineage(ApiModel):
 class Manifest(ApiModel):
     """The content of bundle.json. `schema_` is as `data.schema.schema_to_json` writes it."""
 
-    format: Literal[2, 3]
+    format: Literal[4]
     created_at: str
     """When the newest trial that it is made from ended, RFC 3339."""
     code_version: str
@@ -127,9 +127,9 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     except ValueError as error:
         raise BundleError(f"{where} is not JSON ({error}); the bundle is damaged, copy or train it again") from error
     found = body.get("format") if isinstance(body, dict) else None
-    if found not in READABLE:
+    if found != FORMAT:
         raise BundleError(
-            f"{where}: format must be {' or '.join(map(str, READABLE))}, got {found!r}; "
+            f"{where}: format must be {FORMAT}, got {found!r}; "
             "load it with the version of kubeautoml that wrote it, or train it again"
         )
     try:

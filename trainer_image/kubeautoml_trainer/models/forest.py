@@ -1,15 +1,9 @@
-"""Decision trees as flat arrays: how scikit-learn's trees are grown under a deadline, kept, walked and averaged.
-
-Flat arrays in safetensors load in a millisecond, do not depend on scikit-learn's version, and answer a single row
-faster than scikit-learn's own forest does. Shared by the families whose trees come from scikit-learn.
-"""
+"""Forests: how scikit-learn's trees are grown under a deadline, kept, and averaged. What tree families read is here too."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +18,19 @@ from kubeautoml_trainer.models.lightgbm import RECIPES, makeable
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters
 from kubeautoml_trainer.models.target import NumberTarget, load_target, save_target, standard_target
+from kubeautoml_trainer.models.trees import Trees, coded, decoded, flatten
 
 MOST_CLASSES = 100
 """A leaf holds a number a class: more classes make a forest larger than a server should hold."""
 
 _FEW_CLASSES = 20  # with more, the means of the target would be more columns than everything else
 _CHUNK_SECONDS = 0.1  # time of one step of growing; the deadline is looked at in between
-_PAIRS_AT_ONCE = 150_000  # (tree, row) pairs walked at once,
-_NODES_AT_ONCE = 60_000  # and nodes of their trees: both stay in the processor's cache
-_STEPS_AT_ONCE = 4  # before those that have reached a leaf, where they stay, are taken out
-_FEW_ROWS = 1024  # to which the second does not matter
-_ROWS_A_BLOCK, _VALUES_A_BLOCK = 4_096, 1_000_000  # rows walked together, and values of the leaves they reach
 # A tree is one call that cannot be interrupted: these keep it under a second or so and its file small. Guesses.
 _VALUES_A_TREE = 4_000_000
 _LEAVES_A_TREE = 5_000
 _LEAST_LEAVES = 200
 # A forest of small trees may have 300 of them; one of large trees ends at about 100, where more trees gain less than
-# they weigh (some 30 bytes a leaf). A guess.
+# they weigh (some 10 bytes a leaf). A guess.
 _ENOUGH_TREES, _LEAVES_A_FOREST = 100, 500_000
 _ROWS_TO_KEEP = 50_000  # drawn, for one of each leaf; a leaf that none reaches keeps its mean
 _VALUES_A_FOREST = 20_000_000  # numbers in the leaves of a hundred trees: 80 MB
@@ -62,70 +52,6 @@ def made_features(shape: DataShape) -> dict[str, Float | Int | Choice]:
 
 
 _LARGEST = float(np.finfo(np.float32).max)
-
-
-@dataclass(frozen=True)
-class Trees:
-    """All trees behind one another; a node's left child is the node after it.
-
-    root: int32 (trees,). feature: int32, threshold: float32 and right: int32 (nodes,); a right child below 0 says
-    that the node is leaf number -right - 1.
-    """
-
-    root: np.ndarray
-    feature: np.ndarray
-    threshold: np.ndarray
-    right: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.root)
-
-    def block(self, values: int = 1) -> int:
-        """Rows to walk together, for leaves of so many values: many, as each tree is fetched from memory once for all of them."""
-        return max(1, min(_ROWS_A_BLOCK, _VALUES_A_BLOCK // (len(self.root) * values)))
-
-    @cached_property
-    def _children(self) -> np.ndarray:
-        """intp (2 * nodes,): at 2k and 2k + 1 the left and right child of node k; of a leaf, the leaf itself."""
-        here = np.arange(len(self.right))
-        is_leaf = self.right < 0
-        both = np.stack([np.where(is_leaf, here, here + 1), np.where(is_leaf, here, self.right)], axis=1)
-        return np.ascontiguousarray(both.ravel(), dtype=np.intp)
-
-    def leaves(self, x: np.ndarray) -> np.ndarray:
-        """The leaf that each row reaches in each tree: float32 (n, columns) -> int32 (n, trees). A few trees at a time."""
-        values, start = np.ascontiguousarray(x).ravel(), np.arange(len(x)) * x.shape[1]
-        found = np.empty((len(self.root), len(x)), dtype=np.int32)
-        first, most = 0, max(1, _PAIRS_AT_ONCE // max(1, len(x)))
-        while first < len(self.root):
-            fitting = int(np.searchsorted(self._ends, self.root[first] + _NODES_AT_ONCE, side="right"))
-            # of a few rows each looks at a few nodes only, however many there are
-            end = min(first + most, fitting if len(x) > _FEW_ROWS else len(self.root))
-            found[first : max(end, first + 1)] = self._walk(self.root[first : max(end, first + 1)], values, start)
-            first = max(end, first + 1)
-        return found.T
-
-    @cached_property
-    def _ends(self) -> np.ndarray:
-        """intp (trees,): the node behind the last one of each tree."""
-        return np.append(self.root[1:], len(self.right)).astype(np.intp)
-
-    def _walk(self, roots: np.ndarray, values: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """int32 (trees, rows) for the trees that begin at these nodes; start: where each row begins in values."""
-        node = np.repeat(roots.astype(np.intp), len(start))
-        walking, here, start = np.arange(len(node)), node, np.tile(start, len(roots))
-        while walking.size:
-            for _ in range(_STEPS_AT_ONCE):
-                goes_right = values.take(start + self.feature.take(here)) > self.threshold.take(here)
-                here = self._children.take(2 * here + goes_right)
-            node[walking] = here
-            goes_on = self.right.take(here) >= 0
-            walking, here, start = walking[goes_on], here[goes_on], start[goes_on]
-        return np.asarray(-self.right.take(node) - 1).reshape(len(roots), -1)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Name -> array, to be stored."""
-        return {name: getattr(self, name) for name in ("root", "feature", "threshold", "right")}
 
 
 @dataclass(frozen=True)
@@ -160,7 +86,10 @@ class Forest:
     def save(self, folder: Path) -> None:
         from safetensors.numpy import save_file
 
-        save_file({**self.trees.arrays(), "leaf": self.leaf, "quantiles": self.quantiles}, str(folder / self.file))
+        save_file(
+            {**self.trees.arrays(), **coded(self.leaf), "quantiles": self.quantiles},
+            str(folder / self.file),
+        )
         save_target(self.target, folder)
 
 
@@ -175,9 +104,8 @@ def load_forest(folder: Path, file: str) -> Forest:
 
     try:
         arrays = load_file(str(folder / file))
-        leaf, quantiles = arrays.pop("leaf"), arrays.pop("quantiles")
-        return Forest(Trees(**arrays), leaf, load_target(folder), file, quantiles)
-    except (OSError, KeyError, TypeError, SafetensorError) as error:
+        return Forest(Trees.from_arrays(arrays), decoded(arrays), load_target(folder), file, arrays["quantiles"])
+    except (OSError, KeyError, ValueError, IndexError, SafetensorError) as error:
         raise BundleError(f"{folder / file} cannot be read: {error!r}") from error
 
 
@@ -284,32 +212,6 @@ def _grow(
         raise FitTimeout(
             f"{kind.family}: no time for one tree; give spec.budget.maxDurationSeconds more or use fewer rows"
         )
-
-
-def flatten(grown: Sequence[Any]) -> tuple[Trees, np.ndarray]:
-    """Put scikit-learn's trees (`estimator.tree_`) behind one another.
-
-    Returns:
-        The trees; what their leaves say, float64 (leaves, values a leaf).
-    """
-    parts: list[tuple[np.ndarray, ...]] = []
-    nodes = leaves = 0
-    for tree in grown:
-        is_leaf = tree.children_left < 0
-        if not np.array_equal(tree.children_left[~is_leaf], np.flatnonzero(~is_leaf) + 1):
-            raise AssertionError("scikit-learn no longer stores a left child behind its parent")
-        value = tree.value[is_leaf, 0, :]
-        right = np.where(is_leaf, -(np.cumsum(is_leaf) + leaves), tree.children_right + nodes)
-        parts.append((np.array([nodes]), np.where(is_leaf, 0, tree.feature), _floor(tree.threshold), right, value))
-        nodes, leaves = nodes + len(right), leaves + len(value)
-    root, feature, threshold, right, value = (np.concatenate(p) for p in zip(*parts, strict=True))
-    return Trees(root.astype(np.int32), feature.astype(np.int32), threshold, right.astype(np.int32)), value
-
-
-def _floor(threshold: np.ndarray) -> np.ndarray:
-    """The greatest float32 not above each float64: a float32 x is <= one exactly when it is <= the other."""
-    near = threshold.astype(np.float32)
-    return np.where(near > threshold, np.nextafter(near, np.float32(-np.inf)), near)
 
 
 def dense(x: Encoded) -> np.ndarray:

@@ -19,10 +19,11 @@ from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
 from kubeautoml_trainer.models.blocks import in_blocks
 from kubeautoml_trainer.models.dummy import ConstantModel, load_constant
 from kubeautoml_trainer.models.early_stopping import Patience, boosting_rounds, least_patience, steering_loss
-from kubeautoml_trainer.models.forest import Trees, dense, flatten, made_features, tree_recipe
+from kubeautoml_trainer.models.forest import dense, made_features, tree_recipe
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, save_target, standard_target
+from kubeautoml_trainer.models.trees import Trees, flatten
 
 _FILE = "gradient_boosting.safetensors"
 _MOST_ROWS, _MOST_CLASSES = 5_000, 20  # an exact split looks at every row; a guess
@@ -132,9 +133,10 @@ class GradientBoosting:
             return load_constant(folder)
         try:
             arrays = load_file(str(folder / _FILE))
-            leaf, start, classes, outputs = (arrays.pop(name) for name in ("leaf", "start", "classes", "outputs"))
-            return BoostedTrees(Trees(**arrays), leaf, start, classes, int(outputs[0]), load_target(folder))
-        except (OSError, KeyError, TypeError, SafetensorError) as error:
+            leaf, start, classes, outputs = (arrays[name] for name in ("leaf", "start", "classes", "outputs"))
+            trees = Trees.from_arrays(arrays)
+            return BoostedTrees(trees, leaf, start, classes, int(outputs[0]), load_target(folder))
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise BundleError(f"{folder / _FILE} cannot be read: {error!r}") from error
 
 
