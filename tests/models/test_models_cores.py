@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from kubeautoml_trainer.models import cores
-from kubeautoml_trainer.models.cores import BATCH_ROWS, cores_within
+from kubeautoml_trainer.models.cores import BATCH_ROWS, cores_within, one_blas_thread
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 
 
@@ -51,3 +52,28 @@ def test_many_rows_are_predicted_by_all_cores_and_a_few_by_one(monkeypatch):
         fitted.predict(rows)
 
     assert asked == [1, 6, 2, 2]
+
+
+def threads_of_blas() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_products_of_matrices_take_one_thread_until_the_last_has_asked():
+    """Of two that overlap in either order, none leaves the limit behind, nor takes it away from the other."""
+    cores._libraries.cache_clear()  # more may have been loaded since
+    with threadpool_limits(limits=3, user_api="blas"):
+        before = threads_of_blas()
+        first, second = one_blas_thread(), one_blas_thread()
+
+        first.__enter__()
+        second.__enter__()
+        assert threads_of_blas() == {1}
+        first.__exit__(None, None, None)
+        assert threads_of_blas() == {1}
+        second.__exit__(None, None, None)
+
+        assert threads_of_blas() == before
+        with one_blas_thread():
+            assert threads_of_blas() == {1}
+        assert threads_of_blas() == before
+    assert before != {1}

@@ -13,6 +13,7 @@ from kubeautoml.api.dataset import ColumnType
 from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.features.base import Encoded
 from kubeautoml_trainer.models import family_named, nearest_neighbors, support_vectors
+from kubeautoml_trainer.models.distances import smallest
 from kubeautoml_trainer.models.platt import calibrate
 from kubeautoml_trainer.models.relevance import relevance
 from models.models_factories import make_context, make_real, parts_of, weighted
@@ -93,8 +94,47 @@ def test_blocks_of_rows_do_not_change_neighbours(monkeypatch):
     at_once = fitted.predict(rows.frame)
 
     monkeypatch.setattr(nearest_neighbors, "_BLOCK_VALUES", 2000)
+    monkeypatch.setattr(nearest_neighbors, "_BLOCK_IN_CACHE", 1000)
 
+    assert nearest_neighbors._block(fitted.model.x, fitted.model.k) < 10
     assert np.allclose(fitted.predict(rows.frame), at_once, atol=1e-6)
+
+
+@pytest.mark.parametrize(("columns", "wanted"), [(5000, 40), (5003, 300), (5000, 900), (5000, 2000), (3, 1), (1, 1)])
+def test_the_smallest_are_found_with_few_others(columns, wanted):
+    """By a bound where there are many columns for those wanted, and one by one where there are few."""
+    values = np.random.default_rng(0).normal(size=(50, columns)).astype(np.float32)
+
+    found, counts = smallest(values, wanted)
+
+    assert counts.sum(axis=1).min() >= wanted
+    assert found.shape[1] <= 2 * wanted
+    for row, place, is_there in zip(values, found, counts, strict=True):
+        assert set(np.argsort(row)[:wanted]) <= set(place[is_there])
+        assert len(set(place[is_there])) == is_there.sum()
+
+
+def test_many_that_are_equal_are_not_all_taken():
+    """Of a table of the same rows no more than are wanted."""
+    found, counts = smallest(np.zeros((4, 5000), dtype=np.float32), 40)
+
+    assert found.shape == counts.shape == (4, 40)
+    assert counts.all()
+
+
+@pytest.mark.parametrize("name", ["NearestNeighbors", "SupportVectors", "GaussianProcess", "NeuralNetwork", "TabM"])
+@pytest.mark.parametrize("data", ["breast_cancer", "diabetes"])
+def test_several_threads_say_what_one_says(monkeypatch, data, name):
+    """Rows in blocks, a thread each."""
+    monkeypatch.setattr(nearest_neighbors, "_BLOCK_IN_CACHE", 20_000)
+    rows, schema = make_real(data)
+    quick = {"epochs": 3} if name in ("NeuralNetwork", "TabM") else {}
+    fitted = family_named(name).fit(rows, None, schema, quick, make_context(schema))
+    x = fitted.features.transform(rows.take(np.tile(np.arange(len(rows)), 8)).frame)
+
+    alone = fitted.model.predict(x, 1)
+
+    np.testing.assert_allclose(fitted.model.predict(x, 3), alone, rtol=1e-5, atol=1e-6)
 
 
 def test_slow_distances_look_at_fewer_rows(monkeypatch):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from kubeautoml_trainer.models.cores import one_blas_thread
+
 
 def in_blocks(rows: int, block: int, threads: int, act: Callable[[slice], None]) -> None:
     """Call `act` for each block of rows. It writes what it finds to its own rows, and spends its time in numpy, which lets other
@@ -15,6 +17,6 @@ def in_blocks(rows: int, block: int, threads: int, act: Callable[[slice], None])
         for part in parts:
             act(part)
         return
-    with ThreadPoolExecutor(min(threads, len(parts)), thread_name_prefix="rows") as pool:
+    with one_blas_thread(), ThreadPoolExecutor(min(threads, len(parts)), thread_name_prefix="rows") as pool:
         for _ in pool.map(act, parts):
             pass

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 """Of a container (control groups, version 2): microseconds in a period and its length, or "max"."""
@@ -18,6 +21,48 @@ BATCH_ROWS = 1_000
 def threads_for(rows: int, wanted: int | None = None) -> int:
     """Threads to predict so many rows with: those that somebody wanted, or 1 for a few rows and all cores for many."""
     return wanted or (usable_cores() if rows >= BATCH_ROWS else 1)
+
+
+class _Blas:
+    """Who wants products of matrices on one thread now, in all threads of this process, and how many there were before."""
+
+    def __init__(self) -> None:
+        self._lock, self._asking = Lock(), 0
+        self._before: Any = None
+
+    def enter(self) -> None:
+        with self._lock:
+            self._asking += 1
+            if self._asking == 1:
+                self._before = _libraries().limit(limits=1, user_api="blas")
+
+    def leave(self) -> None:
+        with self._lock:
+            self._asking -= 1
+            if not self._asking:
+                self._before.restore_original_limits()
+
+
+@cache
+def _libraries() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+_BLAS = _Blas()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Inside, a product of matrices takes one thread: where blocks of rows have a thread each, products on all cores would only wait for
+    one another. Counted, since the limit is the whole process's: it ends with the last one that asked.
+    """
+    _BLAS.enter()
+    try:
+        yield
+    finally:
+        _BLAS.leave()
 
 
 @cache

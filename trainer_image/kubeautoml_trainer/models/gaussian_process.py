@@ -20,6 +20,7 @@ from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
+from kubeautoml_trainer.models.blocks import in_blocks
 from kubeautoml_trainer.models.distances import distance_recipe
 from kubeautoml_trainer.models.dummy import ConstantModel, load_constant
 from kubeautoml_trainer.models.pipeline import FittedPipeline
@@ -74,10 +75,11 @@ class ProcessModel:
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
         scaled = x.numbers / self.lengths
         out = np.empty((len(scaled), self.coefficients.shape[1]))
-        block = max(1, _BLOCK_VALUES // max(1, len(self.rows)))
-        for first in range(0, len(scaled), block):
-            part = slice(first, first + block)
+
+        def answer(part: slice) -> None:
             out[part] = correlation(self.kernel, _squared_distances(scaled[part], self.rows))[0] @ self.coefficients
+
+        in_blocks(len(scaled), max(1, _BLOCK_VALUES // max(1, len(self.rows))), threads, answer)
         if self.target is not None:
             return self.target.decode(out[:, 0])
         p = np.zeros((len(out), self.outputs), dtype=np.float32)

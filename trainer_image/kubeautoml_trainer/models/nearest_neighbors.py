@@ -14,7 +14,8 @@ from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
-from kubeautoml_trainer.models.distances import distance_recipe
+from kubeautoml_trainer.models.blocks import in_blocks
+from kubeautoml_trainer.models.distances import distance_recipe, smallest
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.relevance import relevance
 from kubeautoml_trainer.models.space import Choice, Int, Parameters, Space
@@ -24,8 +25,9 @@ from kubeautoml_trainer.tasks.metrics import weights_or_ones
 
 _FILE = "nearest_neighbors.safetensors"
 _MOST_ROWS, _MOST_WIDTH = 50_000, 500
-# Distances, or differences of candidates, held at once: 16 MB; those added up column by column stay in the cache.
-_BLOCK_VALUES, _BLOCK_IN_CACHE = 4_000_000, 500_000
+# Distances, or differences of candidates, held at once: they stay in the cache, unless the stored rows, which each block reads anew,
+# would then be read for a few rows at a time.
+_BLOCK_IN_CACHE, _BLOCK_VALUES, _ROWS_A_BLOCK = 500_000, 4_000_000, 64
 _FAR = 1e6  # deviations from the mean beyond which a value is only far away; its square must not overflow
 _SPARE = 8  # candidates beyond k that float32 picks, for float64 to choose from
 _PRIOR_ROWS = 1.0  # of the classes' shares beside k neighbours, or a class not among them would be impossible; a guess
@@ -64,9 +66,13 @@ class Neighbors:
 
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
         asked = _directed(_matrix(x) * self.columns, self.distance)
-        block = _block(self.x, self.k, self.distance)
-        parts = [self._predict(asked[first : first + block]) for first in range(0, len(asked), block)]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.prior)), dtype=np.float32)
+        found = np.empty((len(asked), len(self.prior) if self.target is None else 1), dtype=np.float32)
+
+        def answer(part: slice) -> None:
+            found[part] = self._predict(asked[part])
+
+        in_blocks(len(asked), _block(self.x, self.k), threads, answer)
+        return found
 
     def _predict(self, asked: np.ndarray) -> np.ndarray:
         near, distance = self._nearest(asked)
@@ -87,9 +93,8 @@ class Neighbors:
     def _nearest(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places and distances of the k nearest rows: intp and float64 (n, k), in no order."""
         k = min(self.k, len(self.x))
-        rough, wanted = self._rough(asked), min(k + _SPARE, len(self.x))
-        near = np.argpartition(rough, wanted - 1, axis=1)[:, :wanted]
-        exact = _exact(asked, self.x, near, self.distance)
+        near, counts = smallest(self._rough(asked), min(k + _SPARE, len(self.x)))
+        exact = np.where(counts, _exact(asked, self.x, near, self.distance), np.inf)
         best = np.argsort(exact, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(near, best, axis=1), np.take_along_axis(exact, best, axis=1)
 
@@ -241,11 +246,10 @@ def _closeness(distance: np.ndarray) -> np.ndarray:
     return np.where(same.any(axis=1, keepdims=True), same, close)
 
 
-def _block(x: np.ndarray, k: int, distance: str) -> int:
+def _block(x: np.ndarray, k: int) -> int:
     """Rows to predict at once."""
-    distances: int = (_BLOCK_VALUES if distance in ("euclidean", "cosine") else _BLOCK_IN_CACHE) // len(x)
-    differences: int = _BLOCK_VALUES // (min(k + _SPARE, len(x)) * x.shape[1])
-    return max(1, min(distances, differences))
+    values: int = max(len(x), min(k + _SPARE, len(x)) * x.shape[1])
+    return max(1, min(_ROWS_A_BLOCK, _BLOCK_VALUES // values), _BLOCK_IN_CACHE // values)
 
 
 def _matrix(x: Encoded) -> np.ndarray:

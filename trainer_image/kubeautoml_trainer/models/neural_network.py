@@ -17,6 +17,7 @@ import numpy as np
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Features, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext
+from kubeautoml_trainer.models.blocks import in_blocks
 from kubeautoml_trainer.models.numpy_network import load_network, per_column, save_network
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Float, Int, Parameters, Space
@@ -133,9 +134,11 @@ class NetworkModel:
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
         numbers = x.numbers.astype(np.float32)
         out = np.empty((len(x), self.net.outputs), dtype=np.float32)
-        for first in range(0, len(x), _ROWS_A_BLOCK):
-            part = slice(first, first + _ROWS_A_BLOCK)
+
+        def answer(part: slice) -> None:
             out[part] = forward(NUMPY, self.net, self.weights, numbers[part], x.codes[part])
+
+        in_blocks(len(x), _ROWS_A_BLOCK, threads, answer)
         return prediction(out, self.target)
 
     def save(self, folder: Path) -> None:

@@ -18,6 +18,7 @@ from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
+from kubeautoml_trainer.models.blocks import in_blocks
 from kubeautoml_trainer.models.distances import distance_recipe
 from kubeautoml_trainer.models.dummy import ConstantModel, load_constant
 from kubeautoml_trainer.models.pairwise import Coupling, fit_coupling, neutral
@@ -58,7 +59,7 @@ class KernelModel:
     target: NumberTarget | None
 
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
-        score = _scores(self.vectors, self.coefficients, self.intercept, self.gamma, _matrix(x))
+        score = _scores(self.vectors, self.coefficients, self.intercept, self.gamma, _matrix(x), threads)
         if self.target is not None:
             return self.target.decode(score[:, 0])
         assert self.coupling is not None
@@ -333,17 +334,19 @@ def _folds(y: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _scores(
-    vectors: np.ndarray, coefficients: np.ndarray, intercept: np.ndarray, gamma: float, x: np.ndarray
+    vectors: np.ndarray, coefficients: np.ndarray, intercept: np.ndarray, gamma: float, x: np.ndarray, threads: int = 1
 ) -> np.ndarray:
     """float64 (n, s) of rows float32 (n, columns); the kernel is computed block by block."""
     v = vectors.astype(np.float64)
     squares = np.einsum("vk,vk->v", v, v)
     out = np.empty((len(x), coefficients.shape[1]))
-    block = max(1, _BLOCK_VALUES // max(1, len(v)))
-    for first in range(0, len(x), block):
-        rows = x[first : first + block].astype(np.float64)
+
+    def answer(part: slice) -> None:
+        rows = x[part].astype(np.float64)
         distance = squares + np.einsum("nk,nk->n", rows, rows)[:, None] - 2 * rows @ v.T
-        out[first : first + block] = np.exp(-gamma * np.maximum(distance, 0)) @ coefficients + intercept
+        out[part] = np.exp(-gamma * np.maximum(distance, 0)) @ coefficients + intercept
+
+    in_blocks(len(x), max(1, _BLOCK_VALUES // max(1, len(v))), threads, answer)
     return out
 
 

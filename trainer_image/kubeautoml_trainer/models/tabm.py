@@ -19,6 +19,7 @@ from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Features, Recipe, fit_features
 from kubeautoml_trainer.features.numbers import SAMPLE
 from kubeautoml_trainer.models.base import DataShape, FitContext
+from kubeautoml_trainer.models.blocks import in_blocks
 from kubeautoml_trainer.models.numpy_network import load_network, per_column, save_network
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
@@ -167,11 +168,12 @@ class TabMModel:
         widest = max(self.net.width, sum(self.net.pieces), 1)
         block = max(1, _VALUES_AT_ONCE // (self.net.members * widest))
         out = np.empty((len(x), self.net.outputs), dtype=np.float32)
-        for first in range(0, len(x), block):
-            part = slice(first, first + block)
-            out[part] = members_mean(
-                forward(NUMPY, self.net, self.weights, numbers[part], x.codes[part]), self.target is None
-            )
+
+        def answer(part: slice) -> None:
+            said = forward(NUMPY, self.net, self.weights, numbers[part], x.codes[part])
+            out[part] = members_mean(said, self.target is None)
+
+        in_blocks(len(x), block, threads, answer)
         return decoded(out, self.target)
 
     def save(self, folder: Path) -> None:
