@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ class Ran:
 
 
 def run_bounded(command: list[str], folder: Path, seconds: float, environment: dict[str, str] | None) -> Ran:
-    """Runs `command` with its output in `folder`/log.txt; whatever is left of its group after it is ended too.
+    """Runs `command` with its output in `folder`/log.txt; whatever is left of its group after it is ended too. So it is when SIGTERM
+    comes, where that raises (`end_on_sigterm`).
 
     Without `environment` it has this process's own.
     """
@@ -39,15 +41,23 @@ def run_bounded(command: list[str], folder: Path, seconds: float, environment: d
             command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
     peak, largest, is_late = 0, 0, False
-    while process.poll() is None and not is_late:
-        held = memory(process.pid)
-        peak, largest = max(peak, sum(held)), max([largest, *held])
-        time.sleep(EVERY_SECONDS)
-        is_late = time.monotonic() - began > seconds
-    wall = time.monotonic() - began
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    return Ran(process.wait(), wall, peak, largest, is_late)
+    try:
+        while process.poll() is None and not is_late:
+            held = memory(process.pid)
+            peak, largest = max(peak, sum(held)), max([largest, *held])
+            time.sleep(EVERY_SECONDS)
+            is_late = time.monotonic() - began > seconds
+        wall = time.monotonic() - began
+    finally:  # also when this process is asked to end
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        status = process.wait()
+    return Ran(status, wall, peak, largest, is_late)
+
+
+def end_on_sigterm() -> None:
+    """From now on SIGTERM unwinds this process as Ctrl-C does, so that it ends what it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def memory(pid: int) -> list[int]:

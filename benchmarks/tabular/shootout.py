@@ -23,7 +23,7 @@ from typing import Any
 import environments
 import numpy as np
 import pandas as pd
-from processes import run_bounded
+from processes import end_on_sigterm, run_bounded
 from scores import difference, in_order, loss
 from sets import SETS, DataSet
 
@@ -177,6 +177,7 @@ def main() -> int:
     for given, known, what in ((args.rivals, environments.ALL, "rivals"), (args.sets, SETS, "sets")):
         if unknown := [n for n in given if n not in known]:
             parser.error(f"--{what} must be some of {', '.join(known)}, got {', '.join(unknown)}")
+    end_on_sigterm()
     predictions = args.environments.parent / "shootout"
     predictions.mkdir(parents=True, exist_ok=True)
     setting = Setting(args.cores, args.environments, predictions)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -202,6 +204,25 @@ def test_children_count_as_memory_and_end_with_their_parent(tmp_path: Path) -> N
     while is_running(pid):
         assert time.monotonic() < deadline, "the rival's child outlived it"
         time.sleep(0.05)
+
+
+def test_a_shoot_out_that_is_ended_ends_what_it_runs(tmp_path: Path) -> None:
+    """By SIGTERM, as by Ctrl-C."""
+    rival = "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)"
+    body = (
+        f"import sys; sys.path.append({str(BENCHMARKS / 'tabular')!r}); from pathlib import Path; import processes as p; "
+        f"p.end_on_sigterm(); p.run_bounded([sys.executable, '-c', {rival!r}], Path({str(tmp_path)!r}), 60, None)"
+    )
+    shoot_out = subprocess.Popen([sys.executable, "-c", body])
+    said = tmp_path / "pid"
+    end = time.monotonic() + 30
+    while not (said.exists() and said.read_text()) and time.monotonic() < end:
+        time.sleep(0.05)
+
+    shoot_out.terminate()
+
+    assert shoot_out.wait(timeout=30) == 128 + signal.SIGTERM
+    assert not is_running(int(said.read_text()))
 
 
 def is_running(pid: int) -> bool:
