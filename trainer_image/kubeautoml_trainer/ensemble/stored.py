@@ -21,11 +21,15 @@ _READERS = 8
 
 @dataclass(frozen=True)
 class ScoredTrial:
-    """A completed trial, as the study knows it."""
+    """A completed trial, as the study knows it.
+
+    promoted: the trial that it took the place of, run again on other folds too, or on more rows.
+    """
 
     trial: int
     family: str
     value: float
+    promoted: int | None = None
 
 
 @dataclass(frozen=True)

@@ -105,10 +105,17 @@ def scored_trials(study: optuna.Study) -> list[ScoredTrial]:
     promotions = {
         int(t.user_attrs[TrialAttr.PROMOTES]): t.number for t in completed if TrialAttr.PROMOTES in t.user_attrs
     }
-    promoted = {
-        old for old, new in promotions.items() if old in losses and losses[new] <= losses[old] + 1e-3 * abs(losses[old])
+    instead = {
+        new: old
+        for old, new in promotions.items()
+        if old in losses and losses[new] <= losses[old] + 1e-3 * abs(losses[old])
     }
-    return [ScoredTrial(t.number, family_of(t), float(t.values[0])) for t in completed if t.number not in promoted]
+    promoted = set(instead.values())
+    return [
+        ScoredTrial(t.number, family_of(t), float(t.values[0]), instead.get(t.number))
+        for t in completed
+        if t.number not in promoted
+    ]
 
 
 def family_of(trial: Any) -> str:
