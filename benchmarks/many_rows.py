@@ -1,26 +1,36 @@
-"""How long the trees of a model take for many rows, against the libraries that grew them, on one thread.
+"""How long trees and neighbours take for many rows, against the libraries that grew or know them, on one thread; and what trees weigh.
 
     python benchmarks/many_rows.py
 
-150 trees down to single rows, which scikit-learn walks in compiled code, one after the other; and 600 trees of LightGBM, which takes
-each row through all of them before the next.
+150 trees down to single rows, which scikit-learn walks in compiled code, one after the other, and pickles; 600 trees of LightGBM, which
+takes each row through all of them before the next; and 137 neighbours of each row among 5,000, in 8 columns, which scikit-learn finds by
+looking at all of them, as its brute force, or by a tree.
 """
 
 from __future__ import annotations
 
+import pickle
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import lightgbm
 import numpy as np
 from figures import record
 from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.neighbors import KNeighborsRegressor
 
 from kubeautoml_trainer.features import Encoded
-from kubeautoml_trainer.models.forest import Forest, flatten
+from kubeautoml_trainer.models.forest import Forest
 from kubeautoml_trainer.models.lightgbm_scores import scores
+from kubeautoml_trainer.models.nearest_neighbors import Neighbors
+from kubeautoml_trainer.models.target import NumberTarget
+from kubeautoml_trainer.models.trees import flatten
 
 LEARNED, ASKED, COLUMNS, CALLS = 5_000, 10_000, 30, 5
+NEAR, NEAR_COLUMNS = 137, 8
+AS_IT_IS = NumberTarget(log=False, center=0.0, scale=1.0, low=None, high=None)
 
 
 def make_numbers(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,18 +50,27 @@ def cpu_seconds(act: Callable[[], object]) -> float:
     return min(taken)
 
 
+def rows_of(numbers: np.ndarray) -> Encoded:
+    """Rows without categories."""
+    return Encoded(numbers, np.zeros((len(numbers), 0), dtype=np.int32))
+
+
 def main() -> None:
     (x, y), (asked, _) = make_numbers(LEARNED, 0), make_numbers(ASKED, 1)
 
     grown = ExtraTreesRegressor(150, n_jobs=1, random_state=0).fit(x, y)
     trees, leaf = flatten([e.tree_ for e in grown.estimators_])
     forest = Forest(trees, leaf.astype(np.float32), None, "forest", np.zeros(0))
-    rows = Encoded(asked, np.zeros((ASKED, 0), dtype=np.int32))
+    rows = rows_of(asked)
     reached = trees.leaves(asked[:100].astype(np.float32))
     assert np.allclose(leaf[reached, 0].mean(axis=1), grown.predict(asked[:100]))
     ours = cpu_seconds(lambda: forest.predict(rows))
     theirs = cpu_seconds(lambda: grown.predict(asked))
     record("forest, times scikit-learn's own way", ours / theirs)
+    with tempfile.TemporaryDirectory() as folder:
+        forest.save(Path(folder))
+        stored = sum(f.stat().st_size for f in Path(folder).iterdir())
+    record("forest's file, times scikit-learn's pickle", stored / len(pickle.dumps(grown)))
 
     settings = {"objective": "regression", "verbosity": -1, "num_threads": 1}
     booster = lightgbm.train(settings, lightgbm.Dataset(x, y), 600)
@@ -59,6 +78,18 @@ def main() -> None:
     ours = cpu_seconds(lambda: scores(booster, asked, 1))
     theirs = cpu_seconds(lambda: booster.predict(asked, num_threads=1))
     record("booster, times LightGBM's own way", ours / theirs)
+
+    known, near = x[:, :NEAR_COLUMNS].astype(np.float32), rows_of(asked[:, :NEAR_COLUMNS])
+    ones = np.ones(NEAR_COLUMNS, dtype=np.float32)
+    neighbours = Neighbors(known, ones, y, np.ones(LEARNED), np.ones(1), NEAR, "euclidean", "uniform", AS_IT_IS)
+    ours = cpu_seconds(lambda: neighbours.predict(near))
+    for name in ("brute", "kd_tree"):
+        found = KNeighborsRegressor(NEAR, algorithm=name, n_jobs=1).fit(known, y)
+        assert np.allclose(
+            neighbours.predict(rows_of(asked[:99, :NEAR_COLUMNS]))[:, 0], found.predict(near.numbers[:99])
+        )
+        theirs = cpu_seconds(lambda found=found: found.predict(near.numbers))
+        record(f"neighbours, times scikit-learn's {name}", ours / theirs)
 
 
 if __name__ == "__main__":
