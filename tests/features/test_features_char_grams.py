@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.features import Recipe, char_grams, fit_features, load_features
-from kubeautoml_trainer.features.char_grams import GramCounts, fit_grams, grams_of
+from kubeautoml_trainer.features.char_grams import fit_grams, gram_counts, grams_of
 
 TEXTS = [
     "The river runs to the sea",
@@ -64,13 +64,13 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch):
     """Columns by `most`, the most frequent first; what is kept for the next fold, and what is learned from, by constants."""
     values = np.array([f"word{k} common" for k in range(50)], dtype=object)
     monkeypatch.setattr(char_grams, "LEARNED_CHARACTERS", 60)
-    counts = GramCounts(most=30)
+    counts = gram_counts(most=30)
 
     few = fit_grams(values, 5)
     assert len(few.numbers) == 5 and np.isin(few.numbers, grams_of("word common")).all()
     for text in values:
         counts.of(text)
-    assert counts._kept <= 30 and len(counts._seen) < 3
+    assert counts._weight <= 30 and len(counts._seen) < 3
 
 
 @pytest.mark.parametrize("terms", ["words", "characters", "both"])

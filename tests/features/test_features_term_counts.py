@@ -75,4 +75,4 @@ def test_no_more_is_kept_than_allowed() -> None:
         assert found.sum() == len(list(terms(text)))
         assert len(numbers) == len(set(terms(text)))
 
-    assert 0 < counts._kept <= 10
+    assert 0 < counts._weight <= 10

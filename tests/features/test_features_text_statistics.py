@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kubeautoml_trainer.features import again, text_statistics
-from kubeautoml_trainer.features.text_statistics import Measured
+from kubeautoml_trainer.features.text_statistics import measured as kept_statistics
 
 TEXTS = np.array(["Ab 12!", "", None, "  ", "Ab 12!", "one two"], dtype=object)
 
@@ -17,7 +17,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     measure = text_statistics._statistics
     monkeypatch.setattr(text_statistics, "_statistics", lambda text: (seen.append(text), measure(text))[1])
-    monkeypatch.setattr(text_statistics, "_measured", Measured())
+    monkeypatch.setattr(text_statistics, "_measured", kept_statistics())
     monkeypatch.setattr(again, "_PROCESS", again._Process())
     return seen
 
@@ -46,7 +46,7 @@ def test_a_process_that_fits_measures_a_text_once(measured: list[str], monkeypat
 
 def test_no_more_is_kept_than_allowed(measured: list[str]) -> None:
     """Later texts are measured every time, and right."""
-    kept = Measured(most=1)
+    kept = kept_statistics(most=1)
 
     found = [kept.of(text) for text in ("a b", "A 1", "a b", "A 1")]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -41,6 +41,27 @@ def one_prediction() -> Iterator[None]:
         yield
     finally:
         _PREDICTION.reset(token)
+
+
+class Kept(Generic[T]):
+    """What was worked out of texts, for those that come again; once it is full, of later ones it is worked out every time."""
+
+    def __init__(self, work: Callable[[str], T], most: int, weigh: Callable[[T], int] = lambda _: 1) -> None:
+        """most: what all of it may weigh; of each text one, where nothing else is said."""
+        self._work, self._most, self._weigh = work, most, weigh
+        self._seen: dict[str, T] = {}
+        self._weight = 0
+
+    def of(self, text: str) -> T:
+        """What is worked out of a text."""
+        found = self._seen.get(text)
+        if found is None:
+            found = self._work(text)
+            weight = self._weigh(found)
+            if self._weight + weight <= self._most:
+                self._seen[text] = found
+                self._weight += weight
+        return found
 
 
 def known(kind: Hashable, rows: int, process: T, make: Callable[[], T]) -> T | None:

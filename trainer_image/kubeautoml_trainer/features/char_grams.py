@@ -7,13 +7,13 @@ of one number among a few hundred thousand share a column, which does no harm.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from kubeautoml_trainer.features.again import known
+from kubeautoml_trainer.features.again import Kept, known
 
 SHORTEST, LONGEST = 2, 5
 GRAM_CHARACTERS = 3_000
@@ -53,32 +53,18 @@ def grams_of(text: str) -> np.ndarray:
     return np.concatenate(found)
 
 
-@dataclass
-class GramCounts:
-    """The runs of a text and how often each is in it, kept for texts that come again."""
-
-    most: int = MOST_KEPT
-    _seen: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    _kept: int = 0
-
-    def of(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """uint32 (runs,), ascending, and float32 (runs,)."""
-        found = self._seen.get(text)
-        if found is None:
-            found = counted(text)
-            if self._kept + len(found[0]) <= self.most:
-                self._seen[text] = found
-                self._kept += len(found[0])
-        return found
-
-
 def counted(text: str) -> tuple[np.ndarray, np.ndarray]:
     """The runs of a text, uint32 (runs,), ascending, and how often each is in it, float32 (runs,)."""
     numbers, counts = np.unique(grams_of(text), return_counts=True)
     return numbers, counts.astype(np.float32)
 
 
-_counts = GramCounts()
+def gram_counts(most: int = MOST_KEPT) -> Kept[tuple[np.ndarray, np.ndarray]]:
+    """Keeps what `counted` says of each text, up to so many numbers."""
+    return Kept(counted, most, lambda found: len(found[0]))
+
+
+_counts = gram_counts()
 """Of this process."""
 
 
@@ -91,11 +77,11 @@ class Grams:
 
     def matrix(self, values: np.ndarray) -> Any:
         """object (n,) of str or None -> scipy CSR float32 (n, runs), rows of length 1; empty where there is no text."""
-        counts = known("runs", len(values), _counts, GramCounts)
+        counts = known("runs", len(values), _counts, gram_counts)
         found = [self._of(value, counts) if isinstance(value, str) else NOTHING for value in values]
         return tfidf_matrix(found, self.idf)
 
-    def _of(self, text: str, kept: GramCounts | None) -> tuple[np.ndarray, np.ndarray]:
+    def _of(self, text: str, kept: Kept[tuple[np.ndarray, np.ndarray]] | None) -> tuple[np.ndarray, np.ndarray]:
         numbers, counts = counted(text) if kept is None else kept.of(text)
         if not len(self.numbers):
             return NOTHING

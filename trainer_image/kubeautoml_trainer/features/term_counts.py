@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+
+from kubeautoml_trainer.features.again import Kept
 
 MAX_TOKENS = 2_000  # of one text; a guess that bounds the time of one row
 MOST_KEPT = 8_000_000
@@ -54,26 +55,19 @@ def numbers_of_terms(spelt: Sequence[str]) -> np.ndarray:
     return np.where(is_pair, first * _FIRST + second * _SECOND, first)
 
 
-@dataclass
-class TermCounts:
-    """The numbers of a text's terms and how often each is in it, kept for texts that come again."""
+def counted(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of a text's terms, uint64 (terms,), ascending, and how often each is in it, float32 (terms,)."""
+    numbers, counts = np.unique(numbers_of(words_of(text)), return_counts=True)
+    return numbers, counts.astype(np.float32)
 
-    most: int = MOST_KEPT
-    names: dict[int, str] = field(default_factory=dict)
-    """Of terms that were asked for: those of one fold are mostly those of the next."""
-    _seen: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    _kept: int = 0
 
-    def of(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """uint64 (terms,), ascending, and float32 (terms,)."""
-        found = self._seen.get(text)
-        if found is None:
-            numbers, counts = np.unique(numbers_of(words_of(text)), return_counts=True)
-            found = numbers, counts.astype(np.float32)
-            if self._kept + len(numbers) <= self.most:
-                self._seen[text] = found
-                self._kept += len(numbers)
-        return found
+class TermCounts(Kept[tuple[np.ndarray, np.ndarray]]):
+    """Keeps what `counted` says of each text, up to so many numbers; and how terms are spelt."""
+
+    def __init__(self, most: int = MOST_KEPT) -> None:
+        super().__init__(counted, most, lambda found: len(found[0]))
+        self.names: dict[int, str] = {}
+        """Of terms that were asked for: those of one fold are mostly those of the next."""
 
     def name(self, wanted: np.ndarray, texts: Iterable[str]) -> list[str]:
         """The terms of these numbers, each of which is in one of the texts. wanted: uint64 (n,), ascending."""

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
-from kubeautoml_trainer.features.again import known
+from kubeautoml_trainer.features.again import Kept, known
 
 STATISTICS = 6
 MOST_KEPT = 100_000
 """Texts that are kept for the next fold: 30 MB beside the texts. Of more the later ones are measured every time."""
-
-
-@dataclass
-class Measured:
-    """What was measured of texts that come again."""
-
-    most: int = MOST_KEPT
-    _seen: dict[str, tuple[float, ...]] = field(default_factory=dict)
-
-    def of(self, text: str) -> tuple[float, ...]:
-        """The six of a text."""
-        found = self._seen.get(text)
-        if found is None:
-            found = _statistics(text)
-            if len(self._seen) < self.most:
-                self._seen[text] = found
-        return found
-
-
-_measured = Measured()
-"""Of this process."""
 
 
 def text_statistics(values: np.ndarray) -> np.ndarray:
@@ -47,8 +24,8 @@ def text_statistics(values: np.ndarray) -> np.ndarray:
     >>> text_statistics(np.array(["", None], dtype=object)).tolist()[0]
     [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     """
-    measured = known("statistics", len(values), _measured, Measured)
-    of = _statistics if measured is None else measured.of
+    kept = known("statistics", len(values), _measured, measured)
+    of = _statistics if kept is None else kept.of
     out = np.full((len(values), STATISTICS), np.nan)
     for row, value in enumerate(values):
         if isinstance(value, str):
@@ -66,3 +43,12 @@ def _statistics(text: str) -> tuple[float, ...]:
     return (
         float(np.log1p(size)), float(np.log1p(len(words))), letters / len(words), digits / size, upper / size, marks / size
     )  # fmt: skip
+
+
+def measured(most: int = MOST_KEPT) -> Kept[tuple[float, ...]]:
+    """Keeps the six of each text."""
+    return Kept(_statistics, most)
+
+
+_measured = measured()
+"""Of this process."""
