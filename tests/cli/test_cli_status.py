@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -38,6 +39,8 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "kubeautoml.cli.main", *argv],
             stdin=follower, stdout=follower, stderr=follower, start_new_session=True, env={**environment, "TERM": "xterm-256color", **settings},
+            # a shell lets what it starts in the background ignore Ctrl-C, tests and all that they start; on a terminal nothing does
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         os.close(follower)
         self.text = ""
@@ -88,7 +91,7 @@ def test_ctrl_c_ends_the_view_without_a_word(cluster: Cluster):
     terminal = Terminal(["status", "churn", *cluster.flags], 80)
     terminal.read_until(lambda text: "Searching" in text)
 
-    terminal.process.send_signal(2)
+    terminal.process.send_signal(signal.SIGINT)
 
     assert terminal.end() == 130
     assert "Traceback" not in terminal.text

@@ -204,6 +204,7 @@ class Kubelet:
             runner.start()
 
     def _bind(self, pod: Json) -> None:
+        """Take a pod that nobody has; one that is gone meanwhile, or whose namespace is going, is left alone, as a scheduler leaves it."""
         meta = pod["metadata"]
         binding = {
             "apiVersion": "v1",
@@ -214,7 +215,7 @@ class Kubelet:
         try:
             self.plane.admin.post(f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/binding", binding)
         except ApiError as error:
-            if error.status not in (404, 409):
+            if error.status not in (404, 409) and "is being terminated" not in str(error):
                 raise
 
     def _gone(self, uid: str) -> None:
