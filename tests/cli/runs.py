@@ -103,11 +103,21 @@ class Place:
 
     def trials(self) -> list[Any]:
         """All trials of the study."""
+        storage, study = self._study()
+        return storage.get_all_trials(study)
+
+    def take_a_trial(self) -> None:
+        """Begin a trial as a worker does that is killed before it has written its name on it."""
+        storage, study = self._study()
+        storage.create_new_trial(study)
+
+    def _study(self) -> tuple[Any, int]:
+        """The storage, and the number of the only study in it."""
         from kubeautoml.study import open_study_storage
 
         storage = open_study_storage(f"journal://{self.workdir / 'study.journal'}")
         (study,) = storage.get_all_studies()
-        return storage.get_all_trials(study._study_id)
+        return storage, study._study_id
 
     def completed(self) -> dict[int, tuple[float, Any]]:
         """Value and time of the completed trials, by number."""

@@ -206,6 +206,23 @@ def test_a_killed_run_leaves_no_process_and_the_same_command_goes_on(tmp_path: P
     check_every_entry_ran_once(place)
 
 
+def test_a_trial_that_nobody_claimed_is_run_when_the_command_goes_on(tmp_path: Path):
+    """A worker that is killed between taking a trial and writing its name on it leaves one that says of nobody that it runs."""
+    place = searching(tmp_path)
+    process = place.start()
+    wait_until(lambda: has_completed(place, 2), "two completed trials", process)
+    process.kill()
+    process.wait(10)
+    place.take_a_trial()
+
+    ended = place.run("-o", "json")
+
+    assert ended.code == 0, ended.err
+    trials = ended.job["status"]["trials"]
+    assert (trials["completed"], trials["running"]) == (6, 0)
+    check_every_entry_ran_once(place)
+
+
 def check_every_entry_ran_once(place: Place) -> None:
     """Six trials count; each entry of the portfolio was begun once, and once more for a preempted trial."""
     trials = place.trials()

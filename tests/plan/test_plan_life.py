@@ -318,6 +318,24 @@ def test_a_retry_queued_after_the_last_worker_left_brings_new_workers() -> None:
     assert "status" not in stage.children[WORKERS]
 
 
+def test_a_trial_that_the_last_worker_left_behind_is_run_by_new_ones() -> None:
+    """It was asked for and never claimed; the search does not end without it, though its batch Job has done nothing more."""
+    stage = searching()
+    study_of(stage, completed=2, best=(make_finished_trial(),))
+    workers_leave(stage)
+    stage.settle()
+    workers_leave(stage)
+    unclaimed = make_running_trial(2, pod_uid="", started_at=stage.now.timestamp())
+    study_of(stage, running=1, running_trials=(unclaimed,))
+
+    stage.settle()
+
+    assert stage.study is not None
+    assert (stage.study.preempted, stage.study.waiting, stage.study.running) == (1, 1, 0)
+    assert stage.job.status.budget_used.ended_by is None
+    assert "status" not in stage.children[WORKERS]
+
+
 def test_workers_that_come_and_go_without_a_trial_have_exhausted_the_space() -> None:
     """Else they would be made again for ever."""
     stage = searching()

@@ -56,12 +56,24 @@ def test_only_a_pod_that_cannot_run_any_more_loses_its_trial(pods: list[PodSeen]
 
 @pytest.mark.parametrize(("age", "is_retired"), [(0, False), (60, False), (61, True)])
 def test_a_trial_that_no_pod_has_claimed_is_given_time(age: float, is_retired: bool) -> None:
-    """A worker writes its name right after asking."""
+    """A worker writes its name right after asking; as long as one lives, it may be about to."""
     trial = make_running_trial(pod_uid="", started_at=NOON.timestamp() - age)
-    seen = make_observed(running=[trial])
+    seen = make_observed(pods=[make_pod("pod-1")], running=[trial])
     assert seen.study is not None
 
     assert bool(retired_trials(seen.study, seen, NOON)) == is_retired
+
+
+@pytest.mark.parametrize("pods", [[], [make_pod("pod-1", phase="Failed", exit_code=137)]])
+def test_a_trial_that_no_pod_can_claim_any_more_is_queued_again_at_once(pods: list[PodSeen]) -> None:
+    """Its worker was killed between asking and writing its name; waiting would let the search end without it."""
+    trial = make_running_trial(pod_uid="", started_at=NOON.timestamp())
+    seen = make_observed(pods=pods, running=[trial])
+    assert seen.study is not None
+
+    (order,) = retired_trials(seen.study, seen, NOON)
+
+    assert (order.number, order.requeue) == (trial.number, True)
 
 
 @pytest.mark.parametrize(

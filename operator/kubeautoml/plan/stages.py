@@ -203,15 +203,17 @@ def _workers(scene: Scene) -> tuple[tuple[Manifest, ...], tuple[Ref, ...], tuple
 def _end_by_leaving(scene: Scene, limits: StudyLimits) -> BudgetEnd | None:
     """All workers have left of their own accord: is there work for others?
 
-    There is when a retry was queued after the last one had looked, or a budget was raised after they had found it used up.
-    Workers that came and left without a trial have found nothing to try.
+    There is when a retry was queued after the last one had looked, when one will be (a trial that still runs has lost its worker),
+    or when a budget was raised after they had found it used up. Workers that came and left without a trial have found nothing to
+    try.
     """
     found = scene.child(scene.worker_ref)
     if found is None or not scene.have_workers_left:
         return None
     if limits.search_deadline is not None and scene.now.timestamp() >= limits.search_deadline - LAST_SECONDS:
         return BudgetEnd.MAX_DURATION
-    has_work = scene.study.waiting > 0 or scene.ended_trials > ended_trials_before(found)
+    is_queued = scene.study.waiting > 0 or scene.study.running > 0
+    has_work = is_queued or scene.ended_trials > ended_trials_before(found)
     return None if has_work else BudgetEnd.EXHAUSTED
 
 

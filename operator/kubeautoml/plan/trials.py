@@ -10,7 +10,7 @@ from kubeautoml.api.trials import RetireTrial, RunningTrial, StudySummary
 from kubeautoml.plan.base import Observed, PodSeen
 
 UNCLAIMED_SECONDS = 60.0
-"""A worker names its pod right after asking; a trial without a name after this long has lost its worker."""
+"""A worker names its pod right after asking; while one lives, a trial without a name after this long has lost its own."""
 
 MAX_OUT_OF_MEMORY_ATTEMPTS = 2
 """The same parameters ran out of memory twice: that is a finding, not bad luck."""
@@ -25,9 +25,9 @@ def retired_trials(study: StudySummary, observed: Observed, now: datetime) -> tu
 
 
 def _is_lost(trial: RunningTrial, alive: set[str], now: float) -> bool:
-    """The study was read before the pods were listed, so a pod that named itself in a trial is in the list if it lives."""
+    """The study was read before the pods were listed, so the pod that took a trial is in the list if it lives."""
     if not trial.pod_uid:
-        return now - trial.started_at > UNCLAIMED_SECONDS
+        return not alive or now - trial.started_at > UNCLAIMED_SECONDS
     return trial.pod_uid not in alive
 
 
