@@ -20,6 +20,7 @@ from kubeautoml.api.metrics import DEFAULT_METRIC, METRICS, Direction, is_better
 from kubeautoml_trainer.ensemble.base import UNLIMITED, Candidate, Cost, Selection
 from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
 from kubeautoml_trainer.ensemble.scoring import Scorer, scorer_for
+from kubeautoml_trainer.ensemble.thinning import Loss, thinned
 from kubeautoml_trainer.tasks.base import Task
 
 _LARGE = 10_000
@@ -46,7 +47,7 @@ def select(
     deadline: float = math.inf,
     fold: np.ndarray | None = None,
 ) -> Selection | None:
-    """Weigh candidates; the result is never worse than the best single one on the rows used.
+    """Weigh candidates, and leave out those that are hardly missed; the result is never worse than the best single one on the rows used.
 
     Args:
         candidates: best first; ties go to the earlier one.
@@ -73,7 +74,33 @@ def select(
             finding = _Problem(usable, task, metric, y, weight, part)
             paths.append(_best_prefix(finding, limit, deadline, _PICKS_LARGE if len(rows) >= _LARGE else _PICKS))
     paths = [p for p in paths if p]
-    return _exact(usable, _shares(paths), task, metric, y, weight, rows, max(map(len, paths))) if paths else None
+    if not paths:
+        return None
+    shares = _shares(paths)
+    said = {k: usable[k].oof[scored] for k in shares}
+    shares = thinned(
+        shares, said, _losses(task, metric, y[scored], None if weight is None else weight[scored]), deadline
+    )
+    return _exact(usable, shares, task, metric, y, weight, rows, max(map(len, paths)))
+
+
+def _losses(task: Task, metric: str, y: np.ndarray, weight: np.ndarray | None) -> list[Loss]:
+    """The objective and the tie-breaker as losses: how far a score is from 1."""
+
+    def loss_of(name: str) -> Loss:
+        is_score = METRICS[name].direction is Direction.MAXIMIZE
+
+        def loss(p: np.ndarray) -> float:
+            value = out_of_fold_score(task, name, y, p, weight)
+            return 1.0 - value if is_score else value
+
+        return loss
+
+    return [loss_of(name) for name in dict.fromkeys((metric, _tie_metric(task)))]
+
+
+def _tie_metric(task: Task) -> str:
+    return "LogLoss" if "LogLoss" in task.metrics else DEFAULT_METRIC[task.type]
 
 
 def _shares(paths: Sequence[list[int]]) -> dict[int, float]:
@@ -102,8 +129,8 @@ class _Problem:
         self.costs = [c.cost for c in usable]
         self.metric = metric
         self.scorer = scorer_for(task, metric, stack, y[rows], w)
-        tie_metric = "LogLoss" if "LogLoss" in task.metrics else DEFAULT_METRIC[task.type]
-        self.breaker: Scorer | None = None if metric == tie_metric else scorer_for(task, tie_metric, stack, y[rows], w)
+        tie = _tie_metric(task)
+        self.breaker: Scorer | None = None if metric == tie else scorer_for(task, tie, stack, y[rows], w)
 
 
 def _best_prefix(problem: _Problem, limit: Cost, deadline: float, picks: int) -> list[int]:
