@@ -25,8 +25,8 @@ from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.objective import ModelVariant
 from kubeautoml.api.values import ApiModel
 
-FORMAT = 4
-"""Written, and read: 2 had no second level, and in 3 trees were stored another way."""
+FORMAT = 5
+"""Written, and read: 2 had no second level, and in 3 and 4 trees were stored in other ways."""
 BUNDLE, CARD = "bundle.json", "card.json"
 
 # No "..", no hidden files, no backslash, no root: a name that matches stays inside the folder on every system.
@@ -96,7 +96,7 @@ class Lineage(ApiModel):
 class Manifest(ApiModel):
     """The content of bundle.json. `schema_` is as `data.schema.schema_to_json` writes it."""
 
-    format: Literal[4]
+    format: Literal[5]
     created_at: str
     """When the newest trial that it is made from ended, RFC 3339."""
     code_version: str

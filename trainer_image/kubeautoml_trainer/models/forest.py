@@ -30,7 +30,7 @@ _VALUES_A_TREE = 4_000_000
 _LEAVES_A_TREE = 5_000
 _LEAST_LEAVES = 200
 # A forest of small trees may have 300 of them; one of large trees ends at about 100, where more trees gain less than
-# they weigh (some 10 bytes a leaf). A guess.
+# they weigh (some 5 bytes a leaf). A guess.
 _ENOUGH_TREES, _LEAVES_A_FOREST = 100, 500_000
 _ROWS_TO_KEEP = 50_000  # drawn, for one of each leaf; a leaf that none reaches keeps its mean
 _VALUES_A_FOREST = 20_000_000  # numbers in the leaves of a hundred trees: 80 MB
@@ -139,6 +139,7 @@ def fit_forest(kind: Kind, train: Rows, schema: Schema, parameters: Parameters, 
     grown = _unfitted(kind, x, settings, context, target is None)
     _grow(kind, grown, x, y, train.weight, int(settings["trees"]), context)
     trees, value = flatten([e.tree_ for e in grown.estimators_])
+    trees = trees.with_few_splits(x)
     columns = np.asarray(grown.classes_, dtype=np.intp) if target is None else np.zeros(1, dtype=np.intp)
     quantiles = np.asarray(context.task.quantiles, dtype=np.float64)
     leaf = np.zeros((len(value), 1 if len(quantiles) else context.task.outputs), dtype=np.float32)
