@@ -1,11 +1,13 @@
 """Each generator on values worked out by hand, and on values that break things."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from kubeautoml_trainer.features.arithmetic import Arithmetic
 from kubeautoml_trainer.features.categories import Levels, fit_frequencies, fit_levels
 from kubeautoml_trainer.features.choose import keep_unlike
+from kubeautoml_trainer.features.columns import Columns
 from kubeautoml_trainer.features.crosses import fit_crosses
 from kubeautoml_trainer.features.datetimes import date_differences, datetime_parts
 from kubeautoml_trainer.features.groups import DIFFERENCE, MEAN, RANK, RATIO, fit_groups
@@ -214,7 +216,9 @@ def test_codes_of_many_values_are_those_of_few():
     values = rng.choice(np.array(["a", "b", "new", None, np.nan], dtype=object), 5_000)
     levels = Levels(("b", "a"), gaps=True, others=False)
 
-    assert np.array_equal(levels.codes(values), levels.codes_one_by_one(values))
+    columns = Columns(pd.DataFrame({"x": values}))
+
+    assert np.array_equal(levels.codes_of(*columns.distinct("x")), levels.codes(values))
 
 
 def test_a_hundred_thousand_levels_are_folded():

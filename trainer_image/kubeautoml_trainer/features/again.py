@@ -1,4 +1,4 @@
-"""Where what was worked out of texts and images is kept, for those that come again.
+"""Where what was worked out of rows, texts and images is kept, for those that come again.
 
 Within one prediction every pipeline of a model reads the same rows: what one has worked out the others find, and it is forgotten
 afterwards. A process that fits, or predicts the same rows with many models, keeps it for good; a server never. A single row is looked up
@@ -74,6 +74,11 @@ def known(kind: Hashable, rows: int, process: T, make: Callable[[], T]) -> T | N
     """
     if _PROCESS.keeps and rows > 1:
         return process
+    return within_prediction(kind, make)
+
+
+def within_prediction(kind: Hashable, make: Callable[[], T]) -> T | None:
+    """What is kept under this name until the prediction ends; None outside of one."""
     prediction = _PREDICTION.get()
     if prediction is None:
         return None

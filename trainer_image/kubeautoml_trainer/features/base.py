@@ -83,7 +83,7 @@ class Recipe:
 class Encoded:
     """Rows as arrays.
 
-    numbers: float64 (n, k). codes: int32 (n, c). strings: object of str (n, c) with `strings` categories, else None.
+    numbers: float64 (n, k). codes: int32 (n, c). strings: object of bytes (n, c), UTF-8, with `strings` categories, else None.
     sparse: scipy CSR float32 (n, words) with `sparse` text columns, else None.
     images: object (n, image columns) of uint8 arrays (height, width, channels), None missing, with `pixels`, else None.
     texts: object of str or None (n, text columns) with `raw` texts, else None.

@@ -25,20 +25,15 @@ class Levels:
     others: bool
 
     def codes(self, values: np.ndarray) -> np.ndarray:
-        """object (n,) -> int32 (n,): MISSING, OTHER, or 2 + position."""
-        if len(values) > _MANY:
-            import pandas as pd
-
-            place, distinct = pd.factorize(values, use_na_sentinel=True)
-            known = np.append(self.codes_one_by_one(np.asarray(distinct, dtype=object)), np.int32(MISSING))
-            return np.asarray(known[place])  # -1, a gap, is the last
-        return self.codes_one_by_one(values)
-
-    def codes_one_by_one(self, values: np.ndarray) -> np.ndarray:
-        """`codes`, the quick way for few values."""
+        """object (n,) -> int32 (n,): MISSING, OTHER, or 2 + position. The quick way for few values."""
         code = self._code
         found = (code.get(v, OTHER) if isinstance(v, str) else MISSING for v in values)
         return np.fromiter(found, dtype=np.int32, count=len(values))
+
+    def codes_of(self, place: np.ndarray, distinct: np.ndarray) -> np.ndarray:
+        """`codes` of values that have been told apart (`columns.Columns.distinct`)."""
+        known = np.append(self.codes(distinct), np.int32(MISSING))
+        return np.asarray(known[place])  # -1, a gap, is the last
 
     @cached_property
     def _code(self) -> dict[str, int]:

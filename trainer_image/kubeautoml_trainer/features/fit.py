@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from kubeautoml_trainer.features.cache import CACHE
 from kubeautoml_trainer.features.categories import fit_frequencies, fit_levels
 from kubeautoml_trainer.features.char_grams import fit_grams
 from kubeautoml_trainer.features.choose import SAMPLE_ROWS, make_sample
+from kubeautoml_trainer.features.columns import Columns
 from kubeautoml_trainer.features.crosses import choose_crosses, fit_crosses
 from kubeautoml_trainer.features.encoders import Embedding, EncodingTimeout, fit_embedding
 from kubeautoml_trainer.features.fitted import Features, floats
@@ -46,7 +47,7 @@ class _Training:
     """Training rows as the steps take them. targets: float64 (n, t). weight: float64 (n,)."""
 
     rows: Rows
-    columns: Mapping[str, np.ndarray]
+    columns: Columns
     codes: np.ndarray
     sizes: list[int]
     targets: np.ndarray
@@ -72,7 +73,7 @@ def fit_features(
 
 def _fit(recipe: Recipe, rows: Rows, schema: Schema, seed: int, deadline: float | None) -> tuple[Features, Encoded]:
     plain, columns = _plain(recipe, rows, schema, seed, deadline)
-    codes = plain.codes(columns, len(rows))
+    codes = plain.codes(columns)
     training = _Training(
         rows=rows,
         columns=columns,
@@ -96,13 +97,11 @@ def _fit(recipe: Recipe, rows: Rows, schema: Schema, seed: int, deadline: float 
     return features, encoded
 
 
-def _plain(
-    recipe: Recipe, rows: Rows, schema: Schema, seed: int, deadline: float | None
-) -> tuple[Features, dict[str, np.ndarray]]:
+def _plain(recipe: Recipe, rows: Rows, schema: Schema, seed: int, deadline: float | None) -> tuple[Features, Columns]:
     """What needs no target: levels, terms, and where days begin."""
     names = _names_by_type(schema)
     dates, categories, texts = (names[t] for t in (ColumnType.DATETIME, ColumnType.CATEGORY, ColumnType.TEXT))
-    frame = rows.frame
+    columns = Columns(rows.frame)
     words, runs = _most_terms(recipe, len(texts))
     plain = Features(
         recipe=recipe,
@@ -110,15 +109,15 @@ def _plain(
         dates=dates,
         categories=categories,
         texts=texts,
-        origin=np.array([_first(frame[c].to_numpy()) for c in dates], dtype=np.float64),
-        levels=tuple(fit_levels(frame[c].to_numpy(), recipe.max_levels, recipe.min_level_rows) for c in categories),
+        origin=np.array([_first(columns[c]) for c in dates], dtype=np.float64),
+        levels=tuple(fit_levels(columns[c], recipe.max_levels, recipe.min_level_rows) for c in categories),
         images=names[ColumnType.IMAGE],
         pictures=_pictures(schema) if recipe.images == "features" else (),
-        terms=tuple(fit_text(frame[c].to_numpy(), recipe.text == "svd", seed, words) for c in texts),
-        grams=tuple(fit_grams(frame[c].to_numpy(), runs) for c in texts) if runs else (),
-        embeddings=_embeddings(recipe, [frame[c].to_numpy() for c in texts], deadline),
+        terms=tuple(fit_text(columns[c], recipe.text == "svd", seed, words) for c in texts),
+        grams=tuple(fit_grams(columns[c], runs) for c in texts) if runs else (),
+        embeddings=_embeddings(recipe, [columns[c] for c in texts], deadline),
     )
-    return plain, plain.columns(frame)
+    return plain, columns
 
 
 def _pictures(schema: Schema) -> tuple[ImageFeatures, ...]:

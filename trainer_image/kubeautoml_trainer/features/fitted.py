@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from kubeautoml_trainer.features import categories as cats
 from kubeautoml_trainer.features.arithmetic import Arithmetic
 from kubeautoml_trainer.features.base import MISSING, Encoded, Recipe
 from kubeautoml_trainer.features.char_grams import Grams
+from kubeautoml_trainer.features.columns import Columns, columns_of
 from kubeautoml_trainer.features.crosses import Crosses
 from kubeautoml_trainer.features.datetimes import date_differences, datetime_parts
 from kubeautoml_trainer.features.encoders import Embedding
@@ -27,9 +27,6 @@ from kubeautoml_trainer.features.texts import Text
 
 _BLOCK = 65_536
 """Rows encoded at a time, so that what lies between input and output stays small."""
-
-_FEW = 16
-"""Rows up to which pandas' price for a column is more than that for a table of objects; measured."""
 
 Part = slice | np.ndarray
 """Which rows: a slice, or int positions."""
@@ -68,22 +65,17 @@ class Features:
 
     def transform(self, frame: pd.DataFrame) -> Encoded:
         """Encode typed rows (`data.base.Rows.frame`); columns are found by name."""
-        few = len(frame) <= _FEW and isinstance(frame, pd.DataFrame)  # else many rows, or a `data.row.TypedRow`
-        columns = _few_columns(frame) if few else self.columns(frame)
-        return self.encode(columns, self.codes(columns, len(frame)), None)
+        columns = columns_of(frame)
+        return self.encode(columns, self.codes(columns), None)
 
-    def columns(self, frame: pd.DataFrame) -> dict[str, np.ndarray]:
-        """The columns used, without a copy."""
-        return {n: frame[n].to_numpy() for n in self.numbers + self.dates + self.categories + self.texts + self.images}
-
-    def codes(self, columns: Mapping[str, np.ndarray], n: int) -> np.ndarray:
+    def codes(self, columns: Columns) -> np.ndarray:
         """int32 (n, categories)."""
-        out = np.empty((n, len(self.categories)), dtype=np.int32)
+        out = np.empty((len(columns), len(self.categories)), dtype=np.int32)
         for c, (name, levels) in enumerate(zip(self.categories, self.levels, strict=True)):
-            out[:, c] = levels.codes(columns[name])
+            out[:, c] = levels.codes(columns[name]) if columns.are_few else levels.codes_of(*columns.distinct(name))
         return out
 
-    def encode(self, columns: Mapping[str, np.ndarray], codes: np.ndarray, own: OutOfFold | None) -> Encoded:
+    def encode(self, columns: Columns, codes: np.ndarray, own: OutOfFold | None) -> Encoded:
         """All rows as arrays. own: the training rows' own means of the target, when these are the training rows."""
         n = len(codes)
         numbers = self._block(columns, codes, slice(0, _BLOCK), own)
@@ -94,11 +86,11 @@ class Features:
                 part = slice(first, first + _BLOCK)
                 whole[part] = self._block(columns, codes, part, own)
             numbers = whole
-        strings = _strings(columns, self.categories, n) if self.recipe.categories == "strings" else None
+        strings = self._strings(columns) if self.recipe.categories == "strings" else None
         texts = np.stack([columns[c] for c in self.texts], axis=1) if self.recipe.text == "raw" and self.texts else None
         return Encoded(numbers, codes, strings, self._sparse(columns), self._pixels(columns, n), texts)
 
-    def _block(self, columns: Mapping[str, np.ndarray], codes: np.ndarray, part: Part, own: OutOfFold | None) -> Any:
+    def _block(self, columns: Columns, codes: np.ndarray, part: Part, own: OutOfFold | None) -> Any:
         """Numbers as the model takes them, float64 (rows of the part, k)."""
         dense = self.unscaled(columns, codes, part, own)
         if self.scaling is not None:
@@ -113,9 +105,7 @@ class Features:
         dense = _joined(parts)
         return dense if self.kept is None else dense[:, self.kept]
 
-    def unscaled(
-        self, columns: Mapping[str, np.ndarray], codes: np.ndarray, part: Part, own: OutOfFold | None
-    ) -> np.ndarray:
+    def unscaled(self, columns: Columns, codes: np.ndarray, part: Part, own: OutOfFold | None) -> np.ndarray:
         """float64 (rows of the part, k) with NaN: numbers, dates, then what the recipe adds."""
         codes = codes[part]
         x = floats(columns, self.numbers, part, len(codes))
@@ -152,7 +142,7 @@ class Features:
         of_codes = self.indicators[len(of_numbers) :] - len(self.numbers)
         return np.hstack([np.isnan(x[:, of_numbers]), codes[:, of_codes] == MISSING]).astype(np.float64)
 
-    def _sparse(self, columns: Mapping[str, np.ndarray]) -> Any:
+    def _sparse(self, columns: Columns) -> Any:
         if self.recipe.text != "sparse" or not self.texts:
             return None
         from scipy import sparse
@@ -161,7 +151,13 @@ class Features:
         grams = [g.matrix(columns[c]) for c, g in zip(self.texts, self.grams, strict=True)] if self.grams else []
         return sparse.hstack([*words, *grams], format="csr")
 
-    def _pixels(self, columns: Mapping[str, np.ndarray], n: int) -> np.ndarray | None:
+    def _strings(self, columns: Columns) -> np.ndarray:
+        out = np.empty((len(columns), len(self.categories)), dtype=object)
+        for k, name in enumerate(self.categories):
+            out[:, k] = columns.strings(name)
+        return out
+
+    def _pixels(self, columns: Columns, n: int) -> np.ndarray | None:
         if self.recipe.images != "pixels":
             return None
         out = np.empty((n, len(self.images)), dtype=object)
@@ -176,12 +172,7 @@ class Features:
         save_features(self, folder)
 
 
-def _few_columns(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Columns of objects: for a served row ten times as fast."""
-    return dict(zip(frame.columns, frame.to_numpy(dtype=object).T, strict=True))
-
-
-def floats(columns: Mapping[str, np.ndarray], names: tuple[str, ...], part: Part, n: int) -> np.ndarray:
+def floats(columns: Columns, names: tuple[str, ...], part: Part, n: int) -> np.ndarray:
     """float64 (n, len(names)) of these rows; infinities become NaN."""
     out = np.empty((n, len(names)))
     for k, name in enumerate(names):
@@ -189,13 +180,6 @@ def floats(columns: Mapping[str, np.ndarray], names: tuple[str, ...], part: Part
     infinite = np.isinf(out)
     if infinite.any():
         out[infinite] = np.nan
-    return out
-
-
-def _strings(columns: Mapping[str, np.ndarray], names: tuple[str, ...], n: int) -> np.ndarray:
-    out = np.empty((n, len(names)), dtype=object)
-    for k, name in enumerate(names):
-        out[:, k] = [v if isinstance(v, str) else "" for v in columns[name]]
     return out
 
 

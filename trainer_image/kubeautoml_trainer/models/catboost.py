@@ -230,10 +230,7 @@ def _data(x: Encoded) -> Any:
     """CatBoost's quickest way in: float32 numbers and bytes."""
     import catboost
 
-    words = None
-    if x.strings is not None and x.strings.shape[1]:
-        words = np.empty(x.strings.shape, dtype=object)
-        words[...] = [[value.encode() for value in row] for row in x.strings]
+    words = x.strings if x.strings is not None and x.strings.shape[1] else None
     numbers = np.ascontiguousarray(x.numbers, dtype=np.float32) if x.numbers.shape[1] else None
     return catboost.FeaturesData(num_feature_data=numbers, cat_feature_data=words)
 
