@@ -10,7 +10,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern, WhiteK
 
 from kubeautoml_trainer.models import family_named, gaussian_process
 from kubeautoml_trainer.models.base import FitTimeout
-from kubeautoml_trainer.models.gaussian_process import KERNELS, Likelihood, correlation
+from kubeautoml_trainer.models.gaussian_process import CORRELATIONS, KERNELS, Likelihood
 from models.models_factories import make_context, make_real, parts_of, weighted
 
 THEIRS = {
@@ -114,7 +114,7 @@ def test_without_time_there_is_a_clear_end():
 
 def test_equal_rows_with_no_noise_are_solved():
     """Each row twice: singular without jitter."""
-    k = correlation("rbf", np.zeros((4, 4)))[0]
+    k = CORRELATIONS["rbf"].of(np.zeros((4, 4)))
 
     assert np.isfinite(gaussian_process._inverse(k)).all()
 
@@ -122,7 +122,7 @@ def test_equal_rows_with_no_noise_are_solved():
 def test_scores_that_calibrate_are_those_of_a_process_without_the_row():
     """Leave-one-out by the closed form, against leaving one out."""
     random = np.random.default_rng(0)
-    k = correlation("matern32", np.abs(random.normal(size=(8, 1)) - random.normal(size=8)) ** 2)[0]
+    k = CORRELATIONS["matern32"].of(np.abs(random.normal(size=(8, 1)) - random.normal(size=8)))
     k = k @ k.T + np.eye(8)
     y = random.normal(size=(8, 2))
     inverse = gaussian_process._inverse(k)

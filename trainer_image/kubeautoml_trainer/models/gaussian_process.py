@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ class ProcessModel:
         out = np.empty((len(scaled), self.coefficients.shape[1]))
 
         def answer(part: slice) -> None:
-            out[part] = correlation(self.kernel, _squared_distances(scaled[part], self.rows))[0] @ self.coefficients
+            distances = np.sqrt(_squared_distances(scaled[part], self.rows))
+            out[part] = CORRELATIONS[self.kernel].of(distances) @ self.coefficients
 
         in_blocks(len(scaled), max(1, _BLOCK_VALUES // max(1, len(self.rows))), threads, answer)
         if self.target is not None:
@@ -178,7 +180,7 @@ def _fit(
     cost = seconds * (len(x) / len(part)) ** 3
     rows = np.arange(len(x)) if time.monotonic() + cost < context.deadline else part
     scaled = x[rows] / found.lengths
-    k = found.scale * correlation(kernel, _own_distances(scaled))[0]
+    k = found.scale * CORRELATIONS[kernel].of(np.sqrt(_own_distances(scaled)))
     k[np.diag_indices_from(k)] += found.noise / weight[rows]
     inverse = _inverse(k)
     alpha = inverse @ y[rows]
@@ -256,7 +258,8 @@ class Likelihood:
 
         h = self.read(theta)
         scaled = self._x / h.lengths
-        c, slope = correlation(self._kernel, _own_distances(scaled))
+        distances, correlation = np.sqrt(_own_distances(scaled)), CORRELATIONS[self._kernel]
+        c = correlation.of(distances)
         own = h.noise / self._weight
         k = h.scale * c
         k[np.diag_indices_from(k)] += own
@@ -267,7 +270,7 @@ class Likelihood:
         alpha = cho_solve(factor, self._y)
         inverse = cho_solve(factor, np.eye(len(k)))
         w = alpha.shape[1] * inverse - alpha @ alpha.T  # d loss / d K, twice
-        m = w * slope * h.scale
+        m = w * correlation.slope(distances, c) * h.scale
         # sum over pairs of m * (difference of a column)^2, for all columns by products of matrices
         by_column = 2 * (m.sum(axis=1) @ scaled**2) - 2 * np.einsum("ij,ij->j", scaled, m @ scaled)
         d_scale = 0.5 * float(np.sum(w * c)) * h.scale
@@ -282,37 +285,29 @@ class Likelihood:
         return float(value), gradient
 
 
-def _matern12(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    c = np.exp(-r)
-    return c, np.where(r > 1e-6, c / np.maximum(r, 1e-6), 0.0)  # equal rows are alike whatever the lengths
-
-
-def _matern32(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    s = math.sqrt(3.0) * r
-    e = np.exp(-s)
-    return (1 + s) * e, 3 * e
-
-
-def _matern52(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    s = math.sqrt(5.0) * r
-    e = np.exp(-s)
-    return (1 + s + s**2 / 3) * e, 5 / 3 * (1 + s) * e
-
-
-def _gaussian(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    c = np.exp(-0.5 * r**2)
-    return c, c
-
-
-_CORRELATIONS = {"matern12": _matern12, "matern32": _matern32, "matern52": _matern52, "rbf": _gaussian}
-KERNELS = tuple(_CORRELATIONS)
-
-
-def correlation(kernel: str, squared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Correlation at squared distances in units of the lengths, and its slope: d correlation / d log length of a column is the slope
-    times the squared difference in that column.
+@dataclass(frozen=True)
+class Correlation:
+    """of: distances in units of the lengths -> correlation. slope: the same distances, and that -> d correlation / d log length of a
+    column, which is this times the squared difference in that column.
     """
-    return _CORRELATIONS[kernel](np.sqrt(squared))
+
+    of: Callable[[np.ndarray], np.ndarray]
+    slope: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+_ROOT_3, _ROOT_5 = math.sqrt(3.0), math.sqrt(5.0)
+
+CORRELATIONS = {
+    # the slope of equal rows: they are alike whatever the lengths
+    "matern12": Correlation(lambda r: np.exp(-r), lambda r, c: np.where(r > 1e-6, c / np.maximum(r, 1e-6), 0.0)),
+    "matern32": Correlation(lambda r: (1 + _ROOT_3 * r) * np.exp(-_ROOT_3 * r), lambda r, c: 3 * c / (1 + _ROOT_3 * r)),
+    "matern52": Correlation(
+        lambda r: (1 + _ROOT_5 * r + 5 / 3 * r**2) * np.exp(-_ROOT_5 * r),
+        lambda r, c: 5 / 3 * (1 + _ROOT_5 * r) / (1 + _ROOT_5 * r + 5 / 3 * r**2) * c,
+    ),
+    "rbf": Correlation(lambda r: np.exp(-0.5 * r**2), lambda r, c: c),
+}
+KERNELS = tuple(CORRELATIONS)
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from kubeautoml.api.errors import BundleError, UsageError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
+from kubeautoml_trainer.models.blocks import in_blocks
 from kubeautoml_trainer.models.in_context import NUMPY, Config, Network, answer, load_network, remember
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.relevance import relevance
@@ -64,12 +65,17 @@ class FoundationModel:
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
         scaled = scaled_rows(_matrix(x)[:, self.columns], self.center, self.scale)
         block = max(1, _BLOCK_VALUES // max(1, self.network.config.heads * len(self.x)))
-        parts = [self._predict(scaled[first : first + block]) for first in range(0, len(scaled), block)]
-        return np.concatenate(parts) if parts else np.zeros((0, self.outputs), dtype=np.float32)
+        answers, out = self._answers, np.empty((len(scaled), self.outputs), dtype=np.float32)
 
-    def _predict(self, rows: np.ndarray) -> np.ndarray:
+        def act(part: slice) -> None:
+            out[part] = self._predict(scaled[part], answers)
+
+        in_blocks(len(scaled), block, threads if self.on_device is None else 1, act)
+        return out
+
+    def _predict(self, rows: np.ndarray, readers: Sequence[Answers]) -> np.ndarray:
         total = np.zeros((len(rows), self.outputs), dtype=np.float64)
-        for view, answers in enumerate(self._answers):
+        for view, answers in enumerate(readers):
             out = answers(self._input(rows, view))
             if self.target is None:
                 out = out[:, (np.arange(self.outputs) + view) % self.outputs].astype(np.float64)
