@@ -12,6 +12,7 @@ from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Column, Schema
 from kubeautoml_trainer.ensemble import Candidate, select
+from kubeautoml_trainer.ensemble.greedy import without_the_hardly_missed
 from kubeautoml_trainer.ensemble.thinning import thinned
 from kubeautoml_trainer.tasks import task_for
 
@@ -129,13 +130,17 @@ def test_a_selection_holds_no_member_that_is_not_missed():
         oof = np.stack([1 - p, p], axis=1).astype(np.float32)
         candidates.append(Candidate(k, "ABC"[k % 3], BINARY.score("RocAuc", y, oof, None), oof))
 
-    weights = select(candidates, BINARY, "RocAuc", y, None, seed=0, fold=np.arange(600) % 8).weights
+    found = select(candidates, BINARY, "RocAuc", y, None, seed=0, fold=np.arange(600) % 8)
+    thin = without_the_hardly_missed(found, candidates, BINARY, "RocAuc", y, None, seed=0)
+    weights = thin.weights
 
     def losses(shares: dict[int, float]) -> np.ndarray:
         p = sum(s * candidates[k].oof.astype(np.float64) for k, s in shares.items()) / sum(shares.values())
         return np.array([1 - BINARY.score("RocAuc", y, p, None), BINARY.score("LogLoss", y, p, None)])
 
-    assert len(weights) > 1
+    assert 1 < len(weights) < len(found.weights)
+    assert thin.value == pytest.approx(1 - losses(weights)[0], rel=1e-6)
+    assert thin.best_single == found.best_single
     for k in weights:
         rest = {j: s for j, s in weights.items() if j != k}
         assert (losses(rest) / losses(weights) - 1).max() > 0.0005

@@ -23,7 +23,7 @@ from kubeautoml_trainer.bundle import MemberFiles, Model, SecondFiles, bundle_si
 from kubeautoml_trainer.data.base import PreparedData
 from kubeautoml_trainer.ensemble.base import Candidate, Cost, Second, Selection, combined
 from kubeautoml_trainer.ensemble.candidates import choose_candidates
-from kubeautoml_trainer.ensemble.greedy import select
+from kubeautoml_trainer.ensemble.greedy import select, without_the_hardly_missed
 from kubeautoml_trainer.ensemble.measure import MEGABYTE, latency_ms, limit_of, raw_rows
 from kubeautoml_trainer.ensemble.stacking import second_level
 from kubeautoml_trainer.ensemble.stored import (
@@ -135,6 +135,17 @@ def build(shop: Workshop, scored: Sequence[ScoredTrial], write: Write) -> Built:
             break
         if with_second:
             selection = _with_second(shop, candidates, selection)
+        if selection.second is None:  # one needs all its inputs
+            selection = without_the_hardly_missed(
+                selection,
+                candidates,
+                shop.task,
+                shop.job.metric,
+                shop.data.train.y,
+                shop.data.train.weight,
+                seed=shop.job.search.seed,
+                deadline=shop.selection_deadline,
+            )
         built, bad = _assemble(shop, selection, stored, write)
         if built is None:
             _drop(left, bad)

@@ -13,11 +13,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from kubeautoml.api.metrics import DEFAULT_METRIC, METRICS, Direction, is_better
-from kubeautoml_trainer.ensemble.base import UNLIMITED, Candidate, Cost, Selection
+from kubeautoml_trainer.ensemble.base import UNLIMITED, Candidate, Cost, Selection, weighted_mean
 from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
 from kubeautoml_trainer.ensemble.scoring import Scorer, scorer_for
 from kubeautoml_trainer.ensemble.thinning import Loss, thinned
@@ -47,7 +48,7 @@ def select(
     deadline: float = math.inf,
     fold: np.ndarray | None = None,
 ) -> Selection | None:
-    """Weigh candidates, and leave out those that are hardly missed; the result is never worse than the best single one on the rows used.
+    """Weigh candidates; the result is never worse than the best single one on the rows used.
 
     Args:
         candidates: best first; ties go to the earlier one.
@@ -74,14 +75,34 @@ def select(
             finding = _Problem(usable, task, metric, y, weight, part)
             paths.append(_best_prefix(finding, limit, deadline, _PICKS_LARGE if len(rows) >= _LARGE else _PICKS))
     paths = [p for p in paths if p]
-    if not paths:
-        return None
-    shares = _shares(paths)
-    said = {k: usable[k].oof[scored] for k in shares}
-    shares = thinned(
-        shares, said, _losses(task, metric, y[scored], None if weight is None else weight[scored]), deadline
-    )
-    return _exact(usable, shares, task, metric, y, weight, rows, max(map(len, paths)))
+    return _exact(usable, _shares(paths), task, metric, y, weight, rows, max(map(len, paths))) if paths else None
+
+
+def without_the_hardly_missed(
+    found: Selection,
+    candidates: Sequence[Candidate],
+    task: Task,
+    metric: str,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    *,
+    seed: int,
+    deadline: float = math.inf,
+) -> Selection:
+    """A selection of these candidates, thinned (see `ensemble.thinning`), as long as that beats the best single one, too."""
+    members = {c.trial: c.oof for c in candidates if c.trial in found.weights}
+    rows = np.flatnonzero(np.all([np.isfinite(oof).all(axis=1) for oof in members.values()], axis=0))
+    scored = _sample(rows, _CELLS_SORTED if metric in _SORTING else _CELLS, task.outputs, seed)
+    losses = _losses(task, metric, y[scored], None if weight is None else weight[scored])
+    kept = thinned(found.weights, {k: oof[scored] for k, oof in members.items()}, losses, deadline)
+    if len(kept) == len(found.weights):
+        return found
+    mean = weighted_mean({k: members[k][rows] for k in kept}, kept)
+    value = out_of_fold_score(task, metric, y[rows], mean, None if weight is None else weight[rows])
+    if is_better(metric, found.best_single, value):
+        return found
+    ordered = dict(sorted(kept.items(), key=lambda item: (-item[1], item[0])))
+    return replace(found, weights=ordered, value=value)
 
 
 def _losses(task: Task, metric: str, y: np.ndarray, weight: np.ndarray | None) -> list[Loss]:
