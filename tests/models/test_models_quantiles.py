@@ -15,6 +15,7 @@ from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.data.schema import schema_from_json, schema_to_json
 from kubeautoml_trainer.models import FAMILIES, QUANTILE_FAMILIES, family_named
 from kubeautoml_trainer.models.base import FitTimeout
+from kubeautoml_trainer.models.packed import write_packed
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from models.models_factories import make_context, make_real, parts_of
 
@@ -48,7 +49,7 @@ def test_quantiles_rise_beat_constants_and_load_back(name, numbers, tmp_path):
 
 @pytest.mark.parametrize("text", ["[]", "{}", "nothing", '["no model"]'])
 def test_damaged_quantile_boosters_are_refused(text, tmp_path):
-    (tmp_path / "lightgbm-quantiles.json").write_text(text)
+    write_packed(tmp_path / "lightgbm-quantiles.json.zst", text.encode())
 
     with pytest.raises(BundleError, match=r"lightgbm-quantiles\.json"):
         family_named("LightGBM").load(tmp_path)

@@ -24,12 +24,13 @@ from kubeautoml_trainer.models.early_stopping import (
     least_patience,
     pace_of,
 )
+from kubeautoml_trainer.models.packed import read_packed, write_packed
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, save_target, standard_target
 from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
 
-_FILE = "catboost.cbm"
+_FILE = "catboost.cbm.zst"
 _MANY_ROWS = 20_000
 _PROBE_ROUNDS = 20  # so few are lost by a new start
 _DISTANCE_IN_TIME = 80.0
@@ -62,7 +63,10 @@ class CatBoostModel:
         return np.asarray(p, dtype=np.float32)
 
     def save(self, folder: Path) -> None:
-        self.booster.save_model(str(folder / _FILE), format="cbm")
+        plain = folder / "catboost.cbm"
+        self.booster.save_model(str(plain), format="cbm")  # it writes to a file only
+        write_packed(folder / _FILE, plain.read_bytes())
+        plain.unlink()
         save_target(self.target, folder)
 
 
@@ -130,7 +134,7 @@ class CatBoost:
         if not (folder / _FILE).exists():
             return load_constant(folder)
         try:
-            return CatBoostModel(catboost.CatBoost().load_model(str(folder / _FILE)), load_target(folder))
+            return CatBoostModel(catboost.CatBoost().load_model(blob=read_packed(folder / _FILE)), load_target(folder))
         except catboost.CatBoostError as error:
             raise BundleError(f"{folder / _FILE} is not a CatBoost model: {error}") from error
 

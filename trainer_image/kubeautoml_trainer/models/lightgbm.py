@@ -32,13 +32,14 @@ from kubeautoml_trainer.models.lightgbm_quantiles import (
     quantile_boosters,
 )
 from kubeautoml_trainer.models.lightgbm_scores import probabilities, scores
+from kubeautoml_trainer.models.packed import read_packed, write_packed
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
 from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
 from kubeautoml_trainer.tasks.metrics import pinball, weights_or_ones
 
-_FILE = "lightgbm.txt"
+_FILE = "lightgbm.txt.zst"
 _REFUSALS = 20  # rounds in a row without a split after which there is nothing left to learn; a guess
 
 DEFAULTS: Parameters = {
@@ -159,7 +160,7 @@ class BoosterModel:
         return _prediction(said(self.booster, x.numbers, threads), self.target)
 
     def save(self, folder: Path) -> None:
-        (folder / _FILE).write_text(self.text, encoding="utf-8")
+        write_packed(folder / _FILE, self.text.encode())
         save_target(self.target, folder)
 
 
@@ -228,8 +229,8 @@ class LightGBM:
         if (folder / QUANTILES_FILE).exists():
             return load_quantile_boosters(folder)
         try:
-            text = (folder / _FILE).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
+            text = read_packed(folder / _FILE).decode()
+        except UnicodeDecodeError as error:
             raise BundleError(f"{folder / _FILE} cannot be read: {error}") from error
         return _model(text, load_target(folder))
 

@@ -12,8 +12,9 @@ import numpy as np
 from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.features import Encoded
 from kubeautoml_trainer.models.lightgbm_scores import scores
+from kubeautoml_trainer.models.packed import read_packed, write_packed
 
-FILE = "lightgbm-quantiles.json"
+FILE = "lightgbm-quantiles.json.zst"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class QuantileBoosters:
         return np.sort(np.stack(each, axis=1), axis=1).astype(np.float32)
 
     def save(self, folder: Path) -> None:
-        (folder / FILE).write_text(json.dumps(list(self.texts)), encoding="utf-8")
+        write_packed(folder / FILE, json.dumps(list(self.texts)).encode())
 
 
 def quantile_boosters(texts: tuple[str, ...]) -> QuantileBoosters:
@@ -49,8 +50,8 @@ def load_quantile_boosters(folder: Path) -> QuantileBoosters:
         BundleError: damaged.
     """
     try:
-        texts = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        texts = json.loads(read_packed(folder / FILE))
+    except ValueError as error:
         raise BundleError(f"{folder / FILE} cannot be read: {error}") from error
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
         raise BundleError(f"{folder / FILE} must be a list of LightGBM models")

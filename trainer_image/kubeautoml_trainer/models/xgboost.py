@@ -23,12 +23,13 @@ from kubeautoml_trainer.models.early_stopping import (
 )
 from kubeautoml_trainer.models.forest import dense, made_features
 from kubeautoml_trainer.models.lightgbm import RECIPES
+from kubeautoml_trainer.models.packed import read_packed, write_packed
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, save_target, standard_target
 from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
 
-_FILE = "xgboost.ubj"
+_FILE = "xgboost.ubj.zst"
 _MOST_CLASSES = 100  # a tree a class and round
 # One round cannot be interrupted; a round over this many (row, column, class) values takes some ten seconds.
 _VALUES_A_ROUND = 3_000_000_000
@@ -69,7 +70,7 @@ class XGBoostModel:
         return _prediction(self.booster.inplace_predict(dense(x)), self.target)
 
     def save(self, folder: Path) -> None:
-        (folder / _FILE).write_bytes(self.raw)
+        write_packed(folder / _FILE, self.raw)
         save_target(self.target, folder)
 
 
@@ -132,11 +133,7 @@ class XGBoost:
         return FittedPipeline(self.name, dict(parameters), best, features, _model(raw, target))
 
     def load(self, folder: Path) -> XGBoostModel:
-        try:
-            raw = (folder / _FILE).read_bytes()
-        except OSError as error:
-            raise BundleError(f"{folder / _FILE} cannot be read: {error}") from error
-        return _model(raw, load_target(folder))
+        return _model(read_packed(folder / _FILE), load_target(folder))
 
 
 def _boost(
