@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -284,4 +285,30 @@ def test_a_model_that_is_far_behind_is_no_input(metric, values, chosen):
     candidates = [Candidate(k, "ABC"[k], value, oof) for k, (value, oof) in enumerate(zip(values, oofs, strict=True))]
     greedy = select(candidates[:1], NUMBER, metric, rng.normal(size=200), None, seed=0)
 
-    assert [c.trial for c in choose_inputs(candidates, greedy, metric)] == chosen
+    assert [c.trial for c in choose_inputs(candidates, greedy, metric, 3)] == chosen
+
+
+@pytest.mark.parametrize(
+    ("three", "six", "taken"), [(1.0, 0.98, 8), (1.0, 0.9995, 5), (None, 0.98, 8), (1.0, None, 5), (None, None, None)]
+)
+def test_more_families_join_where_they_are_worth_it(monkeypatch, three, six, taken):
+    """Three besides the two members, or six where these lower the loss by a thousandth; either may be no help at all."""
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=200)
+    oofs = rng.normal(size=(9, 200, 1)).astype(np.float32)
+    candidates = [Candidate(k, "ABCDEFGHI"[k], 1.0 + k / 100, oof) for k, oof in enumerate(oofs)]
+    greedy = replace(select(candidates[:2], NUMBER, "Rmse", y, None, seed=0), weights={0: 0.5, 1: 0.5})
+    values = {5: three, 8: six}
+
+    def found(inputs, candidates, greedy, asked):
+        value = values[len(inputs)]
+        return None if value is None else replace(greedy, value=value, steps=len(inputs))
+
+    monkeypatch.setattr(stacking, "_of_inputs", found)
+    rows = Rows(pd.DataFrame(index=range(200)), y)
+    schema = Schema("t", (Column("x", ColumnType.NUMBER),))
+    fold = np.arange(200) % 4
+
+    won = second_level(candidates, greedy, NUMBER, "Rmse", rows, fold, schema, seed=0, threads=1, deadline=float("inf"))
+
+    assert (None if won is None else won.steps) == taken

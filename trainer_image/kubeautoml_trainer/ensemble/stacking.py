@@ -48,9 +48,13 @@ SURE = 0.1
 """Chance of taking a second level that is no better. Measured with hold-outs on six sets of 650 to 5,100 rows: at 5 % HR and digits go
 without theirs, which would have lowered their log losses from .6096 to .6078 and from .119 to .094; none that is taken at 10 % did harm.
 """
-EXTRAS = 6
-"""Best trials of families that the greedy ensemble did without. Measured on test rows of eleven jobs on eight sets: with six in place of
-three, computers' error is 133.7 for 136.4 and Titanic's loss .1991 for .1996; the others' changes by 0.02 % at most."""
+EXTRAS = (3, 6)
+"""Best trials of families that the greedy ensemble did without: so many, or more where they are worth it. Measured on test rows of eleven
+jobs on eight sets: with six in place of three computers' error is 133.7 for 136.4 and Titanic's loss .1991 for .1996; the others' changes
+by 0.02 % at most.
+"""
+WORTH = 0.001
+"""By which part more extras must lower the loss: each answers every request."""
 _TELLING, _BEYOND = 2, 3
 """Folds that tell whether there is a gain at all, and how complex, at most by so much, the second level may be in the others. Guesses
 that save time.
@@ -132,15 +136,48 @@ def second_level(
         fold: int (n,), as `PreparedData.fold`. groups: object (n,) or None.
         deadline: `time.monotonic()`.
     """
+    asked = _Asked(task, metric, rows, fold, schema, groups, seed, threads, deadline)
+    found: Selection | None = None
+    tried: list[int] = []
+    for extras in EXTRAS:
+        inputs = choose_inputs(candidates, greedy, metric, extras)
+        if len(inputs) in tried:
+            continue  # there are no more
+        tried.append(len(inputs))
+        one = _of_inputs(inputs, candidates, greedy, asked)
+        if one is not None and (found is None or _loss(one.value, metric) < (1 - WORTH) * _loss(found.value, metric)):
+            found = one
+    return found
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `second_level` was asked for."""
+
+    task: Task
+    metric: str
+    rows: Rows = field(repr=False)
+    fold: np.ndarray = field(repr=False)
+    schema: Schema
+    groups: np.ndarray | None = field(repr=False)
+    seed: int
+    threads: int
+    deadline: float
+
+
+def _of_inputs(
+    inputs: Sequence[Candidate], candidates: Sequence[Candidate], greedy: Selection, asked: _Asked
+) -> Selection | None:
+    """`second_level` of these inputs."""
+    task, metric, rows, fold, groups = asked.task, asked.metric, asked.rows, asked.fold, asked.groups
     began = time.monotonic()
-    inputs = choose_inputs(candidates, greedy, metric)
     scale = _scale(task, metric, rows)
-    if scale is None or task.quantiles or task.outputs > MOST_OUTPUTS or began >= deadline:
+    if scale is None or task.quantiles or task.outputs > MOST_OUTPUTS or began >= asked.deadline:
         return None
     known = (fold >= 0) & np.all([np.isfinite(c.oof).all(axis=1) for c in inputs], axis=0)
     if rows.weight is not None:
         known &= rows.weight > 0
-    at = _some(np.flatnonzero(known), seed)
+    at = _some(np.flatnonzero(known), asked.seed)
     effective = len(at) if groups is None else len(set(groups[at].tolist()))
     if effective < LEAST_ROWS or len(np.unique(fold[at])) < LEAST_FOLDS:
         return None
@@ -148,12 +185,12 @@ def second_level(
         rows.take(at),
         np.stack([c.oof[at] for c in inputs]).astype(np.float64),
         scale,
-        _without_texts(schema),
+        _without_texts(asked.schema),
         task,
         metric,
-        seed,
-        threads,
-        deadline,
+        asked.seed,
+        asked.threads,
+        asked.deadline,
     )
     here = [replace(c, oof=c.oof[at]) for c in inputs]
     splits = _splits(here, data, fold[at], has_time=bool((fold < 0).any()))
@@ -185,25 +222,30 @@ def second_level(
     return _joined(candidates, greedy, second, data, rows)
 
 
-def choose_inputs(candidates: Sequence[Candidate], greedy: Selection, metric: str) -> list[Candidate]:
+def choose_inputs(candidates: Sequence[Candidate], greedy: Selection, metric: str, most_extras: int) -> list[Candidate]:
     """The greedy ensemble's members, and the best of other families that are not far behind and whose errors are unlike the members'."""
     by_trial = {c.trial: c for c in candidates}
     chosen = [by_trial[n] for n in greedy.first_weights]
-    most = _NEAR * min(_error(c, metric) for c in candidates)
+    most = _NEAR * min(_loss(c.value, metric) for c in candidates)
     families = {c.family for c in chosen} | {"Dummy"}
     extras = 0
     for c in candidates:
-        is_near = _error(c, metric) <= most
-        if extras < EXTRAS and is_near and c.family not in families and all(_are_unlike(c, other) for other in chosen):
+        is_near = _loss(c.value, metric) <= most
+        if (
+            extras < most_extras
+            and is_near
+            and c.family not in families
+            and all(_are_unlike(c, other) for other in chosen)
+        ):
             chosen.append(c)
             families.add(c.family)
             extras += 1
     return chosen
 
 
-def _error(candidate: Candidate, metric: str) -> float:
-    """How far its value is from perfect: scores are best at 1, losses at 0."""
-    return 1.0 - candidate.value if METRICS[metric].direction is Direction.MAXIMIZE else candidate.value
+def _loss(value: float, metric: str) -> float:
+    """How far a value is from perfect: scores are best at 1, losses at 0."""
+    return 1.0 - value if METRICS[metric].direction is Direction.MAXIMIZE else value
 
 
 def _are_unlike(one: Candidate, other: Candidate) -> bool:
