@@ -128,7 +128,7 @@ def test_predict_takes_or_refuses_rows(
     change(make_rows(10).drop(columns="bought")).to_csv(rows, index=False)
     model = finished[1].job["status"]["model"]["uri"]
 
-    code = main(["predict", "--model", model, "--input", str(rows), "--output", str(output)])
+    code = main(["predict", "--model", model, "-i", str(rows), "-o", str(output)])
 
     error = capsys.readouterr().err
     if said is None:

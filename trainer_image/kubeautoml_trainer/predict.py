@@ -55,11 +55,12 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kubeautoml predict", description=__doc__)
     parser.add_argument("--model", required=True, help="bundle: a folder, file:// or s3:// URI")
     parser.add_argument(
+        "-i",
         "--input",
         required=True,
         help="CSV, TSV, Parquet or JSON lines (.gz, .zst), images, tar shards or .npz: a file, a URI, a folder/, or a glob",
     )
-    parser.add_argument("--output", required=True, help=f"file or URI to write; ends in {', '.join(WRITERS)}")
+    parser.add_argument("-o", "--output", required=True, help=f"file or URI to write; ends in {', '.join(WRITERS)}")
     parser.add_argument(
         "--format",
         default=DataFormat.AUTO.value,
