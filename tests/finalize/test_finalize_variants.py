@@ -40,7 +40,7 @@ from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.serve import command
 from kubeautoml_trainer.tasks import task_for
 from kubeautoml_trainer.variants.all_rows import NOTE, all_rows
-from kubeautoml_trainer.variants.balanced import ROW_MS, copies_of, faster, lean_weights
+from kubeautoml_trainer.variants.balanced import ROW_MS, copies_of, lean, lean_weights, leaner
 from kubeautoml_trainer.variants.distilled import mixed, taught
 from kubeautoml_trainer.variants.fast import choose_fast
 from kubeautoml_trainer.variants.refit import Refits, mean_rounds
@@ -236,7 +236,7 @@ def test_without_time_every_variant_is_there_all_the_same(tmp_path):
 
     variants = {v.name.value: v for v in load_bundle(result.model_uri).manifest.variants}
     assert list(variants) == ALL
-    assert "the model of its best fold stands in" in variants["Balanced"].notes[0]
+    assert "models of its best folds stand in" in variants["Balanced"].notes[0]
     assert "the fast model stands in" in variants["Distilled"].notes[0]
     assert json.loads(searched.text(f"{result.model_uri}/card.json"))["variants"][0]["notes"]
 
@@ -338,7 +338,7 @@ def test_a_member_that_costs_the_promised_speed_goes_where_that_loses_little(wei
 
     left = lean_weights(shop, members, weights, UNLIMITED)
 
-    assert faster(members, weights, weights) < 6 < faster(members, weights, {0: 1.0})
+    assert leaner(members, weights, weights) < 6 < leaner(members, weights, {0: 1.0})
     assert len(left) == kept
 
 
@@ -347,6 +347,37 @@ def test_members_stay_where_leaving_them_out_would_not_make_it_fast_enough():
     shop, members = make_members(0.3, 0.3, folds=2)
 
     assert len(lean_weights(shop, members, {0: 0.9955, 1: 0.0045}, UNLIMITED)) == 2
+
+
+def test_members_that_bring_little_stay_where_all_are_lean_enough():
+    """With three rounds of eight folds one model of each is lean; as refits they do good."""
+    shop, members = make_members(0.3, 0.3, folds=24)
+
+    assert lean_weights(shop, members, {0: 0.9999, 1: 0.0001}, UNLIMITED) == {0: 0.9999, 1: 0.0001}
+
+
+def test_of_members_that_would_make_it_lean_the_one_least_missed_goes():
+    """Not the largest."""
+    shop, members = make_members(0.3, 3.0, 5.0, folds=6)
+    members[1].record.family = members[2].record.family = "TabM"
+    members[2].record.size_bytes = 500
+
+    assert set(lean_weights(shop, members, {0: 0.987, 1: 0.009, 2: 0.004}, UNLIMITED)) == {0, 1}
+
+
+@pytest.mark.parametrize(("folds", "has_second"), [(8, False), (24, True)])
+def test_the_second_level_stays_where_its_members_are_lean(folds, has_second):
+    """Though the first level alone would do as well; where they are not lean, it goes if that costs little."""
+    shop, members = make_members(0.3, 0.3, folds=folds)
+    second = SimpleNamespace(weight=0.5, oof=members[0].oof)
+    weights = {0: 0.25, 1: 0.25}
+    selection = SimpleNamespace(weights=weights, first_weights={0: 0.5, 1: 0.5}, second=second)
+    built = SimpleNamespace(candidates=members, selection=selection)
+
+    left, kept = lean(shop, built, UNLIMITED)
+
+    assert (kept is second) is has_second
+    assert left == (weights if has_second else {0: 0.5, 1: 0.5})
 
 
 def test_the_fixed_costs_know_every_family():
@@ -418,6 +449,37 @@ def test_a_network_whose_folds_disagree_on_the_epochs_is_watched_again(tmp_path,
 
     sizes = [(len(train), 0 if valid is None else len(valid)) for train, valid in fits]
     assert sizes == [(80, 80), (120, 80), (160, 0), (200, 0)]
+
+
+@pytest.mark.parametrize(("worst_fold", "is_refit"), [(9.5, True), (8.5, False)])
+def test_a_refit_that_scores_worse_than_the_ensemble_of_its_folds_is_held_to_each_of_them(
+    tmp_path, monkeypatch, worst_fold, is_refit
+):
+    """A network held back by dropout scores worse on what it learned than many together do out of fold, and is sound all the same."""
+    searched = make_searched(tmp_path, "MEDV", entries=[Entry("LightGBM", {"iterations": 5})])
+    work = load(searched.context, searched.study)
+    shop, built = build_model(work, soon(60), keeps_constraints=False)
+    refits = Refits(finalizer.make_maker(work, shop, built)._bench)
+    folds = built.candidates[0].record.folds
+    scores = iter([99.0, 9.0, *[8.0] * (folds - 1), worst_fold])
+    monkeypatch.setattr(Refits, "_value", lambda self, pipeline, most: next(scores))
+
+    assert refits.refit(0).is_refit is is_refit
+    assert next(scores, None) is None
+
+
+def test_where_there_is_no_refit_as_many_folds_stand_in_as_there_is_room_for(tmp_path, monkeypatch):
+    """The best first, and the bundle answers what was measured."""
+    dataset = {"train": {"uri": f"file://{tmp_path}/train.csv"}, "split": {"folds": 20}}
+    entry = Entry("CatBoost", {"iterations": 15, "learning_rate": 0.1})
+    searched = make_searched(tmp_path, "MEDV", (entry,), dataset=dataset, variants=["Quality", "Balanced"])
+    monkeypatch.setattr(Refits, "_refit", lambda self, number, copy=0: None)
+
+    result = finalizer.finalize(searched.context, searched.study)
+
+    model = load_bundle(result.model_uri, variant="Balanced")
+    assert [len(m.pipelines) for m in model.members] == [2]
+    assert "best folds stand in" in model.variant.notes[0]
 
 
 def test_many_folds_leave_room_for_more_than_one_refit():

@@ -19,7 +19,7 @@ from kubeautoml_trainer.ensemble.measure import latency_ms, raw_rows
 from kubeautoml_trainer.ensemble.stored import ScoredTrial, set_aside
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.variants.base import Bench, Made, post_of
-from kubeautoml_trainer.variants.refit import Refits, member
+from kubeautoml_trainer.variants.refit import NOT_REFITTED, Refits, member
 
 GOAL_MS = 2.0
 """One row at the 99th percentile, where the job says nothing."""
@@ -83,7 +83,7 @@ def fast(bench: Bench, refits: Refits, number: int, *, fit: bool) -> Made:
     """fit: refit it, if time allows; else its best fold's model stands in."""
     stored = bench.built.candidates[number]
     single = refits.refit(number) if fit else refits.best_fold(number)
-    notes = () if single.is_refit else ("no time to fit it again on all rows: the model of its best fold stands in",)
+    notes = () if single.is_refit else (NOT_REFITTED,)
     return Made(
         ModelVariant.FAST,
         (member(stored.record, 1.0, single),),
