@@ -43,7 +43,7 @@ from kubeautoml_trainer.variants.all_rows import NOTE, all_rows
 from kubeautoml_trainer.variants.balanced import ROW_MS, copies_of, lean, lean_weights, leaner
 from kubeautoml_trainer.variants.distilled import mixed, taught
 from kubeautoml_trainer.variants.fast import choose_fast
-from kubeautoml_trainer.variants.refit import Refits, mean_rounds
+from kubeautoml_trainer.variants.refit import Refits, mean_rounds, with_rounds
 
 ALL = ["Balanced", "Quality", "Fast", "Distilled"]
 
@@ -428,8 +428,18 @@ def test_a_refit_makes_as_many_rounds_as_the_folds_found_best(family, rounds):
     assert mean_rounds(record) == rounds
 
 
-def test_a_network_whose_folds_disagree_on_the_epochs_is_watched_again(tmp_path, monkeypatch):
-    """It leaves one fold's rows out and stops by them; hold-out rows it learns from. One whose folds agree learns from all."""
+@pytest.mark.parametrize(("best", "decay_until"), [([20, 30], 0.5), ([120, 100], 1.0)])
+def test_a_network_whose_best_epochs_were_early_is_held_back_to_the_end(best, decay_until):
+    """Its folds had not begun to take dropout away; what the portfolio leaves out is the family's default, 128 epochs."""
+    record = SimpleNamespace(family="NeuralNetwork", parameters={"dropout": 0.3}, best_iterations=best)
+
+    told = with_rounds(record)
+
+    assert told == {"dropout": 0.3, "epochs": mean_rounds(record), "decay_until": decay_until}
+
+
+def test_a_refit_learns_from_all_rows_or_with_the_hold_out_from_more(tmp_path, monkeypatch):
+    """No rows are left out to stop by, whatever the folds found."""
     searched = make_searched(tmp_path, "MEDV", entries=[Entry("NeuralNetwork", {"epochs": 4, "width": 8})])
     work = load(searched.context, searched.study)
     shop, built = build_model(work, soon(60), keeps_constraints=False)
@@ -440,15 +450,12 @@ def test_a_network_whose_folds_disagree_on_the_epochs_is_watched_again(tmp_path,
     monkeypatch.setattr(
         network, "fit", lambda self, train, valid, *a: fits.append((train, valid)) or fit(self, train, valid, *a)
     )
-    record = built.candidates[0].record
+    built.candidates[0].record.best_iterations[:] = [1, 4]
 
-    for best in ([1, 4], [3, 4]):
-        record.best_iterations[:] = best
-        for rows, name in ((None, "some"), (all_rows(work.data), "all")):
-            Refits(bench, rows, f"{name}-{best[0]}").refit(0)
+    for rows, name in ((None, "some"), (all_rows(work.data), "all")):
+        Refits(bench, rows, name).refit(0)
 
-    sizes = [(len(train), 0 if valid is None else len(valid)) for train, valid in fits]
-    assert sizes == [(80, 80), (120, 80), (160, 0), (200, 0)]
+    assert [(len(train), valid) for train, valid in fits] == [(160, None), (200, None)]
 
 
 @pytest.mark.parametrize(("worst_fold", "is_refit"), [(9.5, True), (8.5, False)])

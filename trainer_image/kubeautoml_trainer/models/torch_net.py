@@ -89,7 +89,7 @@ def train(
                     break
                 progress = pace.step()
                 _schedule(optimiser, settings, progress)
-                rate = float(settings["dropout"]) * _flat_cos(progress)
+                rate = float(settings["dropout"]) * _flat_cos(progress * float(settings["decay_until"]))
                 out = forward(TORCH, net, w, numbers[here], codes[here], dropout(rate, generator))
                 optimiser.zero_grad()
                 torch.autograd.backward(loss(out, truth[here], weight[here]))
@@ -169,9 +169,10 @@ def _optimiser(net: Architecture, w: Weights, settings: dict[str, Any]) -> AdamW
 def _schedule(optimiser: AdamW, settings: dict[str, Any], progress: float) -> None:
     """coslog4: four waves of the learning rate, each longer than the one before; decay falls in the second half."""
     wave = 0.5 * (1 - math.cos(2 * math.pi * math.log2(1 + 15 * min(progress, 1.0))))
+    decay = float(settings["weight_decay"]) * _flat_cos(progress * float(settings["decay_until"]))
     for group in optimiser.param_groups:
         group["lr"] = float(settings["learning_rate"]) * wave * group["factor"]
-        group["weight_decay"] = float(settings["weight_decay"]) * _flat_cos(progress) if group["decays"] else 0.0
+        group["weight_decay"] = decay if group["decays"] else 0.0
 
 
 def _flat_cos(progress: float) -> float:
