@@ -19,7 +19,7 @@ from bundle.bundle_factories import boston, prepared, titanic
 from finalize.finalize_factories import ENTRIES, make_searched, soon
 from kubeautoml.api.errors import BundleError
 from kubeautoml.api.metrics import TaskType
-from kubeautoml.api.objective import ModelVariant
+from kubeautoml.api.objective import ModelVariant, RefitRows
 from kubeautoml.api.trials import StudyAttr
 from kubeautoml.study import study_attr
 from kubeautoml_trainer import finalize as finalizer
@@ -40,9 +40,10 @@ from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.serve import command
 from kubeautoml_trainer.tasks import task_for
 from kubeautoml_trainer.variants.all_rows import NOTE, all_rows
-from kubeautoml_trainer.variants.balanced import ROW_MS, copies_of, lean, lean_weights, leaner
+from kubeautoml_trainer.variants.balanced import copies_of
 from kubeautoml_trainer.variants.distilled import mixed, taught
 from kubeautoml_trainer.variants.fast import choose_fast
+from kubeautoml_trainer.variants.lean import ROW_MS, Leanness, lean, lean_weights, leanness_of
 from kubeautoml_trainer.variants.refit import Refits, mean_rounds, with_rounds
 
 ALL = ["Balanced", "Quality", "Fast", "Distilled"]
@@ -324,10 +325,11 @@ def make_members(*errors, folds=8, family="CatBoost"):
         members[number] = SimpleNamespace(record=record, oof=(truth + error * noise)[:, None].astype(np.float32))
     rows = Rows(pd.DataFrame(index=range(4000)), truth)
     task = task_for(TaskType.TABULAR_REGRESSION, Schema("y", ()))
-    shop = SimpleNamespace(
-        data=SimpleNamespace(train=rows, holdout=rows), task=task, job=SimpleNamespace(metric="Rmse")
+    job = SimpleNamespace(
+        metric="Rmse", output=SimpleNamespace(refit_on=RefitRows.ALL_ROWS), dataset=SimpleNamespace(test=None)
     )
-    return shop, members
+    data = SimpleNamespace(train=rows, holdout=rows.take(np.arange(1000)), fold=np.arange(4000) % 8)
+    return SimpleNamespace(data=data, task=task, job=job), members
 
 
 @pytest.mark.parametrize(("weight", "kept"), [(0.0045, 1), (0.02, 2)])
@@ -336,9 +338,10 @@ def test_a_member_that_costs_the_promised_speed_goes_where_that_loses_little(wei
     shop, members = make_members(0.3, 0.3)
     weights = {0: 1 - weight, 1: weight}
 
-    left = lean_weights(shop, members, weights, UNLIMITED)
+    left = lean_weights(shop, Leanness(members, weights), weights, UNLIMITED)
 
-    assert leaner(members, weights, weights) < 6 < leaner(members, weights, {0: 1.0})
+    than = Leanness(members, weights)
+    assert than.leaner(weights) < 6 < than.leaner({0: 1.0})
     assert len(left) == kept
 
 
@@ -346,14 +349,17 @@ def test_members_stay_where_leaving_them_out_would_not_make_it_fast_enough():
     """With two folds nothing is six times faster than them."""
     shop, members = make_members(0.3, 0.3, folds=2)
 
-    assert len(lean_weights(shop, members, {0: 0.9955, 1: 0.0045}, UNLIMITED)) == 2
+    assert len(lean_weights(shop, Leanness(members, {0: 0.9955, 1: 0.0045}), {0: 0.9955, 1: 0.0045}, UNLIMITED)) == 2
 
 
 def test_members_that_bring_little_stay_where_all_are_lean_enough():
     """With three rounds of eight folds one model of each is lean; as refits they do good."""
     shop, members = make_members(0.3, 0.3, folds=24)
 
-    assert lean_weights(shop, members, {0: 0.9999, 1: 0.0001}, UNLIMITED) == {0: 0.9999, 1: 0.0001}
+    assert lean_weights(shop, Leanness(members, {0: 0.9999, 1: 0.0001}), {0: 0.9999, 1: 0.0001}, UNLIMITED) == {
+        0: 0.9999,
+        1: 0.0001,
+    }
 
 
 def test_of_members_that_would_make_it_lean_the_one_least_missed_goes():
@@ -362,7 +368,9 @@ def test_of_members_that_would_make_it_lean_the_one_least_missed_goes():
     members[1].record.family = members[2].record.family = "TabM"
     members[2].record.size_bytes = 500
 
-    assert set(lean_weights(shop, members, {0: 0.987, 1: 0.009, 2: 0.004}, UNLIMITED)) == {0, 1}
+    assert set(
+        lean_weights(shop, Leanness(members, {0: 0.987, 1: 0.009, 2: 0.004}), {0: 0.987, 1: 0.009, 2: 0.004}, UNLIMITED)
+    ) == {0, 1}
 
 
 @pytest.mark.parametrize(("folds", "has_second"), [(8, False), (24, True)])
@@ -378,6 +386,18 @@ def test_the_second_level_stays_where_its_members_are_lean(folds, has_second):
 
     assert (kept is second) is has_second
     assert left == (weights if has_second else {0: 0.5, 1: 0.5})
+
+
+@pytest.mark.parametrize(("family", "growth"), [("ExtraTrees", 5000 / 3500), ("CatBoost", 1.0)])
+def test_a_refit_of_trees_is_larger_than_a_fold_s_model(family, growth):
+    """It learns from the hold-out too: 5,000 rows for 3,500. A booster has as many rounds either way."""
+    shop, members = make_members(0.3, 0.3)
+    members[0].record.family, members[0].record.size_bytes = family, 10_000
+    built = SimpleNamespace(candidates=members, selection=SimpleNamespace(weights={0: 0.5, 1: 0.5}, second=None))
+
+    assert leanness_of(shop, built).leaner({0: 1.0}) == pytest.approx(
+        (10_000 + 1_000) / (10_000 / 8 * growth), rel=1e-6
+    )
 
 
 def test_the_fixed_costs_know_every_family():
@@ -495,10 +515,10 @@ def test_many_folds_leave_room_for_more_than_one_refit():
     members[1].record.family = "SupportVectors"
     weights = {0: 0.5, 1: 0.5}
 
-    assert copies_of(members, weights, weights) == {0: 3, 1: 1}
-    assert copies_of(*make_members(0.3, folds=8)[1:], {0: 1.0}, {0: 1.0}) == {0: 1}
-    assert copies_of(*make_members(0.3, 0.3, folds=14)[1:], weights, weights) == {0: 2, 1: 1}
-    assert copies_of(*make_members(0.3, 0.3, folds=8)[1:], weights, weights) == {0: 1, 1: 1}
+    assert copies_of(Leanness(members, weights), weights) == {0: 3, 1: 1}
+    assert copies_of(Leanness(make_members(0.3, folds=8)[1], {0: 1.0}), {0: 1.0}) == {0: 1}
+    assert copies_of(Leanness(make_members(0.3, 0.3, folds=14)[1], weights), weights) == {0: 2, 1: 1}
+    assert copies_of(Leanness(make_members(0.3, 0.3, folds=8)[1], weights), weights) == {0: 1, 1: 1}
 
 
 def test_a_balanced_member_of_a_repeated_trial_is_the_mean_of_refits_with_seeds_of_their_own(tmp_path):
