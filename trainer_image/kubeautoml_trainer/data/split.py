@@ -247,6 +247,13 @@ def _folds(
         for number, part in enumerate(np.array_split(_by_time(time), count + 1)):
             fold[part] = number - 1
         return fold
+    if kind is SplitType.STRATIFIED and is_classes:
+        _, of, rows = np.unique(y, return_inverse=True, return_counts=True)
+        several = rows[of] > 1
+        # the last row of a class, where the hold-out has the other, is learned from in every fold
+        if several.any() and not several.all():
+            fold[several] = _folds(y[several], kind, is_classes, count, seed, None, None)
+            return fold
     for number, (_, valid) in enumerate(_splits(y, kind, is_classes, count, seed, groups)):
         fold[valid] = number
     return fold
