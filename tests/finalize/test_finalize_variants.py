@@ -8,43 +8,38 @@ import json
 import math
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import kubeautoml_trainer
-from bundle.bundle_factories import boston, prepared, titanic
+from bundle.bundle_factories import boston, titanic
 from finalize.finalize_factories import ENTRIES, make_searched, soon
 from kubeautoml.api.errors import BundleError
 from kubeautoml.api.metrics import TaskType
-from kubeautoml.api.objective import ModelVariant, RefitRows
+from kubeautoml.api.objective import ModelVariant
 from kubeautoml.api.trials import StudyAttr
 from kubeautoml.study import study_attr
 from kubeautoml_trainer import finalize as finalizer
 from kubeautoml_trainer import predict
 from kubeautoml_trainer.bundle import load_bundle
-from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.data.row import typed_row
 from kubeautoml_trainer.data.schema import coerce
-from kubeautoml_trainer.ensemble.base import UNLIMITED
 from kubeautoml_trainer.ensemble.candidates import best_first
 from kubeautoml_trainer.ensemble.stored import ScoredTrial
 from kubeautoml_trainer.finishing.bundle import build_model
 from kubeautoml_trainer.finishing.work import load
-from kubeautoml_trainer.models import EVERY_FAMILY, PRETRAINED_FAMILIES, family_named
+from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.serve import command
 from kubeautoml_trainer.tasks import task_for
 from kubeautoml_trainer.variants.all_rows import NOTE, all_rows
-from kubeautoml_trainer.variants.balanced import copies_of
 from kubeautoml_trainer.variants.distilled import mixed, taught
 from kubeautoml_trainer.variants.fast import choose_fast
-from kubeautoml_trainer.variants.lean import ROW_MS, Leanness, lean, lean_weights, leanness_of
-from kubeautoml_trainer.variants.refit import Refits, mean_rounds, with_rounds
+from kubeautoml_trainer.variants.refit import Refits
 
 ALL = ["Balanced", "Quality", "Fast", "Distilled"]
 
@@ -303,108 +298,6 @@ def test_soft_labels_become_weighed_rows():
     assert rows.frame["CRIM"].tolist() == [frame["CRIM"].iloc[k] for k in (0, 0, 1)]
 
 
-@pytest.mark.parametrize("family", ["LightGBM", "CatBoost", "XGBoost", "GradientBoosting"])
-def test_a_booster_makes_the_rounds_it_is_told_to_where_nothing_says_when_to_stop(family):
-    """Without validation rows no patience ends it early, and no cap of its own."""
-    data = prepared("MEDV")
-    context = FitContext(task_for(TaskType.TABULAR_REGRESSION, data.schema), "Rmse", 7, 1, math.inf)
-    found = family_named(family)
-
-    fitted = found.fit(data.train, None, data.schema, {found.rounds_parameter: 320}, context)
-
-    assert fitted.best_iteration == 320
-
-
-def make_members(*errors, folds=8, family="CatBoost"):
-    """Stored trials whose out-of-fold predictions are the truth and so much noise, each with its own."""
-    truth = np.random.default_rng(0).normal(size=4000)
-    members = {}
-    for number, error in enumerate(errors):
-        noise = np.random.default_rng(number + 1).normal(size=4000)
-        record = SimpleNamespace(family=family, folds=folds, size_bytes=1000, predict_seconds=1.0)
-        members[number] = SimpleNamespace(record=record, oof=(truth + error * noise)[:, None].astype(np.float32))
-    rows = Rows(pd.DataFrame(index=range(4000)), truth)
-    task = task_for(TaskType.TABULAR_REGRESSION, Schema("y", ()))
-    job = SimpleNamespace(
-        metric="Rmse", output=SimpleNamespace(refit_on=RefitRows.ALL_ROWS), dataset=SimpleNamespace(test=None)
-    )
-    data = SimpleNamespace(train=rows, holdout=rows.take(np.arange(1000)), fold=np.arange(4000) % 8)
-    return SimpleNamespace(data=data, task=task, job=job), members
-
-
-@pytest.mark.parametrize(("weight", "kept"), [(0.0045, 1), (0.02, 2)])
-def test_a_member_that_costs_the_promised_speed_goes_where_that_loses_little(weight, kept):
-    """Two slow families in eight folds are five times faster than the ensemble with both, and seven times with one."""
-    shop, members = make_members(0.3, 0.3)
-    weights = {0: 1 - weight, 1: weight}
-
-    left = lean_weights(shop, Leanness(members, weights), weights, UNLIMITED)
-
-    than = Leanness(members, weights)
-    assert than.leaner(weights) < 6 < than.leaner({0: 1.0})
-    assert len(left) == kept
-
-
-def test_members_stay_where_leaving_them_out_would_not_make_it_fast_enough():
-    """With two folds nothing is six times faster than them."""
-    shop, members = make_members(0.3, 0.3, folds=2)
-
-    assert len(lean_weights(shop, Leanness(members, {0: 0.9955, 1: 0.0045}), {0: 0.9955, 1: 0.0045}, UNLIMITED)) == 2
-
-
-def test_members_that_bring_little_stay_where_all_are_lean_enough():
-    """With three rounds of eight folds one model of each is lean; as refits they do good."""
-    shop, members = make_members(0.3, 0.3, folds=24)
-
-    assert lean_weights(shop, Leanness(members, {0: 0.9999, 1: 0.0001}), {0: 0.9999, 1: 0.0001}, UNLIMITED) == {
-        0: 0.9999,
-        1: 0.0001,
-    }
-
-
-def test_of_members_that_would_make_it_lean_the_one_least_missed_goes():
-    """Not the largest."""
-    shop, members = make_members(0.3, 3.0, 5.0, folds=6)
-    members[1].record.family = members[2].record.family = "TabM"
-    members[2].record.size_bytes = 500
-
-    assert set(
-        lean_weights(shop, Leanness(members, {0: 0.987, 1: 0.009, 2: 0.004}), {0: 0.987, 1: 0.009, 2: 0.004}, UNLIMITED)
-    ) == {0, 1}
-
-
-@pytest.mark.parametrize(("folds", "has_second"), [(8, False), (24, True)])
-def test_the_second_level_stays_where_its_members_are_lean(folds, has_second):
-    """Though the first level alone would do as well; where they are not lean, it goes if that costs little."""
-    shop, members = make_members(0.3, 0.3, folds=folds)
-    second = SimpleNamespace(weight=0.5, oof=members[0].oof)
-    weights = {0: 0.25, 1: 0.25}
-    selection = SimpleNamespace(weights=weights, first_weights={0: 0.5, 1: 0.5}, second=second)
-    built = SimpleNamespace(candidates=members, selection=selection)
-
-    left, kept = lean(shop, built, UNLIMITED)
-
-    assert (kept is second) is has_second
-    assert left == (weights if has_second else {0: 0.5, 1: 0.5})
-
-
-@pytest.mark.parametrize(("family", "growth"), [("ExtraTrees", 5000 / 3500), ("CatBoost", 1.0)])
-def test_a_refit_of_trees_is_larger_than_a_fold_s_model(family, growth):
-    """It learns from the hold-out too: 5,000 rows for 3,500. A booster has as many rounds either way."""
-    shop, members = make_members(0.3, 0.3)
-    members[0].record.family, members[0].record.size_bytes = family, 10_000
-    built = SimpleNamespace(candidates=members, selection=SimpleNamespace(weights={0: 0.5, 1: 0.5}, second=None))
-
-    assert leanness_of(shop, built).leaner({0: 1.0}) == pytest.approx(
-        (10_000 + 1_000) / (10_000 / 8 * growth), rel=1e-6
-    )
-
-
-def test_the_fixed_costs_know_every_family():
-    """A family whose cost for a row was never measured would be taken for a middling one."""
-    assert {f.name for f in (*EVERY_FAMILY, *PRETRAINED_FAMILIES)} == set(ROW_MS)
-
-
 def test_quantiles_have_all_variants_but_no_student(tmp_path):
     """A student learns one number a row: the lowest quantile would be all it is taught."""
     task = {"type": "TabularRegression", "target": "MEDV", "quantiles": ["0.1", "0.5", "0.9"]}
@@ -438,99 +331,3 @@ def test_a_busy_moment_does_not_make_the_best_model_too_slow(finished, monkeypat
 
     measured = iter([30.0, 1.5])
     assert choose_fast(bench, Refits(bench)) != best
-
-
-@pytest.mark.parametrize(("family", "rounds"), [("LightGBM", 34), ("NeuralNetwork", 17), ("Linear", None)])
-def test_a_refit_makes_as_many_rounds_as_the_folds_found_best(family, rounds):
-    """Of networks the geometric mean: one fold that goes on for long must not have a refit learn by heart."""
-    record = SimpleNamespace(family=family, best_iterations=[4, 10, 16, 102, 2, 64, 40])
-
-    assert mean_rounds(record) == rounds
-
-
-@pytest.mark.parametrize(("best", "decay_until"), [([20, 30], 0.5), ([120, 100], 1.0)])
-def test_a_network_whose_best_epochs_were_early_is_held_back_to_the_end(best, decay_until):
-    """Its folds had not begun to take dropout away; what the portfolio leaves out is the family's default, 128 epochs."""
-    record = SimpleNamespace(family="NeuralNetwork", parameters={"dropout": 0.3}, best_iterations=best)
-
-    told = with_rounds(record)
-
-    assert told == {"dropout": 0.3, "epochs": mean_rounds(record), "decay_until": decay_until}
-
-
-def test_a_refit_learns_from_all_rows_or_with_the_hold_out_from_more(tmp_path, monkeypatch):
-    """No rows are left out to stop by, whatever the folds found."""
-    searched = make_searched(tmp_path, "MEDV", entries=[Entry("NeuralNetwork", {"epochs": 4, "width": 8})])
-    work = load(searched.context, searched.study)
-    shop, built = build_model(work, soon(60), keeps_constraints=False)
-    bench = finalizer.make_maker(work, shop, built)._bench
-    fits = []
-    network = type(family_named("NeuralNetwork"))
-    fit = network.fit
-    monkeypatch.setattr(
-        network, "fit", lambda self, train, valid, *a: fits.append((train, valid)) or fit(self, train, valid, *a)
-    )
-    built.candidates[0].record.best_iterations[:] = [1, 4]
-
-    for rows, name in ((None, "some"), (all_rows(work.data), "all")):
-        Refits(bench, rows, name).refit(0)
-
-    assert [(len(train), valid) for train, valid in fits] == [(160, None), (200, None)]
-
-
-@pytest.mark.parametrize(("worst_fold", "is_refit"), [(9.5, True), (8.5, False)])
-def test_a_refit_that_scores_worse_than_the_ensemble_of_its_folds_is_held_to_each_of_them(
-    tmp_path, monkeypatch, worst_fold, is_refit
-):
-    """A network held back by dropout scores worse on what it learned than many together do out of fold, and is sound all the same."""
-    searched = make_searched(tmp_path, "MEDV", entries=[Entry("LightGBM", {"iterations": 5})])
-    work = load(searched.context, searched.study)
-    shop, built = build_model(work, soon(60), keeps_constraints=False)
-    refits = Refits(finalizer.make_maker(work, shop, built)._bench)
-    folds = built.candidates[0].record.folds
-    scores = iter([99.0, 9.0, *[8.0] * (folds - 1), worst_fold])
-    monkeypatch.setattr(Refits, "_value", lambda self, pipeline, most: next(scores))
-
-    assert refits.refit(0).is_refit is is_refit
-    assert next(scores, None) is None
-
-
-def test_where_there_is_no_refit_as_many_folds_stand_in_as_there_is_room_for(tmp_path, monkeypatch):
-    """The best first, and the bundle answers what was measured."""
-    dataset = {"train": {"uri": f"file://{tmp_path}/train.csv"}, "split": {"folds": 20}}
-    entry = Entry("CatBoost", {"iterations": 15, "learning_rate": 0.1})
-    searched = make_searched(tmp_path, "MEDV", (entry,), dataset=dataset, variants=["Quality", "Balanced"])
-    monkeypatch.setattr(Refits, "_refit", lambda self, number, copy=0: None)
-
-    result = finalizer.finalize(searched.context, searched.study)
-
-    model = load_bundle(result.model_uri, variant="Balanced")
-    assert [len(m.pipelines) for m in model.members] == [2]
-    assert "best folds stand in" in model.variant.notes[0]
-
-
-def test_many_folds_leave_room_for_more_than_one_refit():
-    """Where chance has a part in a fit; as many as stay fast enough, the heaviest member first."""
-    _, members = make_members(0.3, 0.3, folds=24)
-    members[1].record.family = "SupportVectors"
-    weights = {0: 0.5, 1: 0.5}
-
-    assert copies_of(Leanness(members, weights), weights) == {0: 3, 1: 1}
-    assert copies_of(Leanness(make_members(0.3, folds=8)[1], {0: 1.0}), {0: 1.0}) == {0: 1}
-    assert copies_of(Leanness(make_members(0.3, 0.3, folds=14)[1], weights), weights) == {0: 2, 1: 1}
-    assert copies_of(Leanness(make_members(0.3, 0.3, folds=8)[1], weights), weights) == {0: 1, 1: 1}
-
-
-def test_a_balanced_member_of_a_repeated_trial_is_the_mean_of_refits_with_seeds_of_their_own(tmp_path):
-    """Two of a booster whose trial has twenty folds, unlike each other; and the bundle answers what was measured."""
-    entry = Entry("CatBoost", {"iterations": 15, "learning_rate": 0.1})
-    dataset = {"train": {"uri": f"file://{tmp_path}/train.csv"}, "split": {"folds": 20}}
-    searched = make_searched(tmp_path, "MEDV", (entry,), dataset=dataset, variants=["Quality", "Balanced"])
-
-    result = finalizer.finalize(searched.context, searched.study)
-
-    (member,) = load_bundle(result.model_uri, variant="Balanced").members
-    frame = load(searched.context, searched.study).data.holdout.frame
-    said = [p.predict(frame) for p in member.pipelines]
-    assert len(said) == 2
-    assert not np.array_equal(said[0], said[1])

@@ -1,8 +1,9 @@
 """One fit on all training rows in place of a model a fold; where it cannot be had, the best fold's model.
 
 The rows that a fold leaves out are what the rounds were counted on; a fit on all rows has none, so it takes the mean of what the
-folds found best. Leaving out one fold's rows again to stop by them is no better, be the folds of one mind or not: measured with four
-fits each of two networks on nine sets, it lost to the mean on most, by up to a tenth (Boston), and won on none beyond noise.
+folds found best. Leaving out one fold's rows again to stop by them is mostly worse, be the folds of one mind or not: measured with four
+fits each in eighteen settings of two networks on seven sets, it lost in thirteen, by up to a tenth (Boston), and won in five, by 3 % at
+most.
 """
 
 from __future__ import annotations
