@@ -1,9 +1,13 @@
 """Small real data sets and contexts for tests of model families."""
 
+import itertools
 import time
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pytest
 from sklearn import datasets
 
 from kubeautoml.api.dataset import ColumnType
@@ -29,6 +33,15 @@ def make_context(schema: Schema, **changes) -> FitContext:
     metric = "LogLoss" if schema.classes else "Rmse"
     values = {"task": task, "metric": metric, "seed": 3, "threads": 1, "deadline": time.monotonic() + 120}
     return FitContext(**(values | changes))
+
+
+def clock_by_hand(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> Callable[[], float]:
+    """`time.monotonic` of one module: every look is a second later. Of the whole process it would also tick for threads that
+    earlier tests left.
+    """
+    looks = itertools.count()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(looks))))
+    return module.time.monotonic
 
 
 def parts_of(rows: Rows, seed: int = 0) -> tuple[Rows, Rows, Rows]:

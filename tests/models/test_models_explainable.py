@@ -20,7 +20,7 @@ from kubeautoml_trainer.models import explainable_boosting as ebm
 from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.base import DataShape, FitTimeout
 from kubeautoml_trainer.models.pipeline import load_pipeline
-from models.models_factories import CLS, REG, make_context, make_real, parts_of, weighted
+from models.models_factories import CLS, REG, clock_by_hand, make_context, make_real, parts_of, weighted
 
 QUICK = {"learning_rate": 0.2, "smoothing_rounds": 2}
 EVERY_TASK = pytest.mark.parametrize("classes", [0, 2, 3], ids=["numbers", "two classes", "three classes"])
@@ -178,7 +178,7 @@ def test_of_too_many_rows_for_the_time_a_sample_is_learned_from(monkeypatch):
     y = rng.integers(0, 2, rows)
     data = ebm.Data(rng.normal(size=(rows, 5)), y, np.arange(2), np.ones(rows), np.arange(rows) < 80_000, 5)
     small = data.of_rows(np.arange(1000))
-    monkeypatch.setattr(time, "monotonic", iter(np.arange(0.0, 100.0)).__next__)
+    clock_by_hand(monkeypatch, ebm)
 
     all_of_it = ebm.in_time(data, 1e9, seed=0)
     some = ebm.in_time(data, 11.0 + 50.0, seed=0)  # 50 s of which 40 % are 20 s, and a row takes 0.001 s

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -16,14 +15,21 @@ import torch
 from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import BundleError, UsageError
 from kubeautoml_trainer.data.base import Column, Rows, Schema
-from kubeautoml_trainer.models import FAMILIES, PRETRAINED_FAMILIES, bound_families, family_as_fitted, family_named
+from kubeautoml_trainer.models import (
+    FAMILIES,
+    PRETRAINED_FAMILIES,
+    bound_families,
+    family_as_fitted,
+    family_named,
+    tabular_foundation,
+)
 from kubeautoml_trainer.models.base import DataShape, FitTimeout
 from kubeautoml_trainer.models.in_context import NUMPY, answer, load_network, remember
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.models.tabular_foundation import TabularFoundation, drawn
 from kubeautoml_trainer.models.torch_in_context import TORCH, on_device
 from models.foundation_factories import TINY, make_network, trained_network, write_network
-from models.models_factories import CLS, REG, make_context, make_real, parts_of, weighted
+from models.models_factories import CLS, REG, clock_by_hand, make_context, make_real, parts_of, weighted
 
 SHAPE = DataShape(CLS, rows=300, features=8, categories=1, texts=0, outputs=2)
 
@@ -145,14 +151,14 @@ def test_a_short_time_leaves_fewer_rows_and_none_is_a_timeout(monkeypatch):
     """By what a few rows took. The clock runs by hand: each look at it is a second, and so 64 rows take one."""
     rows, schema = make_real("diabetes")
     family = TabularFoundation(make_network())
-    monkeypatch.setattr(time, "monotonic", iter(np.arange(0.0, 1000.0)).__next__)
+    clock = clock_by_hand(monkeypatch, tabular_foundation)
 
     plenty = family.fit(rows, None, schema, {}, make_context(schema, deadline=1e6))
-    short = family.fit(rows, None, schema, {}, make_context(schema, deadline=time.monotonic() + 8))
+    short = family.fit(rows, None, schema, {}, make_context(schema, deadline=clock() + 7))
 
     assert len(plenty.model.x) == TINY.rows and len(short.model.x) == TINY.rows // 2
     with pytest.raises(FitTimeout, match="TabularFoundation: no time for one"):
-        family.fit(rows, None, schema, {}, make_context(schema, deadline=time.monotonic() - 1))
+        family.fit(rows, None, schema, {}, make_context(schema, deadline=clock() - 1))
 
 
 def test_it_takes_part_only_with_weights_for_such_data(tmp_path):
