@@ -145,6 +145,29 @@ def test_a_finalist_that_came_out_worse_takes_no_place(tmp_path):
     assert [t.trial for t in scored_trials(study)] == [0, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("folds", "value", "takes_it"),
+    [
+        ((0.3, 0.5, 0.7), 0.61, True),  # the standard error is 0.115
+        ((0.3, 0.5, 0.7), 0.62, False),
+        ((0.49, 0.5, 0.51), 0.51, False),
+        ((), 0.5004, True),
+    ],
+)
+def test_a_finalist_may_come_out_worse_by_chance(tmp_path, folds, value, takes_it):
+    """The best of many trials is partly the luckiest: by the error of its folds the next draw may be worse."""
+    study = open_job_study(make_context(tmp_path), make_limits())  # of a loss
+    first = study.ask()
+    for fold, one in enumerate(folds):
+        first.report(one, fold)
+    study.tell(first, 0.5)
+    again = study.ask()
+    again.set_user_attr("promotes", 0)
+    study.tell(again, value)
+
+    assert [(t.trial, t.promoted) for t in scored_trials(study)] == ([(1, 0)] if takes_it else [(0, None), (1, None)])
+
+
 def test_a_finalist_whose_trial_is_gone_is_passed_over(tmp_path):
     """Its artifacts were deleted: the search goes on without it."""
     context = make_context(tmp_path, pruner={"type": "None"})

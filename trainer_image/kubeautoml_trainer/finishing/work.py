@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
+from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 from kubeautoml.api.conditions import Reason
@@ -15,6 +17,7 @@ from kubeautoml_trainer.activity import Activity
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
     from kubeautoml.storage import ObjectStore
     from kubeautoml_trainer.data.base import PreparedData
@@ -90,8 +93,8 @@ def load(context: PodContext, study: optuna.Study) -> Work:
 
 
 def scored_trials(study: optuna.Study) -> list[ScoredTrial]:
-    """Completed trials with a finite value, by number; without those that another one took the place of. One that came out worse,
-    because its time was cut short, takes no place.
+    """Completed trials with a finite value, by number; without those that another one took the place of. One that came out worse
+    than chance has it, because its time was cut short, takes no place.
     """
     from kubeautoml_trainer.ensemble.stored import ScoredTrial
 
@@ -106,9 +109,9 @@ def scored_trials(study: optuna.Study) -> list[ScoredTrial]:
         int(t.user_attrs[TrialAttr.PROMOTES]): t.number for t in completed if TrialAttr.PROMOTES in t.user_attrs
     }
     instead = {
-        new: old
-        for old, new in promotions.items()
-        if old in losses and losses[new] <= losses[old] + 1e-3 * abs(losses[old])
+        promotions[t.number]: t.number
+        for t in completed
+        if t.number in promotions and losses[promotions[t.number]] <= losses[t.number] + _chance(t)
     }
     promoted = set(instead.values())
     return [
@@ -116,6 +119,15 @@ def scored_trials(study: optuna.Study) -> list[ScoredTrial]:
         for t in completed
         if t.number not in promoted
     ]
+
+
+def _chance(trial: FrozenTrial) -> float:
+    """By how much the same pipeline may score worse on folds drawn anew: the standard error of its folds, where the pruner was told of
+    them, and a thousandth at least. Who was promoted for a lucky draw scores worse the next time.
+    """
+    folds = [v for v in trial.intermediate_values.values() if math.isfinite(v)]
+    error = stdev(folds) / math.sqrt(len(folds)) if len(folds) > 1 else 0.0
+    return float(max(error, 1e-3 * abs(trial.values[0])))
 
 
 def family_of(trial: Any) -> str:
