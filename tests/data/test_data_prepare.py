@@ -169,6 +169,9 @@ def test_ignored_and_group_columns_are_no_features():
     assert [c.name for c in data.schema.columns] == ["age", "city"]
     assert data.groups is not None
     assert len(data.groups) == len(data.train)
+    assert data.holdout.groups is not None
+    assert not set(data.groups) & set(data.holdout.groups)
+    assert sorted([*data.groups, *data.holdout.groups]) == sorted(rows["shop"])
 
 
 def test_rows_are_held_out_by_time():

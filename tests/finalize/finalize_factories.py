@@ -61,6 +61,7 @@ def make_searched(
     frame: pd.DataFrame | None = None,
     job_deadline=None,
     variants=("Quality",),
+    refit_on="AllRows",
     job_task=None,
     **changes,
 ):
@@ -71,7 +72,7 @@ def make_searched(
     data.to_csv(folder / "train.csv", index=False)
     task = TaskType.TABULAR_CLASSIFICATION if is_classes else TaskType.TABULAR_REGRESSION
     dataset = {"train": {"uri": f"file://{folder}/train.csv"}, "split": {"folds": 2}}
-    output = {"uri": f"file://{folder}/out", "variants": list(variants)}
+    output = {"uri": f"file://{folder}/out", "variants": list(variants), "refitOn": refit_on}
     wanted = {} if job_task is None else {"job_task": job_task}
     job = make_pod_job(target, task, **({"output": output, "dataset": dataset} | wanted | changes))
     study_url, pod = f"journal://{folder}/study.journal", "passengers-finalize-1"

@@ -29,8 +29,8 @@ from kubeautoml_trainer.tasks import task_for
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A search with five trials, finalized."""
-    searched = make_searched(tmp_path_factory.mktemp("jobs") / "classes")
+    """A search with five trials, finalized; the model is the one that was scored."""
+    searched = make_searched(tmp_path_factory.mktemp("jobs") / "classes", refit_on="TrainingRows")
     return searched, finalizer.finalize(searched.context, searched.study)
 
 

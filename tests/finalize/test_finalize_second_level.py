@@ -34,6 +34,7 @@ VARIANTS = ("Quality", "Balanced", "Fast", "Distilled")
 def make_timid(folder: Path, entries=TIMID, **changes):
     dataset = {"train": {"uri": f"file://{folder}/train.csv"}, "split": {"folds": 4}}
     changes = {"objective": {"metric": "LogLoss"}, "dataset": dataset, "variants": VARIANTS} | changes
+    changes |= {"refit_on": "TrainingRows"}  # so that what was scored is what is in the bundle
     return make_searched(folder, entries=entries, frame=titanic(1300), **changes)
 
 

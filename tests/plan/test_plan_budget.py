@@ -20,7 +20,7 @@ from factories import (
 )
 from kubeautoml.api.conditions import BudgetEnd
 from kubeautoml.api.job_status import AutoMLJobStatus, BudgetUsed, RankedTrial, TrialCounts
-from kubeautoml.api.trials import StudyLimits, StudySummary
+from kubeautoml.api.trials import FEW_ROWS, StudyLimits, StudySummary
 from kubeautoml.plan.budget import (
     accelerator_seconds,
     deadlines,
@@ -28,6 +28,7 @@ from kubeautoml.plan.budget import (
     finalize_seconds,
     limits_of,
     progress_percentage,
+    refits,
     search_end,
 )
 from kubeautoml.plan.status import worth_publishing
@@ -54,15 +55,39 @@ def test_the_finalizer_s_share_follows_the_size_of_the_data_once_it_was_read(
     assert deadlines(job, NOON, 0, data) == (pytest.approx(NOON.timestamp() + budget - kept), NOON.timestamp() + budget)
 
 
-@pytest.mark.parametrize(("variants", "kept"), [(["Quality"], 15.0), (["Quality", "Fast"], 38.0)])
-def test_time_for_refits_is_kept_only_where_some_are_wanted(variants: list[str], kept: float) -> None:
-    """The folds' models are the ensemble; there is nothing to fit for it."""
-    job = make_job(budget={"maxDurationSeconds": 300}, output={"uri": "s3://models/a", "variants": variants})
+@pytest.mark.parametrize(
+    ("variants", "more", "data", "kept"),
+    [
+        (["Quality"], {}, {}, 38.0),
+        (["Quality", "Fast"], {}, {}, 59.0),
+        (["Fast"], {"refitOn": "TrainingRows"}, {}, 38.0),
+        (["Quality"], {"refitOn": "TrainingRows"}, {}, 15.0),
+        (["Quality"], {}, {"rows": FEW_ROWS + 1}, 15.0),
+        (["Quality"], {}, {"holdout_rows": 0}, 15.0),
+    ],
+)
+def test_time_for_refits_is_kept_only_where_some_are_wanted(
+    variants: list[str], more: dict[str, str], data: dict[str, int], kept: float
+) -> None:
+    """Once for variants of one fit each, and once for an ensemble that is to learn from the hold-out."""
+    output = {"uri": "s3://models/a", "variants": variants, **more}
+    job = make_job(budget={"maxDurationSeconds": 300}, output=output)
 
-    search_end, end = deadlines(job, NOON, 0, make_data(read_seconds=1.0))
+    search_end, end = deadlines(job, NOON, 0, make_data(read_seconds=1.0, **data))
 
     assert search_end is not None and end is not None
     assert end - search_end == pytest.approx(kept)
+
+
+@pytest.mark.parametrize(
+    "dataset", [{"test": {"uri": "s3://data/test.csv"}}, {"split": {"type": "Time", "timeColumn": "when"}}]
+)
+def test_no_time_is_kept_for_rows_that_are_never_learned_from(dataset: dict[str, Any]) -> None:
+    """A test set of one's own, and rows that are last in time."""
+    data = {"train": {"uri": "s3://data/train.csv"}, **dataset}
+    job = make_job(budget={"maxDurationSeconds": 300}, dataset=data)
+
+    assert refits(job, make_data()) == 0
 
 
 def test_deadlines_move_by_the_time_suspended() -> None:

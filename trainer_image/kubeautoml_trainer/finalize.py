@@ -189,17 +189,24 @@ def improve(work: Work, maker: Maker, wanted: tuple[ModelVariant, ...], stored: 
 
 
 def learn_from_all_rows(work: Work, maker: Maker, scored: Shipped) -> Shipped:
-    """The same variants, those that are refits fitted with the hold-out rows too; what is stored already where that cannot be had."""
-    from kubeautoml_trainer.finishing.bundle import ship
+    """The same variants, fitted with the hold-out rows too; what is stored already where that cannot be had."""
+    from kubeautoml_trainer.finishing.bundle import over_limits, ship
+    from kubeautoml_trainer.finishing.work import tell_stage
 
-    if work.context.job.output.refit_on is not RefitRows.ALL_ROWS or work.context.job.dataset.test is not None:
+    job = work.context.job
+    if job.output.refit_on is not RefitRows.ALL_ROWS or job.dataset.test is not None or work.is_counted:
         return scored
+    tell_stage(work.study, "Refitting")
     seconds = min(VARIANT_SECONDS, work.remaining_seconds() - REPORT_SECONDS)
     made = maker.with_all_rows(scored.made, time.monotonic() + seconds)
     if all(new is old for new, old in zip(made, scored.made, strict=True)):
         return scored
     try:
-        return ship(work, made, "all-rows")
+        complete = ship(work, made, "all-rows")
     except BundleError as error:
         log.warning("the stored variants stay as they are", extra={"error": str(error)})
         return scored
+    if over_limits(work, complete) is not None:
+        log.warning("with the hold-out rows the model would not keep its constraints: it stays as it is")
+        return scored
+    return complete

@@ -75,8 +75,9 @@ class Output(ApiModel):
     Balanced (its members fitted on all rows: several times smaller and faster), Fast (the best single model within the
     constraints), Distilled (one small model taught by the ensemble)."""
     refit_on: RefitRows = RefitRows.ALL_ROWS
-    """What Balanced and Fast learn from in the end: AllRows (also those that split.testFraction has set aside, once the same models
-    without them have been scored on them, as time allows; never dataset.test) or TrainingRows."""
+    """What the models learn from in the end: AllRows (also those that split.testFraction has set aside, once the same models without
+    them have been scored on them, as time allows; Quality only of up to 20,000 rows and without a time split; never dataset.test) or
+    TrainingRows."""
 
 
 class Gate(ApiModel):

@@ -77,6 +77,11 @@ class StudyLimits:
     stop: bool = False
 
 
+FEW_ROWS = 20_000
+"""Training rows up to which the ensemble's models learn from the hold-out in the end, too: more make little difference, and take
+long. A guess."""
+
+
 @dataclass(frozen=True)
 class DataFacts:
     """What the first worker found when it read the data."""

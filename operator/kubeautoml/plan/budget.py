@@ -16,8 +16,8 @@ from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.job_status import AutoMLJobStatus, BudgetUsed
 from kubeautoml.api.metrics import default_metric, is_better
 from kubeautoml.api.names import Component
-from kubeautoml.api.objective import ModelVariant
-from kubeautoml.api.trials import DataFacts, StudyLimits, StudySummary
+from kubeautoml.api.objective import ModelVariant, RefitRows
+from kubeautoml.api.trials import FEW_ROWS, DataFacts, StudyLimits, StudySummary
 from kubeautoml.plan.base import Observed, PodSeen
 
 FINALIZE_FRACTION = 0.15
@@ -28,22 +28,23 @@ FINALIZE_BASE_SECONDS = 10.0
 """What the finalizer needs on small data. Measured: 8 to 12 s on two cores."""
 FINALIZE_READINGS = 2.0
 """What it needs for the size of the data, in times of reading it: it reads all again, and predicts the hold-out with every member."""
-REFIT_SECONDS, REFIT_FRACTION = 5.0, 0.07
-"""For fitting members on all rows, where a variant is made that does so, twice where it learns from the hold-out rows as well: so many
-seconds and so large a share of the budget. Measured in jobs of 60 s: the refits of an ensemble's members take 3 to 6 s."""
+REFIT_SECONDS, REFIT_FRACTION, MOST_REFIT_SECONDS = 5.0, 0.07, 300.0
+"""For fitting members once more: so many seconds, and of the budget so large a share, of so many seconds at most, both for the variants
+that take one fit on all rows in place of the folds' and for an ensemble that learns from the hold-out rows. Measured in jobs of 60 s: the
+former takes 3 to 6 s, the latter 8 to 19 s for the whole ensemble, of which as much is done as there is time for."""
 
 STOP_GRACE_SECONDS = 10.0
 """How long workers get to leave after a stop before their Job is deleted."""
 
 
-def finalize_seconds(budget_seconds: float, data: DataFacts | None = None, *, refits: bool = True) -> float:
+def finalize_seconds(budget_seconds: float, data: DataFacts | None = None, *, refits: int = 1) -> float:
     """Share of a time budget that the search must leave for the finished model: on little data less than a fixed share would be,
-    on much data more. `data` is known once a worker has read it. refits: whether a variant is wanted that is fitted on all rows.
+    on much data more. `data` is known once a worker has read it. refits: see the function `refits`.
     """
     need = FINALIZE_FRACTION * budget_seconds
     if data is not None and data.read_seconds is not None:
         need = FINALIZE_BASE_SECONDS + FINALIZE_READINGS * data.read_seconds
-        need += (REFIT_SECONDS + REFIT_FRACTION * budget_seconds) * refits
+        need += REFIT_SECONDS * (refits > 0) + refits * min(MOST_REFIT_SECONDS, REFIT_FRACTION * budget_seconds)
     return min(budget_seconds / 2, max(FINALIZE_SECONDS, need))
 
 
@@ -129,12 +130,25 @@ def deadlines(
     if budget is None:
         return None, None
     end = (start + timedelta(seconds=budget + suspended_seconds)).timestamp()
-    return end - finalize_seconds(budget, data, refits=refits(job)), end
+    return end - finalize_seconds(budget, data, refits=refits(job, data)), end
 
 
-def refits(job: AutoMLJob) -> bool:
-    """Whether a variant is wanted that is fitted on all rows."""
-    return any(variant is not ModelVariant.QUALITY for variant in job.spec.output.variants)
+def refits(job: AutoMLJob, data: DataFacts | None) -> int:
+    """How often time is kept to fit members once more: for variants of one fit each, and for an ensemble that is to learn from the
+    hold-out.
+    """
+    output, dataset = job.spec.output, job.spec.dataset
+    has_single = any(variant is not ModelVariant.QUALITY for variant in output.variants)
+    learns = (
+        ModelVariant.QUALITY in output.variants
+        and output.refit_on is RefitRows.ALL_ROWS
+        and dataset.test is None
+        and dataset.split.time_column is None
+        and data is not None
+        and 0 < data.rows <= FEW_ROWS
+        and data.holdout_rows > 0
+    )
+    return has_single + learns
 
 
 def trials_before(status: AutoMLJobStatus) -> int:
@@ -246,7 +260,7 @@ def search_end(job: AutoMLJob, study: StudySummary, used: BudgetUsed, spare: flo
         return BudgetEnd.MAX_TRIALS
     if budget.max_duration_seconds is not None:
         left = budget.max_duration_seconds - used.duration_seconds
-        if left <= finalize_seconds(budget.max_duration_seconds, study.data, refits=refits(job)):
+        if left <= finalize_seconds(budget.max_duration_seconds, study.data, refits=refits(job, study.data)):
             return BudgetEnd.MAX_DURATION
     most = budget.max_accelerator_seconds
     if most is not None and used.accelerator_seconds >= most - spare:

@@ -125,7 +125,9 @@ def _seconds_back(scene: Scene, used: int) -> int:
     if budget is None:
         return 0
     # rounded so that not a second is left to search
-    return max(0, used - ceil(budget - finalize_seconds(budget, scene.study.data, refits=refits(job))))
+    return max(
+        0, used - ceil(budget - finalize_seconds(budget, scene.study.data, refits=refits(job, scene.study.data)))
+    )
 
 
 def _next(scene: Scene, **counts: int) -> RetryStatus:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -116,6 +117,8 @@ def prepare_frames(
     holdout = _part(frames[1], target.y, weight, assignment.holdout)
     if test is not None:
         holdout = _test_rows(test, schema, job)
+    elif groups is not None:
+        holdout = replace(holdout, groups=groups[assignment.holdout])
     fold = assignment.fold[keep]
     began = time.perf_counter()
     profile = (

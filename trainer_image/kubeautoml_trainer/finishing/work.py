@@ -30,7 +30,11 @@ MARGIN_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class Work:
-    """What all steps share. job_deadline: unix time at which the model is due, None for whenever."""
+    """What all steps share.
+
+    job_deadline: unix time at which the model is due, None for whenever. is_counted: whether accelerator seconds are what ended the search:
+        little was kept of them.
+    """
 
     context: PodContext
     study: optuna.Study
@@ -39,6 +43,7 @@ class Work:
     task: Task
     scored: list[ScoredTrial]
     job_deadline: float | None
+    is_counted: bool = False
 
     def remaining_seconds(self) -> float:
         """Until writing must begin."""
@@ -89,6 +94,7 @@ def load(context: PodContext, study: optuna.Study) -> Work:
         task=task_of(context.job, data.schema),
         scored=scored,
         job_deadline=None if limits is None else limits.job_deadline,
+        is_counted=limits is not None and limits.job_deadline is None and limits.search_deadline is not None,
     )
 
 

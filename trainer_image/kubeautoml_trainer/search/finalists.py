@@ -133,21 +133,17 @@ class Finalist:
 
     def rounds(self, data: PreparedData, job: PodJob) -> list[np.ndarray]:
         """The further rounds of folds, the same for all finalists: int16 (train rows,) each."""
-        is_classes = bool(data.schema.classes)
-        kind = resolve(
-            job.dataset.split.type, is_classes=is_classes, has_groups=data.groups is not None, has_time=False
-        )
-        return [
-            refolded(
-                data.fold,
-                data.train.y,
-                kind=kind,
-                is_classes=is_classes,
-                groups=data.groups,
-                seed=job.search.seed + again,
-            )
-            for again in range(1, self.scheme.repeats)
-        ]
+        return [folds_of_round(data, job, again) for again in range(1, self.scheme.repeats)]
+
+
+def folds_of_round(data: PreparedData, job: PodJob, number: int) -> np.ndarray:
+    """int16 (train rows,): the data's own folds in round 0, folds drawn anew in those after it."""
+    if number == 0:
+        return data.fold
+    is_classes, has_groups = bool(data.schema.classes), data.groups is not None
+    kind = resolve(job.dataset.split.type, is_classes=is_classes, has_groups=has_groups, has_time=False)
+    seed = job.search.seed + number
+    return refolded(data.fold, data.train.y, kind=kind, is_classes=is_classes, groups=data.groups, seed=seed)
 
 
 def find_finalist(store: ObjectStore, job: PodJob, number: int, scheme: Scheme) -> Finalist | None:

@@ -48,15 +48,19 @@ def with_all_rows(bench: Bench, refits: Refits, made: Sequence[Made], deadline: 
 
 
 def all_rows(data: PreparedData) -> Rows:
-    """Training and hold-out rows as one, weights as they are."""
-    train, holdout = data.train, data.holdout
-    weight = None
-    if train.weight is not None or holdout.weight is not None:
-        ones = [np.ones(len(r)) if r.weight is None else r.weight for r in (train, holdout)]
-        weight = np.concatenate(ones)
-    return Rows(
-        pd.concat([train.frame, holdout.frame], ignore_index=True), np.concatenate([train.y, holdout.y]), weight
-    )
+    """Training and hold-out rows as one."""
+    return joined(replace(data.train, groups=data.groups), data.holdout)
+
+
+def joined(first: Rows, second: Rows) -> Rows:
+    """Both as one, weights as they are; with groups where both have some."""
+    weight = groups = None
+    if first.weight is not None or second.weight is not None:
+        weight = np.concatenate([np.ones(len(r)) if r.weight is None else r.weight for r in (first, second)])
+    if first.groups is not None and second.groups is not None:
+        groups = np.concatenate([first.groups, second.groups])
+    frame = pd.concat([first.frame, second.frame], ignore_index=True)
+    return Rows(frame, np.concatenate([first.y, second.y]), weight, groups)
 
 
 def _fit_all(again: Refits, keys: Sequence[Sequence[tuple[int, int] | None]]) -> list[list[Single]] | None:

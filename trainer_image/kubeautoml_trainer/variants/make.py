@@ -12,6 +12,7 @@ from kubeautoml_trainer.variants.base import Bench, Made
 from kubeautoml_trainer.variants.distilled import distilled
 from kubeautoml_trainer.variants.fast import choose_fast, fast
 from kubeautoml_trainer.variants.refit import Refits
+from kubeautoml_trainer.variants.refolded import with_holdout_rows
 
 
 class Maker:
@@ -28,8 +29,9 @@ class Maker:
         return tuple(self._one(name, fit=fit) for name in wanted)
 
     def with_all_rows(self, made: Sequence[Made], deadline: float) -> tuple[Made, ...]:
-        """The variants, as far as they are refits and time allows fitted again with the hold-out rows, which have scored them."""
-        return with_all_rows(self._bench, self._refits, made, deadline)
+        """The variants, as far as time allows fitted again with the hold-out rows, which have scored them; the cheap ones first."""
+        done = with_all_rows(self._bench, self._refits, made, deadline)
+        return tuple(with_holdout_rows(self._bench, m, deadline) if m.name is ModelVariant.QUALITY else m for m in done)
 
     def _one(self, name: ModelVariant, *, fit: bool) -> Made:
         if name is ModelVariant.QUALITY:

@@ -67,7 +67,8 @@ class Refits:
 
     def __init__(self, bench: Bench, rows: Rows | None = None, name: str = "refits") -> None:
         self._bench = bench
-        self._rows = bench.shop.data.train if rows is None else rows
+        data = bench.shop.data
+        self._rows = replace(data.train, groups=data.groups) if rows is None else rows
         self._name = name
         self._made: dict[int, Single] = {}
         self._more: dict[tuple[int, int], Single | None] = {}
