@@ -80,14 +80,23 @@ def test_time_for_refits_is_kept_only_where_some_are_wanted(
 
 
 @pytest.mark.parametrize(
-    "dataset", [{"test": {"uri": "s3://data/test.csv"}}, {"split": {"type": "Time", "timeColumn": "when"}}]
+    ("dataset", "kinds"),
+    [
+        ({"test": {"uri": "s3://data/test.csv"}}, 0),
+        ({"split": {"timeColumn": "when"}}, 1),
+        ({"split": {"type": "Time", "timeColumn": "when"}, "test": {"uri": "s3://data/test.csv"}}, 1),
+        ({"split": {"type": "Random", "timeColumn": "when"}}, 1),
+        ({}, 1),
+    ],
 )
-def test_no_time_is_kept_for_rows_that_are_never_learned_from(dataset: dict[str, Any]) -> None:
-    """A test set of one's own, and rows that are last in time."""
+def test_a_test_set_is_never_learned_from_and_of_a_time_split_all_models_are_fitted_again(
+    dataset: dict[str, Any], kinds: int
+) -> None:
+    """Each on all rows, in place of one for each stretch of the past."""
     data = {"train": {"uri": "s3://data/train.csv"}, **dataset}
     job = make_job(budget={"maxDurationSeconds": 300}, dataset=data)
 
-    assert refits(job, make_data()) == 0
+    assert refits(job, make_data()) == kinds
 
 
 def test_deadlines_move_by_the_time_suspended() -> None:

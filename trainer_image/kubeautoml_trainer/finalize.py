@@ -118,7 +118,7 @@ def finalize(context: PodContext, study: optuna.Study) -> JobResult:
     tell_stage(study, "Writing")
     upload_bundle(work, shipped)
     timer.lap("Writing")
-    if wanted != (ModelVariant.QUALITY,):
+    if wanted != (ModelVariant.QUALITY,) or work.data.has_time:
         tell_stage(study, "Refitting")
         shipped = improve(work, maker, wanted, shipped)
         told = result_of(study)

@@ -76,7 +76,7 @@ class Output(ApiModel):
     constraints), Distilled (one small model taught by the ensemble)."""
     refit_on: RefitRows = RefitRows.ALL_ROWS
     """What the models learn from in the end: AllRows (also those that split.testFraction has set aside, once the same models without
-    them have been scored on them, as time allows; Quality only of up to 20,000 rows and without a time split; never dataset.test) or
+    them have been scored on them, as time allows; Quality of up to 20,000 rows or with a time split; never dataset.test) or
     TrainingRows."""
 
 

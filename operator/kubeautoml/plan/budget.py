@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from kubeautoml.api.conditions import BudgetEnd
+from kubeautoml.api.dataset import SplitType
 from kubeautoml.api.job import AutoMLJob
 from kubeautoml.api.job_status import AutoMLJobStatus, BudgetUsed
 from kubeautoml.api.metrics import default_metric, is_better
@@ -134,16 +135,17 @@ def deadlines(
 
 
 def refits(job: AutoMLJob, data: DataFacts | None) -> int:
-    """How often time is kept to fit members once more: for variants of one fit each, and for an ensemble that is to learn from the
-    hold-out.
+    """How often time is kept to fit members once more: for variants of one fit each, as all are of a time split, and for an ensemble
+    that is to learn from the hold-out.
     """
     output, dataset = job.spec.output, job.spec.dataset
-    has_single = any(variant is not ModelVariant.QUALITY for variant in output.variants)
+    has_time = dataset.split.time_column is not None and dataset.split.type in (SplitType.AUTO, SplitType.TIME)
+    has_single = has_time or any(variant is not ModelVariant.QUALITY for variant in output.variants)
     learns = (
         ModelVariant.QUALITY in output.variants
         and output.refit_on is RefitRows.ALL_ROWS
         and dataset.test is None
-        and dataset.split.time_column is None
+        and not has_time
         and data is not None
         and 0 < data.rows <= FEW_ROWS
         and data.holdout_rows > 0

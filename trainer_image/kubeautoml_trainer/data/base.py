@@ -131,6 +131,11 @@ class PreparedData:
     def schema(self) -> Schema:
         return self.profile.schema
 
+    @property
+    def has_time(self) -> bool:
+        """Whether each fold is predicted from earlier rows alone."""
+        return bool((self.fold < 0).any())
+
 
 @dataclass(frozen=True)
 class Dataset:

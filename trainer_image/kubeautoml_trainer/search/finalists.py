@@ -67,7 +67,7 @@ def scheme_of(data: PreparedData) -> Scheme:
     if fit_rows > LARGE_ROWS:
         return Scheme(sample=SAMPLE_ROWS, work=fit_rows / SAMPLE_ROWS)
     rows = effective_rows(data)
-    if rows >= SMALL_ROWS or bool((data.fold < 0).any()):
+    if rows >= SMALL_ROWS or data.has_time:
         return Scheme()
     repeats = 5 if rows < FEW_ROWS else 3
     return Scheme(repeats=repeats, work=repeats - 1.0)  # the first round is there already

@@ -13,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from kubeautoml.api.objective import ModelVariant
 from kubeautoml_trainer.bundle import MemberFiles
 from kubeautoml_trainer.data.base import PreparedData, Rows
 from kubeautoml_trainer.ensemble.base import combined
@@ -21,7 +20,6 @@ from kubeautoml_trainer.variants.base import Bench, Made
 from kubeautoml_trainer.variants.refit import Refits, Single
 
 NOTE = "fitted once more with the hold-out rows; the scores are those of the same models without them"
-_WANTED = (ModelVariant.BALANCED, ModelVariant.FAST)
 _LONGER = 1.2
 """What a fit may take beyond its share of more rows; a guess."""
 
@@ -40,7 +38,7 @@ def with_all_rows(bench: Bench, refits: Refits, made: Sequence[Made], deadline: 
     done = []
     for one in made:
         keys = [[refits.by_folder.get(f) for f in m.folders] for m in one.members]
-        is_refit = one.name in _WANTED and all(k is not None for each in keys for k in each)
+        is_refit = all(k is not None for each in keys for k in each)
         in_time = time.monotonic() + longer * one.fit_seconds < deadline
         fitted = _fit_all(again, keys) if is_refit and in_time else None
         done.append(one if fitted is None else _renewed(bench, one, fitted))

@@ -37,19 +37,23 @@ def balanced(bench: Bench, refits: Refits, *, fit: bool) -> Made:
     return Made(
         ModelVariant.BALANCED,
         tuple(member(built.candidates[n].record, w, *singles[n]) for n, w in weights.items()),
-        combined({n: _mean(s) for n, s in singles.items()}, weights, second, shop.data.holdout.frame),
+        said_by(bench, singles, weights, second is not None),
         oof,
         score(shop, oof),
         post_of(shop, oof),
         sum(s.seconds for each in singles.values() for s in each),
-        _notes(singles),
+        notes_of(singles),
         None if second is None else built.second,
     )
 
 
-def _mean(singles: Sequence[Single]) -> np.ndarray:
-    """float64 (hold-out rows, outputs), as a loaded member has it."""
-    return np.asarray(sum(s.holdout.astype(np.float64) for s in singles) / len(singles))
+def said_by(
+    bench: Bench, singles: Mapping[int, Sequence[Single]], weights: Mapping[int, float], has_second: bool
+) -> np.ndarray:
+    """float32 (hold-out rows, outputs): what these models say, with the ensemble's second level or without."""
+    said = {n: np.asarray(sum(s.holdout.astype(np.float64) for s in each) / len(each)) for n, each in singles.items()}
+    second = bench.built.selection.second if has_second else None
+    return combined(said, weights, second, bench.shop.data.holdout.frame)
 
 
 def copies_of(than: Leanness, left: Mapping[int, float], *, with_second: bool = False) -> dict[int, int]:
@@ -69,7 +73,8 @@ def copies_of(than: Leanness, left: Mapping[int, float], *, with_second: bool = 
     return copies
 
 
-def _notes(singles: Mapping[int, Sequence[Single]]) -> tuple[str, ...]:
+def notes_of(singles: Mapping[int, Sequence[Single]]) -> tuple[str, ...]:
+    """Which trials' folds stand in."""
     kept = sorted(n for n, s in singles.items() if not s[0].is_refit)
     if not kept:
         return ()

@@ -11,6 +11,7 @@ from kubeautoml_trainer.variants.balanced import balanced
 from kubeautoml_trainer.variants.base import Bench, Made
 from kubeautoml_trainer.variants.distilled import distilled
 from kubeautoml_trainer.variants.fast import choose_fast, fast
+from kubeautoml_trainer.variants.latest import of_latest_rows
 from kubeautoml_trainer.variants.refit import Refits
 from kubeautoml_trainer.variants.refolded import with_holdout_rows
 
@@ -35,7 +36,8 @@ class Maker:
 
     def _one(self, name: ModelVariant, *, fit: bool) -> Made:
         if name is ModelVariant.QUALITY:
-            return self._quality
+            in_time = fit and self._bench.shop.data.has_time
+            return of_latest_rows(self._bench, self._refits, self._quality) if in_time else self._quality
         if name is ModelVariant.BALANCED:
             return balanced(self._bench, self._refits, fit=fit)
         made = fast(self._bench, self._refits, self._fast_trial(), fit=fit)

@@ -74,17 +74,18 @@ class Refits:
         self._more: dict[tuple[int, int], Single | None] = {}
 
     def best_fold(self, number: int) -> Single:
-        """The trial's model of the fold with the best score: no fit."""
+        """The trial's model of the first of `best_folds`: no fit."""
         return self.best_folds(number, 1)[0]
 
     def best_folds(self, number: int, most: int) -> list[Single]:
-        """The trial's models of so many folds, at most, those with the best scores first: no fit."""
+        """The trial's models of so many folds, at most, those with the best scores first, or with a time split the latest: no fit."""
         bench = self._bench
         record = bench.built.candidates[number].record
         folders = fold_folders(bench.shop, number)
         sign = -1.0 if METRICS[bench.shop.job.metric].direction is Direction.MAXIMIZE else 1.0
         values = dict(enumerate(record.fold_values[: len(folders)]))
-        ranked = sorted(range(len(folders)), key=lambda k: sign * values.get(k, sign * inf))
+        in_time = bench.shop.data.has_time
+        ranked = sorted(range(len(folders)), key=lambda k: -k if in_time else sign * values.get(k, sign * inf))
         seconds = record.fit_seconds / len(folders)
         return [Single(folders[k], self._holdout(load_pipeline(folders[k])), seconds, False) for k in ranked[:most]]
 

@@ -54,7 +54,7 @@ def with_holdout_rows(bench: Bench, quality: Made, deadline: float) -> Made:
     none, as with a time split, whose order has the hold-out last, and with many rows, of which a fifth more hardly matter.
     """
     data = bench.shop.data
-    if not len(data.holdout) or len(data.train) > FEW_ROWS or bool((data.fold < 0).any()):
+    if not len(data.holdout) or len(data.train) > FEW_ROWS or data.has_time:
         return quality
     again = _Refolds(bench, min(deadline, time.monotonic() + SECONDS))
     renewed = {m.trial: again.member(m) for m in sorted(quality.members, key=again.seconds_a_weight)}
