@@ -14,8 +14,9 @@ from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.ensemble.base import UNLIMITED
 from kubeautoml_trainer.models import EVERY_FAMILY, PRETRAINED_FAMILIES
 from kubeautoml_trainer.tasks import task_for
-from kubeautoml_trainer.variants.balanced import copies_of
+from kubeautoml_trainer.variants.balanced import as_fitted, copies_of
 from kubeautoml_trainer.variants.lean import ROW_MS, Leanness, lean, lean_weights, leanness_of
+from kubeautoml_trainer.variants.refit import Single
 
 
 def make_members(*errors, folds=8, family="CatBoost"):
@@ -24,7 +25,7 @@ def make_members(*errors, folds=8, family="CatBoost"):
     members = {}
     for number, error in enumerate(errors):
         noise = np.random.default_rng(number + 1).normal(size=4000)
-        record = SimpleNamespace(family=family, folds=folds, size_bytes=1000, predict_seconds=1.0)
+        record = SimpleNamespace(number=number, family=family, folds=folds, size_bytes=1000, predict_seconds=1.0)
         members[number] = SimpleNamespace(record=record, oof=(truth + error * noise)[:, None].astype(np.float32))
     rows = Rows(pd.DataFrame(index=range(4000)), truth)
     task = task_for(TaskType.TABULAR_REGRESSION, Schema("y", ()))
@@ -83,7 +84,7 @@ def test_the_second_level_stays_where_its_members_are_lean(folds, has_second):
     second = SimpleNamespace(weight=0.5, oof=members[0].oof)
     weights = {0: 0.25, 1: 0.25}
     selection = SimpleNamespace(weights=weights, first_weights={0: 0.5, 1: 0.5}, second=second)
-    built = SimpleNamespace(candidates=members, selection=selection)
+    built = SimpleNamespace(candidates=members, selection=selection, files=())
 
     left, kept = lean(shop, built, UNLIMITED)
 
@@ -96,11 +97,48 @@ def test_a_refit_of_trees_is_larger_than_a_fold_s_model(family, growth):
     """It learns from the hold-out too: 5,000 rows for 3,500. A booster has as many rounds either way."""
     shop, members = make_members(0.3, 0.3)
     members[0].record.family, members[0].record.size_bytes = family, 10_000
-    built = SimpleNamespace(candidates=members, selection=SimpleNamespace(weights={0: 0.5, 1: 0.5}, second=None))
+    selection = SimpleNamespace(weights={0: 0.5, 1: 0.5}, second=None)
+    built = SimpleNamespace(candidates=members, selection=selection, files=())
 
     assert leanness_of(shop, built).leaner({0: 1.0}) == pytest.approx(
         (10_000 + 1_000) / (10_000 / 8 * growth), rel=1e-6
     )
+
+
+def test_what_is_on_disk_counts_and_not_the_archive(tmp_path):
+    """Which pads small files."""
+    shop, members = make_members(0.3, 0.3, folds=24)
+    selection = SimpleNamespace(weights={0: 0.5, 1: 0.5}, second=None)
+    files = []
+    for number, size in ((0, 1000), (1, 10)):
+        folders = [tmp_path / f"{number}-{fold}" for fold in range(24)]
+        for folder in folders:
+            folder.mkdir()
+            (folder / "model").write_bytes(b"m" * size)
+        files.append(SimpleNamespace(trial=number, folders=tuple(folders)))
+    built = SimpleNamespace(candidates=members, selection=selection, files=tuple(files))
+
+    than = leanness_of(shop, built)
+
+    assert than.leaner({0: 1.0}) == pytest.approx(1010 * 24 / 1000)
+    fitted = {
+        0: [Single(tmp_path / "0-0", np.zeros(0), 1.0, True)],
+        1: [Single(tmp_path / "0-1", np.zeros(0), 1.0, False)],
+    }
+    (tmp_path / "0-0" / "more").write_bytes(b"m" * 1000)
+    assert as_fitted(than, fitted).leaner({0: 1.0}) == pytest.approx(1010 * 24 / 2000)
+    assert as_fitted(than, fitted).leaner({1: 1.0}) == than.leaner({1: 1.0})
+
+
+@pytest.mark.parametrize(("refit_bytes", "kept"), [({1: 200.0}, {0, 1}), ({1: 300.0}, {0})])
+def test_a_member_whose_refit_came_out_large_goes_where_that_loses_little(refit_bytes, kept):
+    """By its folds' sizes, 42 bytes, the model was lean: 24 times smaller; by the refit's it is so 8 times, or 6 times."""
+    shop, members = make_members(0.3, 0.3, folds=24)
+    weights = {0: 0.9955, 1: 0.0045}
+
+    left = lean_weights(shop, Leanness(members, weights, refit_bytes=refit_bytes), weights, UNLIMITED)
+
+    assert set(left) == kept
 
 
 def test_the_fixed_costs_know_every_family():

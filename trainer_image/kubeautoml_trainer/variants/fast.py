@@ -19,6 +19,7 @@ from kubeautoml_trainer.ensemble.measure import latency_ms, raw_rows
 from kubeautoml_trainer.ensemble.stored import ScoredTrial, set_aside
 from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.variants.base import Bench, Made, post_of
+from kubeautoml_trainer.variants.lean import size_of
 from kubeautoml_trainer.variants.refit import NOT_REFITTED, Refits, member
 
 GOAL_MS = 2.0
@@ -53,7 +54,7 @@ def choose_fast(bench: Bench, refits: Refits) -> int:
         except (BundleError, ObjectNotFound) as error:
             set_aside(trial.trial, error)
             continue
-        predict, size = one_row(folder, shop), _size(folder)
+        predict, size = one_row(folder, shop), size_of(folder)
         cost = Cost(latency_ms(predict, rows, _CALLS, _CALLS_SECONDS), size)
         for _ in range(_AGAIN):
             if cost.fits(goal) or not cost.latency_ms <= _HOPELESS * goal.latency_ms:
@@ -94,7 +95,3 @@ def fast(bench: Bench, refits: Refits, number: int, *, fit: bool) -> Made:
         single.seconds,
         notes,
     )
-
-
-def _size(folder: Path) -> int:
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())

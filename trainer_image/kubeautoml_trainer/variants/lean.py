@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
@@ -49,13 +50,16 @@ class Leanness:
     """What an ensemble costs, to compare a model with.
 
     members: all trials, by number. weights: of those in the ensemble, all folds of each. growth: rows that a refit learns from, in
-    those of a fold.
+    those of a fold. fold_bytes, refit_bytes: of one model on disk, where there is one; else the former are a part of the trial's archive,
+    which is somewhat larger, and the latter follow from the former.
     """
 
     members: Mapping[int, StoredTrial] = field(repr=False)
     weights: Mapping[int, float]
     has_second: bool = False
     growth: float = 1.0
+    fold_bytes: Mapping[int, float] = field(default_factory=dict, repr=False)
+    refit_bytes: Mapping[int, float] = field(default_factory=dict, repr=False)
 
     def leaner(
         self, left: Mapping[int, float], copies: Mapping[int, int] | None = None, *, with_second: bool = False
@@ -68,11 +72,15 @@ class Leanness:
         whole = [(self.members[n].record, self.members[n].record.folds) for n in self.weights]
         some = [(self.members[n].record, (copies or {}).get(n, 1)) for n in left]
         faster = _row_ms(whole, self.has_second) / _row_ms(some, with_second)
-        smaller = sum(k * r.size_bytes / r.folds for r, k in whole) / (sum(k * self._bytes(r) for r, k in some) or 1.0)
+        smaller = sum(k * self._of_fold(r) for r, k in whole) / (sum(k * self._of_refit(r) for r, k in some) or 1.0)
         return min(faster, smaller)
 
-    def _bytes(self, record: TrialRecord) -> float:
-        return record.size_bytes / record.folds * (self.growth if record.family in GROWING else 1.0)
+    def _of_fold(self, record: TrialRecord) -> float:
+        return self.fold_bytes.get(record.number, record.size_bytes / record.folds)
+
+    def _of_refit(self, record: TrialRecord) -> float:
+        growth = self.growth if record.family in GROWING else 1.0
+        return self.refit_bytes.get(record.number, self._of_fold(record) * growth)
 
 
 def _row_ms(models: list[tuple[TrialRecord, int]], has_second: bool) -> float:
@@ -86,7 +94,14 @@ def leanness_of(shop: Workshop, built: Built) -> Leanness:
     learned = len(data.train) * (1 - 1 / folds) if folds > 1 else len(data.train)
     complete = job.output.refit_on is RefitRows.ALL_ROWS and job.dataset.test is None
     rows = len(data.train) + (len(data.holdout) if complete else 0)
-    return Leanness(built.candidates, built.selection.weights, built.selection.second is not None, rows / learned)
+    on_disk = {m.trial: sum(size_of(f) for f in m.folders) / len(m.folders) for m in built.files}
+    has_second = built.selection.second is not None
+    return Leanness(built.candidates, built.selection.weights, has_second, rows / learned, on_disk)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of its files."""
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
 def lean(shop: Workshop, built: Built, limit: Cost) -> tuple[dict[int, float], Second | None]:
