@@ -15,6 +15,7 @@ from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer import finalize as finalizer
 from kubeautoml_trainer.bundle import load_bundle
 from kubeautoml_trainer.data.prepare import prepare
+from kubeautoml_trainer.finishing import bundle as finishing
 from kubeautoml_trainer.finishing.bundle import build_model, quality
 from kubeautoml_trainer.finishing.work import load
 from kubeautoml_trainer.models import family_named
@@ -98,3 +99,18 @@ def test_without_time_the_latest_fold_stands_in(tmp_path):
     newest = family_named("Linear").fit(known, data.train.take(data.fold == 1), data.schema, {}, context)
     assert model.predict_rows(data.train.frame) == pytest.approx(newest.predict(data.train.frame), rel=1e-5)
     assert model.variant.notes == (f"trial 0: {NOT_REFITTED}",)
+
+
+def test_fits_that_would_break_the_constraints_are_not_taken(tmp_path, monkeypatch):
+    """The stored model keeps them."""
+    searched = make_timed(tmp_path, entries=ENTRIES[:1], constraints=[{"metric": "ModelSizeMegabytes", "max": "1"}])
+    ship = finishing.ship
+    monkeypatch.setattr(
+        finishing,
+        "ship",
+        lambda work, made, name: replace(ship(work, made, name), size_bytes=1e5 if name == "bundle" else 2e6),
+    )
+
+    model = load_bundle(finalizer.finalize(searched.context, searched.study).model_uri)
+
+    assert [len(m.pipelines) for m in model.members] == [2] and model.variant.notes == ()

@@ -71,7 +71,7 @@ def test_what_there_is_no_time_for_stays_and_is_counted(tmp_path, monkeypatch):
     bench, before = make_bench(tmp_path)
     fit = refolded._Refolds._fit
     monkeypatch.setattr(
-        refolded._Refolds, "_fit", lambda self, record, place, old: fit(self, record, place, old) if place else None
+        refolded._Refolds, "_fit", lambda self, record, place: fit(self, record, place) if place else None
     )
 
     made = with_holdout_rows(bench, before, math.inf)
@@ -95,7 +95,7 @@ def test_an_ensemble_stays_where_the_hold_out_is_not_for_it(tmp_path, monkeypatc
     bench, before = make_bench(tmp_path)
     data = bench.shop.data
     if why == "many rows":
-        monkeypatch.setattr(refolded, "FEW_ROWS", len(data.train) - 1)
+        monkeypatch.setattr(refolded, "MOST_ROWS_REFOLDED", len(data.train) - 1)
     elif why == "a time split":
         data = replace(data, fold=np.where(np.arange(len(data.fold)) < 50, -1, data.fold).astype(np.int16))
     else:
@@ -134,7 +134,7 @@ def test_a_repeated_trial_has_the_folds_of_its_rounds(tmp_path, monkeypatch):
     monkeypatch.setattr(LINEAR, "fit", lambda self, *a: seen.append((a[0], a[1], a[4].seed)) or fit(self, *a))
     data, job = bench.shop.data, bench.shop.job
 
-    refolded._Refolds(bench, math.inf)._fit(record, 3, tmp_path)
+    refolded._Refolds(bench, math.inf)._fit(record, 3)
 
     learned, valid, seed = seen[0]
     stops_by = folds_of_round(data, job, 1) == 1

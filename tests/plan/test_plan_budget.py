@@ -20,7 +20,7 @@ from factories import (
 )
 from kubeautoml.api.conditions import BudgetEnd
 from kubeautoml.api.job_status import AutoMLJobStatus, BudgetUsed, RankedTrial, TrialCounts
-from kubeautoml.api.trials import FEW_ROWS, StudyLimits, StudySummary
+from kubeautoml.api.trials import MOST_ROWS_REFOLDED, StudyLimits, StudySummary
 from kubeautoml.plan.budget import (
     accelerator_seconds,
     deadlines,
@@ -62,7 +62,7 @@ def test_the_finalizer_s_share_follows_the_size_of_the_data_once_it_was_read(
         (["Quality", "Fast"], {}, {}, 59.0),
         (["Fast"], {"refitOn": "TrainingRows"}, {}, 38.0),
         (["Quality"], {"refitOn": "TrainingRows"}, {}, 15.0),
-        (["Quality"], {}, {"rows": FEW_ROWS + 1}, 15.0),
+        (["Quality"], {}, {"rows": MOST_ROWS_REFOLDED + 1}, 15.0),
         (["Quality"], {}, {"holdout_rows": 0}, 15.0),
     ],
 )

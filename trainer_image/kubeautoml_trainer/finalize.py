@@ -25,11 +25,14 @@ from kubeautoml_trainer.search.signals import EXIT_CODE
 from kubeautoml_trainer.worker import give_up, leave, limit_threads, open_study, share_weights, unexpected
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import optuna
 
     from kubeautoml_trainer.ensemble.build import Built, Workshop
     from kubeautoml_trainer.finishing.bundle import Shipped
     from kubeautoml_trainer.finishing.work import Work
+    from kubeautoml_trainer.variants.base import Made
     from kubeautoml_trainer.variants.make import Maker
 
 log = logging.getLogger("kubeautoml.finalize")
@@ -179,18 +182,11 @@ def make_maker(work: Work, shop: Workshop, built: Built) -> Maker:
 
 def improve(work: Work, maker: Maker, wanted: tuple[ModelVariant, ...], stored: Shipped) -> Shipped:
     """The variants with refits and students. Whatever goes wrong, there is the model that is stored already."""
-    from kubeautoml_trainer.finishing.bundle import ship
-
-    try:
-        return ship(work, maker.make(wanted, fit=True), "refitted")
-    except BundleError as error:
-        log.warning("the stored variants stay as they are", extra={"error": str(error)})
-        return stored
+    return _instead(work, maker.make(wanted, fit=True), "refitted", stored)
 
 
 def learn_from_all_rows(work: Work, maker: Maker, scored: Shipped) -> Shipped:
     """The same variants, fitted with the hold-out rows too; what is stored already where that cannot be had."""
-    from kubeautoml_trainer.finishing.bundle import over_limits, ship
     from kubeautoml_trainer.finishing.work import tell_stage
 
     job = work.context.job
@@ -201,12 +197,21 @@ def learn_from_all_rows(work: Work, maker: Maker, scored: Shipped) -> Shipped:
     made = maker.with_all_rows(scored.made, time.monotonic() + seconds)
     if all(new is old for new, old in zip(made, scored.made, strict=True)):
         return scored
+    return _instead(work, made, "all-rows", scored)
+
+
+def _instead(work: Work, made: Sequence[Made], name: str, stored: Shipped) -> Shipped:
+    """These variants, written; those that are stored where they cannot be, or would break the job's constraints."""
+    from kubeautoml_trainer.finishing.bundle import over_limits, ship
+
     try:
-        complete = ship(work, made, "all-rows")
+        better = ship(work, made, name)
     except BundleError as error:
         log.warning("the stored variants stay as they are", extra={"error": str(error)})
-        return scored
-    if over_limits(work, complete) is not None:
-        log.warning("with the hold-out rows the model would not keep its constraints: it stays as it is")
-        return scored
-    return complete
+        return stored
+    if over_limits(work, better) is not None:
+        log.warning(
+            "fitted again the model would not keep its constraints: the stored variants stay", extra={"made": name}
+        )
+        return stored
+    return better

@@ -77,7 +77,7 @@ class StudyLimits:
     stop: bool = False
 
 
-FEW_ROWS = 20_000
+MOST_ROWS_REFOLDED = 20_000
 """Training rows up to which the ensemble's models learn from the hold-out in the end, too: more make little difference, and take
 long. A guess."""
 

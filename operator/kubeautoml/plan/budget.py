@@ -18,7 +18,7 @@ from kubeautoml.api.job_status import AutoMLJobStatus, BudgetUsed
 from kubeautoml.api.metrics import default_metric, is_better
 from kubeautoml.api.names import Component
 from kubeautoml.api.objective import ModelVariant, RefitRows
-from kubeautoml.api.trials import FEW_ROWS, DataFacts, StudyLimits, StudySummary
+from kubeautoml.api.trials import MOST_ROWS_REFOLDED, DataFacts, StudyLimits, StudySummary
 from kubeautoml.plan.base import Observed, PodSeen
 
 FINALIZE_FRACTION = 0.15
@@ -147,7 +147,7 @@ def refits(job: AutoMLJob, data: DataFacts | None) -> int:
         and dataset.test is None
         and not has_time
         and data is not None
-        and 0 < data.rows <= FEW_ROWS
+        and 0 < data.rows <= MOST_ROWS_REFOLDED
         and data.holdout_rows > 0
     )
     return has_single + learns

@@ -142,16 +142,9 @@ class Refits:
         return predict_all(pipeline, shop.data.holdout.frame, shop.task.outputs)
 
     def _fit(self, record: TrialRecord, copy: int, deadline: float) -> FittedPipeline:
-        bench, shop = self._bench, self._bench.shop
         # past the seeds of the folds, which count on from the first
-        seed = (bench.seed_of(record.number) + 1_000 * copy) % 2**31
-        context = FitContext(shop.task, shop.job.metric, seed, bench.threads, deadline)
-        parameters, class_weight = without_class_weight(with_rounds(record), shop.job.objective.class_weight)
-        rows = weighed(self._rows, class_factors(self._rows, len(shop.data.schema.classes), class_weight))
-        family = family_as_fitted(record.family, lambda: fold_folders(shop, record.number)[0])
-        fitted = family.fit(rows, None, shop.data.schema, parameters, context)
-        assert isinstance(fitted, FittedPipeline)
-        return replace(fitted, parameters=dict(record.parameters))
+        seed = (self._bench.seed_of(record.number) + 1_000 * copy) % 2**31
+        return fit_again(self._bench, record, with_rounds(record), self._rows, None, seed, deadline)
 
     def _is_sound(self, pipeline: FittedPipeline, record: TrialRecord) -> bool:
         """Whether it made its rounds, and scores on rows it learned from as well as the folds on rows they did not, or as one of them
@@ -184,6 +177,26 @@ class Refits:
         value = out_of_fold_score(shop.task, shop.job.metric, rows.y, pipeline.predict(rows.frame), rows.weight)
         pipeline.set_threads(1)
         return value
+
+
+def fit_again(
+    bench: Bench, record: TrialRecord, wanted: Parameters, rows: Rows, valid: Rows | None, seed: int, deadline: float
+) -> FittedPipeline:
+    """A trial's pipeline of other rows, with what a class counts as the job or the trial has it.
+
+    Args:
+        wanted: the parameters to fit with; the pipeline says those of the trial.
+        valid: rows to stop by; None where the parameters say when.
+    """
+    shop = bench.shop
+    parameters, class_weight = without_class_weight(wanted, shop.job.objective.class_weight)
+    factors = class_factors(rows, len(shop.data.schema.classes), class_weight)
+    context = FitContext(shop.task, shop.job.metric, seed, bench.threads, deadline)
+    family = family_as_fitted(record.family, lambda: fold_folders(shop, record.number)[0])
+    some = None if valid is None else weighed(valid, factors)
+    fitted = family.fit(weighed(rows, factors), some, shop.data.schema, parameters, context)
+    assert isinstance(fitted, FittedPipeline)
+    return replace(fitted, parameters=dict(record.parameters))
 
 
 def with_rounds(record: TrialRecord) -> Parameters:

@@ -16,20 +16,19 @@ from pathlib import Path
 import numpy as np
 
 from kubeautoml.api.metrics import is_better
-from kubeautoml.api.trials import FEW_ROWS
+from kubeautoml.api.trials import MOST_ROWS_REFOLDED
 from kubeautoml_trainer.artifacts import TrialRecord
 from kubeautoml_trainer.bundle import MemberFiles
 from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.ensemble.base import combined
 from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
-from kubeautoml_trainer.models import family_as_fitted
-from kubeautoml_trainer.models.base import FitContext, Pipeline
+from kubeautoml_trainer.models.base import Pipeline
 from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline, predict_all
-from kubeautoml_trainer.models.weights import class_factors, weighed, without_class_weight
 from kubeautoml_trainer.search.finalists import folds_of_round
 from kubeautoml_trainer.search.trial import fold_rows
-from kubeautoml_trainer.variants.all_rows import joined
+from kubeautoml_trainer.variants.all_rows import NOTE, joined
 from kubeautoml_trainer.variants.base import Bench, Made
+from kubeautoml_trainer.variants.refit import fit_again
 
 log = logging.getLogger("kubeautoml.finalize")
 
@@ -45,8 +44,7 @@ _LIGHTEST = 0.02
 
 def note_of(done: int, of: int) -> str:
     """What a reader is told."""
-    some = "" if done == of else f"{done} of {of} models "
-    return f"{some}fitted once more with the hold-out rows; the scores are those of the same models without them"
+    return NOTE if done == of else f"{done} of {of} models {NOTE}"
 
 
 def with_holdout_rows(bench: Bench, quality: Made, deadline: float) -> Made:
@@ -54,7 +52,7 @@ def with_holdout_rows(bench: Bench, quality: Made, deadline: float) -> Made:
     none, as with a time split, whose order has the hold-out last, and with many rows, of which a fifth more hardly matter.
     """
     data = bench.shop.data
-    if not len(data.holdout) or len(data.train) > FEW_ROWS or data.has_time:
+    if not len(data.holdout) or len(data.train) > MOST_ROWS_REFOLDED or data.has_time:
         return quality
     again = _Refolds(bench, min(deadline, time.monotonic() + SECONDS))
     renewed = {m.trial: again.member(m) for m in sorted(quality.members, key=again.seconds_a_weight)}
@@ -106,7 +104,7 @@ class _Refolds:
         said: list[np.ndarray] = []
         for place, old in enumerate(member.folders):
             began = time.monotonic()
-            pipeline = self._fit(record, place, old)
+            pipeline = self._fit(record, place)
             if pipeline is None:
                 continue
             taken += time.monotonic() - began - record.fit_seconds / record.folds
@@ -124,8 +122,8 @@ class _Refolds:
     def _record(self, member: MemberFiles) -> TrialRecord:
         return self._bench.built.members[member.trial].record
 
-    def _fit(self, record: TrialRecord, place: int, old: Path) -> FittedPipeline | None:
-        """One model, of the fold that stands at this place, as the old one; None where time or the fit do not allow it."""
+    def _fit(self, record: TrialRecord, place: int) -> FittedPipeline | None:
+        """One model, of the fold that stands at this place; None where time or the fit do not allow it."""
         shop, began = self._bench.shop, time.monotonic()
         expected, left = self._longer * record.fit_seconds / record.folds, self._deadline - began
         if expected > left or record.folds % self._folds:
@@ -133,24 +131,18 @@ class _Refolds:
         end = began + min(left, _PATIENCE * expected + _LEAST_SECONDS)
         around, fold = divmod(place, self._folds)
         learned, valid, _ = fold_rows(shop.data, fold, folds_of_round(shop.data, shop.job, around))
-        parameters, class_weight = without_class_weight(record.parameters, shop.job.objective.class_weight)
-        rows = joined(learned, shop.data.holdout)
-        factors = class_factors(rows, len(shop.data.schema.classes), class_weight)
-        seed = self._bench.seed_of(record.number) + place
-        context = FitContext(shop.task, shop.job.metric, seed, self._bench.threads, end)
+        rows, seed = joined(learned, shop.data.holdout), self._bench.seed_of(record.number) + place
         try:
-            family = family_as_fitted(record.family, lambda: old)
-            fitted = family.fit(weighed(rows, factors), weighed(valid, factors), shop.data.schema, parameters, context)
+            fitted = fit_again(self._bench, record, record.parameters, rows, valid, seed, end)
         except Exception as error:  # noqa: BLE001  # any library's; the model without these rows is there all the same
             log.warning(
                 "a fit with the hold-out rows failed", extra={"trial": record.number, "error": repr(error)[:300]}
             )
             return None
-        assert isinstance(fitted, FittedPipeline)
         if time.monotonic() >= end or not self._is_as_good(fitted, valid, record.fold_values[place]):
             log.warning("a fit with the hold-out rows is not as good", extra={"trial": record.number, "fold": place})
             return None
-        return replace(fitted, parameters=dict(record.parameters))
+        return fitted
 
     def _is_as_good(self, pipeline: Pipeline, valid: Rows, before: float) -> bool:
         shop = self._bench.shop
