@@ -24,7 +24,7 @@ from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.tasks import task_for
 from kubeautoml_trainer.variants import latest
-from kubeautoml_trainer.variants.all_rows import NOTE, all_rows
+from kubeautoml_trainer.variants.all_rows import NOTE
 from kubeautoml_trainer.variants.refit import NOT_REFITTED, Refits
 
 ENTRIES = (Entry("Linear", {}), Entry("LightGBM", QUICK["LightGBM"]))
@@ -63,7 +63,7 @@ def test_every_member_has_learned_from_all_rows_and_the_score_is_of_those_that_k
     context = FitContext(task, "Rmse", 0, 1, math.inf)
     fits = {
         name: family_named("Linear").fit(rows, None, data.schema, {}, context)
-        for name, rows in (("AllRows", all_rows(data)), ("TrainingRows", data.train))
+        for name, rows in (("AllRows", data.all_rows), ("TrainingRows", data.train))
     }
     assert data.has_time
     assert [len(m.pipelines) for m in model.members] == [1]

@@ -19,7 +19,7 @@ from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.tasks import task_for
-from kubeautoml_trainer.variants.all_rows import all_rows
+from kubeautoml_trainer.variants import refit
 from kubeautoml_trainer.variants.refit import Refits, mean_rounds, with_rounds
 
 
@@ -67,8 +67,8 @@ def test_a_refit_learns_from_all_rows_or_with_the_hold_out_from_more(tmp_path, m
     )
     built.candidates[0].record.best_iterations[:] = [1, 4]
 
-    for rows, name in ((None, "some"), (all_rows(work.data), "all")):
-        Refits(bench, rows, name).refit(0)
+    for with_holdout in (False, True):
+        Refits(bench, with_holdout=with_holdout, name=str(with_holdout)).refit(0)
 
     assert [(len(train), valid) for train, valid in fits] == [(160, None), (200, None)]
 
@@ -84,7 +84,7 @@ def test_a_refit_that_scores_worse_than_the_ensemble_of_its_folds_is_held_to_eac
     refits = Refits(finalizer.make_maker(work, shop, built)._bench)
     folds = built.candidates[0].record.folds
     scores = iter([99.0, 9.0, *[8.0] * (folds - 1), worst_fold])
-    monkeypatch.setattr(Refits, "_value", lambda self, pipeline, most: next(scores))
+    monkeypatch.setattr(refit, "value_of", lambda *_: next(scores))
 
     assert refits.refit(0).is_refit is is_refit
     assert next(scores, None) is None
@@ -95,7 +95,7 @@ def test_where_there_is_no_refit_as_many_folds_stand_in_as_there_is_room_for(tmp
     dataset = {"train": {"uri": f"file://{tmp_path}/train.csv"}, "split": {"folds": 20}}
     entry = Entry("CatBoost", {"iterations": 15, "learning_rate": 0.1})
     searched = make_searched(tmp_path, "MEDV", (entry,), dataset=dataset, variants=["Quality", "Balanced"])
-    monkeypatch.setattr(Refits, "_refit", lambda self, number, copy=0: None)
+    monkeypatch.setattr(refit, "refitted", lambda ground, task: None)
 
     result = finalizer.finalize(searched.context, searched.study)
 

@@ -28,8 +28,7 @@ from kubeautoml_trainer.search.finalists import folds_of_round
 from kubeautoml_trainer.search.trial import fold_rows
 from kubeautoml_trainer.tasks import task_for
 from kubeautoml_trainer.variants import refolded
-from kubeautoml_trainer.variants.all_rows import joined
-from kubeautoml_trainer.variants.refolded import note_of, with_holdout_rows
+from kubeautoml_trainer.variants.refolded import RefoldTask, note_of, start_refolding
 
 LINEAR, SIZE = type(family_named("Linear")), "ModelSizeMegabytes"
 
@@ -45,7 +44,7 @@ def make_bench(folder, entries=ENTRIES[1:3], **changes):
 def fit_linear(data: PreparedData, fold: int):
     learned, valid, _ = fold_rows(data, fold)
     context = FitContext(task_for(TaskType.TABULAR_REGRESSION, data.schema), "Rmse", 0, 1, math.inf)
-    return LINEAR().fit(joined(learned, data.holdout), valid, data.schema, {}, context)
+    return LINEAR().fit(learned.joined(data.holdout), valid, data.schema, {}, context)
 
 
 def test_every_model_of_the_bundle_has_learned_from_the_hold_out_and_the_scores_are_those_from_before(tmp_path):
@@ -69,12 +68,10 @@ def test_every_model_of_the_bundle_has_learned_from_the_hold_out_and_the_scores_
 def test_what_there_is_no_time_for_stays_and_is_counted(tmp_path, monkeypatch):
     """One member's models are new, the other's are not, and the hold-out's predictions are theirs."""
     bench, before = make_bench(tmp_path)
-    fit = refolded._Refolds._fit
-    monkeypatch.setattr(
-        refolded._Refolds, "_fit", lambda self, record, place: fit(self, record, place) if place else None
-    )
+    fit = refolded.refolded
+    monkeypatch.setattr(refolded, "refolded", lambda ground, task: fit(ground, task) if task.place else None)
 
-    made = with_holdout_rows(bench, before, math.inf)
+    made = start_refolding(bench, before, math.inf).made()
 
     of = sum(len(m.folders) for m in before.members)
     assert made.notes == (note_of(of // 2, of),) and note_of(of // 2, of).startswith(f"{of // 2} of {of} models fitted")
@@ -86,7 +83,7 @@ def test_what_there_is_no_time_for_stays_and_is_counted(tmp_path, monkeypatch):
         said = [load_pipeline(f).predict(bench.shop.data.holdout.frame) for f in member.folders]
         expected = expected + member.weight * np.mean(said, axis=0, dtype=float)
     assert made.holdout == pytest.approx(expected, rel=1e-5)
-    assert with_holdout_rows(bench, before, time.monotonic()) is before
+    assert start_refolding(bench, before, time.monotonic()).made() is before
 
 
 @pytest.mark.parametrize("why", ["many rows", "a time split", "no hold-out"])
@@ -102,7 +99,7 @@ def test_an_ensemble_stays_where_the_hold_out_is_not_for_it(tmp_path, monkeypatc
         data = replace(data, holdout=data.holdout.take(np.arange(0)))
     bench = replace(bench, shop=replace(bench.shop, data=data))
 
-    assert with_holdout_rows(bench, before, math.inf) is before
+    assert start_refolding(bench, before, math.inf).made() is before
 
 
 @pytest.mark.parametrize("what", ["fails", "is wrong", "takes too long"])
@@ -122,7 +119,7 @@ def test_a_fit_that_is_no_good_leaves_the_model_that_there_is(tmp_path, monkeypa
 
     monkeypatch.setattr(LINEAR, "fit", spoiled)
 
-    assert with_holdout_rows(bench, before, time.monotonic() + 60) is before
+    assert start_refolding(bench, before, time.monotonic() + 60).made() is before
 
 
 def test_a_repeated_trial_has_the_folds_of_its_rounds(tmp_path, monkeypatch):
@@ -134,12 +131,13 @@ def test_a_repeated_trial_has_the_folds_of_its_rounds(tmp_path, monkeypatch):
     monkeypatch.setattr(LINEAR, "fit", lambda self, *a: seen.append((a[0], a[1], a[4].seed)) or fit(self, *a))
     data, job = bench.shop.data, bench.shop.job
 
-    refolded._Refolds(bench, math.inf)._fit(record, 3)
+    fold = bench.built.files[0].folders[0]
+    refolded.refolded(bench.ground, RefoldTask(record, 3, 7, fold, tmp_path / "new", math.inf))
 
     learned, valid, seed = seen[0]
     stops_by = folds_of_round(data, job, 1) == 1
     assert not np.array_equal(stops_by, data.fold == 1)
-    assert valid.frame.equals(data.train.frame[stops_by]) and seed == bench.seed_of(0) + 3
+    assert valid.frame.equals(data.train.frame[stops_by]) and seed == 7
     assert len(learned) == (~stops_by).sum() + len(data.holdout)
 
 
@@ -149,12 +147,12 @@ def test_rows_that_are_learned_from_together_keep_groups_and_weights():
     first = Rows(frame, np.zeros(2), groups=np.array(["a", "b"], dtype=object))
     second = Rows(frame, np.ones(2), weight=np.array([0.5, 1.5]), groups=np.array(["c", "c"], dtype=object))
 
-    both = joined(first, second)
+    both = first.joined(second)
 
     assert both.groups is not None and both.groups.tolist() == ["a", "b", "c", "c"]
     assert both.weight is not None and both.weight.tolist() == [1.0, 1.0, 0.5, 1.5]
     assert both.frame.index.tolist() == [0, 1, 2, 3] and both.y.tolist() == [0.0, 0.0, 1.0, 1.0]
-    assert joined(first, replace(second, groups=None)).groups is None
+    assert first.joined(replace(second, groups=None)).groups is None
 
 
 @pytest.mark.parametrize("why", ["accelerators", "constraints"])

@@ -36,7 +36,7 @@ from kubeautoml_trainer.models.pipeline import load_pipeline
 from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.serve import command
 from kubeautoml_trainer.tasks import task_for
-from kubeautoml_trainer.variants.all_rows import NOTE, all_rows
+from kubeautoml_trainer.variants.all_rows import NOTE
 from kubeautoml_trainer.variants.distilled import mixed, taught
 from kubeautoml_trainer.variants.fast import choose_fast
 from kubeautoml_trainer.variants.refit import Refits
@@ -106,7 +106,7 @@ def test_refits_learn_from_the_hold_out_once_it_has_scored_them(tmp_path):
         metrics[rows] = load_bundle(result.model_uri).metrics
         results[rows] = result.model_uri
     data = load(searched.context, searched.study).data
-    rows = all_rows(data)
+    rows = data.all_rows
     context = FitContext(task_for(TaskType.TABULAR_REGRESSION, data.schema), "Rmse", 0, 1, math.inf)
 
     linear = family_named("Linear").fit(rows, None, data.schema, {}, context)

@@ -6,6 +6,7 @@ After a wanted change: KUBEAUTOML_ACCEPT_SNAPSHOTS=1 pytest tests/plan, then rea
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import yaml
 from factories import SETTINGS, make_job, make_profile, make_result
 from kubeautoml.api import effective
 from kubeautoml.api.job import AutoMLJob
+from kubeautoml.api.names import Component
 from kubeautoml.api.objects import Manifest
 from kubeautoml.api.profile import AutoMLProfileSpec
 from kubeautoml.plan.base import Settings
 from kubeautoml.plan.model import model_object, model_status
-from kubeautoml.plan.pods import threads_of
+from kubeautoml.plan.pods import pod_template, threads_of
 from kubeautoml.plan.serving import gate_problem, serving_objects
 from kubeautoml.plan.workers import finalizer_job, resized, worker_job
 
@@ -155,6 +157,29 @@ def test_threads_follow_the_cpu_of_the_pod(resources: dict[str, Any], threads: i
     job = make_job(workers={"resources": resources})
 
     assert threads_of(effective.worker_resources(job, AutoMLProfileSpec())) == threads
+
+
+@pytest.mark.parametrize(
+    ("component", "cores", "threads"),
+    [
+        (Component.FINALIZER, None, 2),
+        (Component.FINALIZER, 4, 4),
+        (Component.FINALIZER, 64, 6),
+        (Component.FINALIZER, 1, 2),
+        (Component.WORKER, 64, 2),
+    ],
+)
+def test_on_one_machine_the_finalizer_has_the_cores_that_the_workers_had(
+    component: Component, cores: int | None, threads: int
+) -> None:
+    """Three workers of two threads; in a cluster a pod has what it asks for, and no machine has more cores than it has."""
+    job = make_job(workers={"parallelism": 3, "resources": {"requests": {"cpu": "2"}}})
+    settings = replace(SETTINGS, machine_cores=cores)
+
+    pod = pod_template(job, AutoMLProfileSpec(), settings, component)
+
+    environment = {e["name"]: e.get("value") for e in pod["spec"]["containers"][0]["env"]}
+    assert environment["KUBEAUTOML_THREADS"] == str(threads)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,12 @@ import os
 import signal
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kubeautoml.api.errors import AccessDenied, BundleError, KubeAutoMLError, StorageError, StudyError
 from kubeautoml.api.logs import log_context, log_to_stderr
+from kubeautoml.api.metrics import Direction
 from kubeautoml.api.objective import ModelVariant, RefitRows
 from kubeautoml.api.pod import PodContext
 from kubeautoml.api.trials import JobResult, StudyAttr
@@ -25,14 +27,15 @@ from kubeautoml_trainer.search.signals import EXIT_CODE
 from kubeautoml_trainer.worker import give_up, leave, limit_threads, open_study, share_weights, unexpected
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import optuna
 
     from kubeautoml_trainer.ensemble.build import Built, Workshop
     from kubeautoml_trainer.finishing.bundle import Shipped
-    from kubeautoml_trainer.finishing.work import Work
+    from kubeautoml_trainer.finishing.work import Timer, Work
     from kubeautoml_trainer.variants.base import Made
+    from kubeautoml_trainer.variants.hands import Hands
     from kubeautoml_trainer.variants.make import Maker
 
 log = logging.getLogger("kubeautoml.finalize")
@@ -42,6 +45,8 @@ VARIANT_SECONDS = 900.0
 """For refits and students, at most, where the job has no deadline; a guess at what is worth waiting for."""
 VARIANT_SHARE = 0.7
 """Of the time left before the deadline; the rest is for measuring, explaining and the report. A guess."""
+WARM_FAMILIES = 5
+"""Of the best trials, which processes beside this one get ready to fit; a guess at what an ensemble has."""
 REPORT_SECONDS = 3.0
 """Kept for the last upload and the report. Measured: 1 to 2 s."""
 
@@ -97,22 +102,29 @@ def finalize(context: PodContext, study: optuna.Study) -> JobResult:
         StorageUnavailable, StudyError: what is needed is away.
     """
     from kubeautoml_trainer.features.again import keep_for_rows_that_come_again
-    from kubeautoml_trainer.finishing.bundle import build_model, keep_limits, ship, upload_bundle
-    from kubeautoml_trainer.finishing.facts import evaluate
-    from kubeautoml_trainer.finishing.reports import explain, report
-    from kubeautoml_trainer.finishing.result import tell_result
-    from kubeautoml_trainer.finishing.work import Timer, load, tell_stage
+    from kubeautoml_trainer.finishing.work import Timer, load
 
     keep_for_rows_that_come_again()
     timer = Timer()
     work = load(context, study)
     share_weights(context)
     timer.lap("Loading")
+    with helping_hands(work) as hands:
+        return _make_model(work, hands, timer)
+
+
+def _make_model(work: Work, hands: Hands | None, timer: Timer) -> JobResult:
+    from kubeautoml_trainer.finishing.bundle import build_model, keep_limits, ship, upload_bundle
+    from kubeautoml_trainer.finishing.facts import evaluate
+    from kubeautoml_trainer.finishing.reports import explain, report
+    from kubeautoml_trainer.finishing.result import tell_result
+    from kubeautoml_trainer.finishing.work import tell_stage
+
+    study, wanted = work.study, tuple(work.context.job.output.variants)
     tell_stage(study, "Ensembling")
-    wanted = tuple(context.job.output.variants)
     seconds = min(SELECT_SECONDS, max(1.0, 0.3 * work.remaining_seconds()))
     shop, built = build_model(work, time.monotonic() + seconds, keeps_constraints=ModelVariant.QUALITY in wanted)
-    maker = make_maker(work, shop, built)
+    maker = make_maker(work, shop, built, hands)
     shipped = ship(work, maker.make(wanted, fit=False), "bundle")
     timer.lap("Ensembling")
     told = result_of(study)
@@ -121,7 +133,7 @@ def finalize(context: PodContext, study: optuna.Study) -> JobResult:
     tell_stage(study, "Writing")
     upload_bundle(work, shipped)
     timer.lap("Writing")
-    if wanted != (ModelVariant.QUALITY,) or work.data.has_time:
+    if has_refits(work):
         tell_stage(study, "Refitting")
         shipped = improve(work, maker, wanted, shipped)
         told = result_of(study)
@@ -130,6 +142,8 @@ def finalize(context: PodContext, study: optuna.Study) -> JobResult:
         upload_bundle(work, shipped)
         timer.lap("Refitting")
     keep_limits(work, shop, shipped)
+    if hands is not None and learns_from_holdout(work):
+        maker.start_all_rows(shipped.made, _last_fit(work))
     tell_stage(study, "Evaluating")
     facts = evaluate(work, built, shipped)
     timer.lap("Evaluating")
@@ -160,7 +174,43 @@ def result_of(study: optuna.Study) -> JobResult | None:
     return told
 
 
-def make_maker(work: Work, shop: Workshop, built: Built) -> Maker:
+def has_refits(work: Work) -> bool:
+    """Whether a variant takes fits on all rows in place of the folds' models."""
+    return tuple(work.context.job.output.variants) != (ModelVariant.QUALITY,) or work.data.has_time
+
+
+def learns_from_holdout(work: Work) -> bool:
+    """Whether models are fitted again with the hold-out, once that has scored them."""
+    job = work.context.job
+    return (
+        job.output.refit_on is RefitRows.ALL_ROWS
+        and job.dataset.test is None
+        and not work.is_counted
+        and len(work.data.holdout) > 0
+    )
+
+
+@contextmanager
+def helping_hands(work: Work) -> Iterator[Hands | None]:
+    """Processes for the fits that there will be, where these are many."""
+    from kubeautoml_trainer.variants.base import Ground
+    from kubeautoml_trainer.variants.hands import hands_for
+
+    ground = Ground(work.context.job, work.data, work.task, work.context.threads)
+    wanted = work.context.job.output.variants
+    is_reversed = work.context.job.direction is Direction.MAXIMIZE
+    has_many = ModelVariant.BALANCED in wanted or (ModelVariant.QUALITY in wanted and learns_from_holdout(work))
+    families = [t.family for t in sorted(work.scored, key=lambda t: t.value, reverse=is_reversed)]
+    families = list(dict.fromkeys(families))[:WARM_FAMILIES]
+    hands = hands_for(ground, families) if has_many or work.data.has_time else None
+    try:
+        yield hands
+    finally:
+        if hands is not None:
+            hands.close()
+
+
+def make_maker(work: Work, shop: Workshop, built: Built, hands: Hands | None = None) -> Maker:
     """What makes the variants, with the time it may take."""
     from kubeautoml_trainer.ensemble.measure import limit_of
     from kubeautoml_trainer.finishing.bundle import quality
@@ -176,6 +226,7 @@ def make_maker(work: Work, shop: Workshop, built: Built) -> Maker:
         seed_of=lambda number: seed_of_trial(work, number),
         deadline=time.monotonic() + seconds,
         limit=limit_of(work.context.job.constraints),
+        hands=hands,
     )
     return Maker(bench, quality(shop, built))
 
@@ -189,15 +240,18 @@ def learn_from_all_rows(work: Work, maker: Maker, scored: Shipped) -> Shipped:
     """The same variants, fitted with the hold-out rows too; what is stored already where that cannot be had."""
     from kubeautoml_trainer.finishing.work import tell_stage
 
-    job = work.context.job
-    if job.output.refit_on is not RefitRows.ALL_ROWS or job.dataset.test is not None or work.is_counted:
+    if not learns_from_holdout(work):
         return scored
     tell_stage(work.study, "Refitting")
-    seconds = min(VARIANT_SECONDS, work.remaining_seconds() - REPORT_SECONDS)
-    made = maker.with_all_rows(scored.made, time.monotonic() + seconds)
+    made = maker.with_all_rows(scored.made, _last_fit(work))
     if all(new is old for new, old in zip(made, scored.made, strict=True)):
         return scored
     return _instead(work, made, "all-rows", scored)
+
+
+def _last_fit(work: Work) -> float:
+    """`time.monotonic()` at which nothing may be fitted any more."""
+    return time.monotonic() + min(VARIANT_SECONDS, work.remaining_seconds() - REPORT_SECONDS)
 
 
 def _instead(work: Work, made: Sequence[Made], name: str, stored: Shipped) -> Shipped:

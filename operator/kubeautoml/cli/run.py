@@ -147,7 +147,8 @@ class LocalRun:
             await cluster.put(other)
         await cluster.put({**self._job.to_manifest(), "status": _status_to_go_on_with(earlier)})
         serve = self._serve_port is not None
-        settings = OperatorSettings(plan=Settings(study_url=self._study_url, serving_enabled=serve, **_LOCAL))
+        local = Settings(study_url=self._study_url, serving_enabled=serve, machine_cores=_cores(), **_LOCAL)
+        settings = OperatorSettings(plan=local)
         driver = Driver(self._ref, cluster, studies, settings, on_status=self._on_status)
         running = asyncio.create_task(driver.run(is_settled if serve else has_ended))
         loop = asyncio.get_running_loop()
@@ -218,6 +219,11 @@ _LOCAL: dict[str, Any] = {
 }
 """On one machine nobody else pays for status updates, a person is watching, a larger budget goes on with all trials, and no
 Kueue admits anything."""
+
+
+def _cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 @contextmanager

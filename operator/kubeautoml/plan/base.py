@@ -96,6 +96,8 @@ class Settings:
     """False on a laptop, where no Kueue would ever admit a Job."""
     resync_seconds: float = 30.0
     """Longest time between two looks at a job that is running."""
+    machine_cores: int | None = None
+    """On a laptop: its cores, of which the finalizer takes what the workers have left. In a cluster pods get what they ask for."""
 
 
 @dataclass(frozen=True)

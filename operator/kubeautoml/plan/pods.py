@@ -69,7 +69,7 @@ def pod_template(
         "imagePullPolicy": profile.images.pull_policy,
         "command": ["kubeautoml"],
         "args": [verb],
-        "env": _environment(job, profile, settings, resources),
+        "env": _environment(job, profile, settings, resources, component),
         "resources": resources.to_manifest(),
         "securityContext": restricted_container(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -156,6 +156,16 @@ def threads_of(resources: Resources) -> int:
     return max(1, math.floor(cpu_count(cpu)))
 
 
+def threads_in(
+    job: AutoMLJob, profile: AutoMLProfileSpec, settings: Settings, resources: Resources, component: Component
+) -> int:
+    """Threads of a worker, or of the finalizer, which on one machine has the cores that all workers had."""
+    own = threads_of(resources)
+    if component is not Component.FINALIZER or settings.machine_cores is None:
+        return own
+    return max(own, min(settings.machine_cores, own * effective.parallelism(job, profile)))
+
+
 def storage_environment(profile: AutoMLProfileSpec) -> list[dict[str, Any]]:
     """The profile's object storage, for boto3; a secret's own keys win over it."""
     storage = profile.object_storage
@@ -198,7 +208,7 @@ def _study_ca(profile: AutoMLProfileSpec, settings: Settings) -> Authority:
 
 
 def _environment(
-    job: AutoMLJob, profile: AutoMLProfileSpec, settings: Settings, resources: Resources
+    job: AutoMLJob, profile: AutoMLProfileSpec, settings: Settings, resources: Resources, component: Component
 ) -> list[dict[str, Any]]:
     memory = resources.limits.get("memory") or resources.requests.get("memory")
     secrets = _credentials(job)
@@ -210,7 +220,7 @@ def _environment(
     values = {
         Env.JOB: PodJob.of(job).model_dump_json(by_alias=True, exclude_none=True),
         Env.SCRATCH_DIR: SCRATCH,
-        Env.THREADS: str(threads_of(resources)),
+        Env.THREADS: str(threads_in(job, profile, settings, resources, component)),
         Env.STUDY_TOKEN_FILE: f"{TOKENS}/token",
         **({Env.STUDY_CA_FILE: f"{STUDY_CA}/{CA_KEY}"} if _study_ca(profile, settings) else {}),
         **({Env.MEMORY_BYTES: str(quantity_bytes(memory))} if memory else {}),

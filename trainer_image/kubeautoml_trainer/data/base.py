@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -110,6 +110,16 @@ class Rows:
             None if self.groups is None else self.groups[index],
         )
 
+    def joined(self, more: Rows) -> Rows:
+        """These rows and those after them, weights as they are; with groups where both have some."""
+        weight = groups = None
+        if self.weight is not None or more.weight is not None:
+            weight = np.concatenate([np.ones(len(r)) if r.weight is None else r.weight for r in (self, more)])
+        if self.groups is not None and more.groups is not None:
+            groups = np.concatenate([self.groups, more.groups])
+        frame = pd.concat([self.frame, more.frame], ignore_index=True)
+        return Rows(frame, np.concatenate([self.y, more.y]), weight, groups)
+
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -135,6 +145,16 @@ class PreparedData:
     def has_time(self) -> bool:
         """Whether each fold is predicted from earlier rows alone."""
         return bool((self.fold < 0).any())
+
+    @property
+    def grouped(self) -> Rows:
+        """The training rows, with their groups."""
+        return replace(self.train, groups=self.groups)
+
+    @property
+    def all_rows(self) -> Rows:
+        """Training and hold-out rows as one."""
+        return self.grouped.joined(self.holdout)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kubeautoml_trainer.models.memory import CGROUP, MEMINFO, free_memory_bytes
+
 log = logging.getLogger("kubeautoml.worker")
 
 _USABLE = 0.7  # of the memory that is free; allocators and libraries take their share; a guess
 _COPIES = 6  # of the weights: themselves, gradients, two moments, the average, the best so far
-_CGROUP = Path("/sys/fs/cgroup")
-_MEMINFO = Path("/proc/meminfo")
 
 _found: dict[tuple[str, int], int] = {}
 """(device, bytes a row takes) -> rows with which memory was enough after it had not been."""
@@ -29,17 +29,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "not enough memory" in str(error)  # torch's allocator on the CPU
 
 
-def free_bytes(device: torch.device, cgroup: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int:
+def free_bytes(device: torch.device, cgroup: Path = CGROUP, meminfo: Path = MEMINFO) -> int:
     """Memory that a training may still take: the accelerator's, or what the container's limit and the machine leave."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines()) if meminfo.exists() else {}
-    free = int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else 1 << 32
-    try:
-        limit, used = (cgroup / "memory.max").read_text().strip(), (cgroup / "memory.current").read_text().strip()
-        return min(free, int(limit) - int(used)) if limit != "max" else free
-    except (OSError, ValueError):
-        return free
+    return free_memory_bytes(cgroup, meminfo)
 
 
 def row_bytes(net: nn.Module, inputs: tuple[Tensor, ...]) -> int:

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from kubeautoml_trainer.bundle import MemberFiles
-from kubeautoml_trainer.data.base import PreparedData, Rows
 from kubeautoml_trainer.ensemble.base import combined
 from kubeautoml_trainer.variants.base import Bench, Made
 from kubeautoml_trainer.variants.refit import Refits, Single
@@ -33,44 +31,24 @@ def with_all_rows(bench: Bench, refits: Refits, made: Sequence[Made], deadline: 
     data = bench.shop.data
     if not len(data.holdout):
         return tuple(made)
-    again = Refits(replace(bench, deadline=deadline), all_rows(data), "refits-all")
+    again = Refits(replace(bench, deadline=deadline), with_holdout=True, name="refits-all")
     longer = _LONGER * (1 + len(data.holdout) / len(data.train))
     done = []
     for one in made:
         keys = [[refits.by_folder.get(f) for f in m.folders] for m in one.members]
         is_refit = all(k is not None for each in keys for k in each)
-        in_time = time.monotonic() + longer * one.fit_seconds < deadline
+        seconds = longer * one.fit_seconds / bench.at_once(sum(map(len, keys)))
+        in_time = time.monotonic() + seconds < deadline
         fitted = _fit_all(again, keys) if is_refit and in_time else None
         done.append(one if fitted is None else _renewed(bench, one, fitted))
     return tuple(done)
 
 
-def all_rows(data: PreparedData) -> Rows:
-    """Training and hold-out rows as one."""
-    return joined(replace(data.train, groups=data.groups), data.holdout)
-
-
-def joined(first: Rows, second: Rows) -> Rows:
-    """Both as one, weights as they are; with groups where both have some."""
-    weight = groups = None
-    if first.weight is not None or second.weight is not None:
-        weight = np.concatenate([np.ones(len(r)) if r.weight is None else r.weight for r in (first, second)])
-    if first.groups is not None and second.groups is not None:
-        groups = np.concatenate([first.groups, second.groups])
-    frame = pd.concat([first.frame, second.frame], ignore_index=True)
-    return Rows(frame, np.concatenate([first.y, second.y]), weight, groups)
-
-
 def _fit_all(again: Refits, keys: Sequence[Sequence[tuple[int, int] | None]]) -> list[list[Single]] | None:
-    """Every model of a variant, by member; None as soon as one of them cannot be had."""
-    found: list[list[Single]] = []
-    for each in keys:
-        singles = [again.copy(*key) for key in each if key is not None]
-        kept = [s for s in singles if s is not None]
-        if len(kept) < len(each):
-            return None
-        found.append(kept)
-    return found
+    """Every model of a variant, by member; None when one of them cannot be had."""
+    again.make(key for each in keys for key in each if key is not None)
+    found = [[again.copy(*key) for key in each if key is not None] for each in keys]
+    return None if any(s is None for each in found for s in each) else [[s for s in each if s] for each in found]
 
 
 def _renewed(bench: Bench, one: Made, fitted: Sequence[Sequence[Single]]) -> Made:

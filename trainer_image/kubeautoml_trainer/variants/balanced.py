@@ -26,6 +26,8 @@ def balanced(bench: Bench, refits: Refits, *, fit: bool) -> Made:
     weights, second = lean(shop, built, bench.limit)
     # the heaviest first: it is the one that must not be missing when time ends
     order = sorted(weights, key=lambda n: -weights[n])
+    if fit:
+        refits.make((n, 0) for n in order)
     singles = {n: [refits.refit(n) if fit else refits.best_fold(n)] for n in order}
     than = as_fitted(leanness_of(shop, built), singles)
     if second is None:
@@ -34,6 +36,7 @@ def balanced(bench: Bench, refits: Refits, *, fit: bool) -> Made:
         singles = {n: singles[n] for n in order}
     if bench.limit == UNLIMITED:
         copies = copies_of(than, weights, with_second=second is not None)
+        refits.make((n, copy) for n in order if singles[n][0].is_refit for copy in range(1, copies[n]))
         for n in order:
             if singles[n][0].is_refit:
                 singles[n] += refits.more(n, copies[n] - 1)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from kubeautoml.api.objective import ModelVariant
+from kubeautoml.api.pod import PodJob
 from kubeautoml_trainer.bundle import MemberFiles, SecondFiles
+from kubeautoml_trainer.data.base import PreparedData
 from kubeautoml_trainer.ensemble.base import Cost
 from kubeautoml_trainer.ensemble.build import Built, Workshop
 from kubeautoml_trainer.ensemble.post import fit_post
+from kubeautoml_trainer.tasks.base import Task
 from kubeautoml_trainer.tasks.post import Post
+
+if TYPE_CHECKING:
+    from kubeautoml_trainer.variants.hands import Hands
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -48,11 +58,25 @@ def post_of(shop: Workshop, oof: np.ndarray) -> Post:
 
 
 @dataclass(frozen=True)
+class Ground:
+    """What every fit of a job needs, whichever process makes it. threads: of one fit."""
+
+    job: PodJob
+    data: PreparedData = field(repr=False)
+    task: Task
+    threads: int
+
+
+Act = Callable[[Ground, T], R | None]
+"""A fit of what a task describes; None where it could not be made. A function of a module: other processes find it by its name."""
+
+
+@dataclass(frozen=True)
 class Bench:
     """What making variants needs.
 
     seed_of: the seed of a trial's first fold. deadline: `time.monotonic()` after which nothing is fitted. limit: what each variant may
-    cost.
+    cost. hands: processes that fit beside this one; None where this one makes all fits.
     """
 
     shop: Workshop
@@ -61,3 +85,29 @@ class Bench:
     seed_of: Callable[[int], int]
     deadline: float
     limit: Cost
+    hands: Hands | None = None
+
+    @property
+    def ground(self) -> Ground:
+        return Ground(self.shop.job, self.shop.data, self.shop.task, self.threads)
+
+    def at_once(self, tasks: int) -> int:
+        """How many of so many tasks are done at once."""
+        return 1 if self.hands is None or not self.hands.are_there else min(1 + self.hands.count, max(1, tasks))
+
+    def start(self, act: Act[T, R], tasks: Sequence[T], until: float) -> Callable[[], list[R | None]]:
+        """Have tasks done while this process does something else, where there are hands for it; all are when what is returned is called.
+
+        Args:
+            until: `time.monotonic()` by which the tasks themselves see to it that they end.
+
+        Returns:
+            Gives what comes of each task, in their order; None for one of which nothing was heard.
+        """
+        if self.hands is not None and self.at_once(len(tasks)) > 1:
+            return self.hands.start(act, tasks, until)
+        return lambda: [act(self.ground, task) for task in tasks]
+
+    def each(self, act: Act[T, R], tasks: Sequence[T], until: float) -> list[R | None]:
+        """What comes of each task, as `start` has it."""
+        return self.start(act, tasks, until)()

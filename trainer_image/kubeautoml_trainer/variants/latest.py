@@ -24,6 +24,7 @@ def of_latest_rows(bench: Bench, refits: Refits, quality: Made) -> Made:
     weights = {m.trial: m.weight for m in quality.members}
     order = sorted(weights, key=lambda n: -weights[n])
     began = time.monotonic()
+    refits.make((n, 0) for n in order)
     singles = {n: [refits.refit(n)] for n in order}
     a_round = time.monotonic() - began
     # what is fitted here is fitted again with the hold-out, which is the latest of all and worth more than another seed
@@ -31,11 +32,12 @@ def of_latest_rows(bench: Bench, refits: Refits, quality: Made) -> Made:
     for copy in range(1, MOST_COPIES):
         if time.monotonic() + a_round * (1 + 1.5 * (copy + 1) * bool(again)) > bench.deadline:
             break
-        for n in order:
-            record = built.candidates[n].record
-            if record.family in BY_CHANCE and len(singles[n]) == copy < record.folds and singles[n][0].is_refit:
-                further = refits.copy(n, copy)
-                singles[n] += [] if further is None else [further]
+        records = {n: built.candidates[n].record for n in order if singles[n][0].is_refit and len(singles[n]) == copy}
+        further = [n for n, r in records.items() if r.family in BY_CHANCE and copy < r.folds]
+        refits.make((n, copy) for n in further)
+        for n in further:
+            made = refits.copy(n, copy)
+            singles[n] += [] if made is None else [made]
     return replace(
         quality,
         members=tuple(member(built.candidates[n].record, weights[n], *singles[n]) for n in weights),

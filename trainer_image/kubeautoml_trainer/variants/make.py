@@ -13,7 +13,7 @@ from kubeautoml_trainer.variants.distilled import distilled
 from kubeautoml_trainer.variants.fast import choose_fast, fast
 from kubeautoml_trainer.variants.latest import of_latest_rows
 from kubeautoml_trainer.variants.refit import Refits
-from kubeautoml_trainer.variants.refolded import with_holdout_rows
+from kubeautoml_trainer.variants.refolded import Refolding, start_refolding
 
 
 class Maker:
@@ -24,15 +24,24 @@ class Maker:
         self._quality = quality
         self._refits = Refits(bench)
         self._fast: int | None = None
+        self._refolding: Refolding | None = None
 
     def make(self, wanted: Sequence[ModelVariant], *, fit: bool) -> tuple[Made, ...]:
         """One a name, in this order. fit: False makes what needs no fit, in moments."""
         return tuple(self._one(name, fit=fit) for name in wanted)
 
+    def start_all_rows(self, made: Sequence[Made], deadline: float) -> None:
+        """Begin what `with_all_rows` will do, where that can be done while this process does something else."""
+        quality = [m for m in made if m.name is ModelVariant.QUALITY]
+        self._refolding = start_refolding(self._bench, quality[0], deadline) if quality else None
+
     def with_all_rows(self, made: Sequence[Made], deadline: float) -> tuple[Made, ...]:
         """The variants, as far as time allows fitted again with the hold-out rows, which have scored them; the cheap ones first."""
+        if self._refolding is None:
+            self.start_all_rows(made, deadline)
         done = with_all_rows(self._bench, self._refits, made, deadline)
-        return tuple(with_holdout_rows(self._bench, m, deadline) if m.name is ModelVariant.QUALITY else m for m in done)
+        refolding = self._refolding
+        return tuple(refolding.made() if refolding is not None and refolding.quality is m else m for m in done)
 
     def _one(self, name: ModelVariant, *, fit: bool) -> Made:
         if name is ModelVariant.QUALITY:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -29,7 +29,7 @@ from kubeautoml_trainer.models.base import FitContext
 from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline, predict_all
 from kubeautoml_trainer.models.space import Parameters
 from kubeautoml_trainer.models.weights import class_factors, weighed, without_class_weight
-from kubeautoml_trainer.variants.base import Bench
+from kubeautoml_trainer.variants.base import Bench, Ground
 
 log = logging.getLogger("kubeautoml.finalize")
 
@@ -61,17 +61,13 @@ class Refits:
     """Refits of trials, each made once however many variants want it.
 
     Args:
-        rows: what they learn from; the training rows when None.
+        with_holdout: whether they learn from the hold-out rows, too.
         name: folder of their files below the finalizer's.
     """
 
-    def __init__(self, bench: Bench, rows: Rows | None = None, name: str = "refits") -> None:
-        self._bench = bench
-        data = bench.shop.data
-        self._rows = replace(data.train, groups=data.groups) if rows is None else rows
-        self._name = name
-        self._made: dict[int, Single] = {}
-        self._more: dict[tuple[int, int], Single | None] = {}
+    def __init__(self, bench: Bench, *, with_holdout: bool = False, name: str = "refits") -> None:
+        self._bench, self._with_holdout, self._name = bench, with_holdout, name
+        self._made: dict[tuple[int, int], Single | None] = {}
 
     def best_fold(self, number: int) -> Single:
         """The trial's model of the first of `best_folds`: no fit."""
@@ -87,114 +83,144 @@ class Refits:
         in_time = bench.shop.data.has_time
         ranked = sorted(range(len(folders)), key=lambda k: -k if in_time else sign * values.get(k, sign * inf))
         seconds = record.fit_seconds / len(folders)
-        return [Single(folders[k], self._holdout(load_pipeline(folders[k])), seconds, False) for k in ranked[:most]]
-
-    def refit(self, number: int) -> Single:
-        """The trial fitted on all training rows, or its best fold where time or the fit do not allow it."""
-        if number not in self._made:
-            self._made[number] = self._refit(number) or self.best_fold(number)
-        return self._made[number]
+        ground = bench.ground
+        return [
+            Single(folders[k], of_holdout(ground, load_pipeline(folders[k])), seconds, False) for k in ranked[:most]
+        ]
 
     @property
     def by_folder(self) -> Mapping[Path, tuple[int, int]]:
         """The trial and the copy of what was fitted here, by its folder."""
-        first = {s.folder: (number, 0) for number, s in self._made.items() if s.is_refit}
-        return first | {s.folder: key for key, s in self._more.items() if s is not None}
+        return {s.folder: key for key, s in self._made.items() if s is not None}
+
+    def make(self, keys: Iterable[tuple[int, int]]) -> None:
+        """Fit these copies of trials, the first ones first, as far as time and the fits allow; those at once that can be."""
+        new = [key for key in dict.fromkeys(keys) if key not in self._made]
+        found = self._bench.each(refitted, [self._task(*key) for key in new], self._bench.deadline)
+        self._made |= dict(zip(new, found, strict=True))
+
+    def refit(self, number: int) -> Single:
+        """The trial fitted on all rows, or its best fold where time or the fit do not allow it."""
+        return self.copy(number, 0) or self.best_fold(number)
 
     def copy(self, number: int, copy: int) -> Single | None:
         """The trial fitted on all rows, with the first seed or another; None where time or the fit do not allow it."""
-        if (number, copy) not in self._more:
-            self._more[number, copy] = self._refit(number, copy)
-        return self._more[number, copy]
+        self.make([(number, copy)])
+        return self._made[number, copy]
 
     def more(self, number: int, copies: int) -> list[Single]:
-        """Up to so many further fits of the trial on all training rows, each with a seed of its own, as time allows."""
-        made = []
-        for copy in range(1, copies + 1):
-            single = self.copy(number, copy)
-            if single is None:
-                break
-            made.append(single)
-        return made
+        """Up to so many further fits of the trial on all rows, each with a seed of its own, as time allows."""
+        self.make((number, copy) for copy in range(1, copies + 1))
+        return [s for copy in range(1, copies + 1) if (s := self._made[number, copy]) is not None]
 
-    def _refit(self, number: int, copy: int = 0) -> Single | None:
-        bench, record = self._bench, self._bench.built.candidates[number].record
-        predicted = LONGER * record.fit_seconds / max(1, record.folds)
-        left = bench.deadline - time.monotonic()
-        if predicted > left:
-            return None
-        began = time.monotonic()
-        try:
-            pipeline = self._fit(record, copy, began + min(left, PATIENCE * predicted + _LEAST_SECONDS))
-        except Exception as error:  # noqa: BLE001  # any library's; the folds' models are there all the same
-            log.warning("a refit failed", extra={"trial": number, "error": repr(error)[:300]})
-            return None
-        if not self._is_sound(pipeline, record):
-            return None
-        folder = bench.shop.scratch / self._name / f"{number}-{copy}"
-        if folder.exists():
-            folder = folder.with_name(f"{number}-{copy}-{time.monotonic_ns()}")
-        pipeline.save(folder)
-        return Single(folder, self._holdout(pipeline), time.monotonic() - began, True)
+    def _task(self, number: int, copy: int) -> RefitTask:
+        bench = self._bench
+        return RefitTask(
+            record=bench.built.candidates[number].record,
+            # past the seeds of the folds, which count on from the first
+            seed=(bench.seed_of(number) + 1_000 * copy) % 2**31,
+            with_holdout=self._with_holdout,
+            folds=fold_folders(bench.shop, number),
+            folder=bench.shop.scratch / self._name / f"{number}-{copy}",
+            deadline=bench.deadline,
+        )
 
-    def _holdout(self, pipeline: FittedPipeline) -> np.ndarray:
-        shop = self._bench.shop
-        return predict_all(pipeline, shop.data.holdout.frame, shop.task.outputs)
 
-    def _fit(self, record: TrialRecord, copy: int, deadline: float) -> FittedPipeline:
-        # past the seeds of the folds, which count on from the first
-        seed = (self._bench.seed_of(record.number) + 1_000 * copy) % 2**31
-        return fit_again(self._bench, record, with_rounds(record), self._rows, None, seed, deadline)
+@dataclass(frozen=True)
+class RefitTask:
+    """One fit of a trial on all rows. folds: its models of the folds. folder: where the new one goes. deadline: `time.monotonic()`."""
 
-    def _is_sound(self, pipeline: FittedPipeline, record: TrialRecord) -> bool:
-        """Whether it made its rounds, and scores on rows it learned from as well as the folds on rows they did not, or as one of them
-        on the same rows.
-        """
-        shop = self._bench.shop
-        wanted = mean_rounds(record)
-        if wanted is not None and (pipeline.best_iteration or 0) < _ROUNDS_DONE * wanted:
-            log.warning("a refit was cut off", extra={"trial": record.number})
+    record: TrialRecord
+    seed: int
+    with_holdout: bool
+    folds: tuple[Path, ...]
+    folder: Path
+    deadline: float
+
+
+def refitted(ground: Ground, task: RefitTask) -> Single | None:
+    """The new model; None where time or the fit do not allow it."""
+    record = task.record
+    predicted = LONGER * record.fit_seconds / max(1, record.folds)
+    began = time.monotonic()
+    left = task.deadline - began
+    if predicted > left:
+        return None
+    rows = ground.data.all_rows if task.with_holdout else ground.data.grouped
+    end = began + min(left, PATIENCE * predicted + _LEAST_SECONDS)
+    try:
+        pipeline = fit_again(ground, record, with_rounds(record), rows, None, task.seed, end, task.folds[0])
+    except Exception as error:  # noqa: BLE001  # any library's; the folds' models are there all the same
+        log.warning("a refit failed", extra={"trial": record.number, "error": repr(error)[:300]})
+        return None
+    if not _is_sound(ground, pipeline, rows, task):
+        return None
+    folder = task.folder
+    if folder.exists():
+        folder = folder.with_name(f"{folder.name}-{time.monotonic_ns()}")
+    pipeline.save(folder)
+    return Single(folder, of_holdout(ground, pipeline), time.monotonic() - began, True)
+
+
+def of_holdout(ground: Ground, pipeline: FittedPipeline) -> np.ndarray:
+    """float32 (hold-out rows, outputs)."""
+    return predict_all(pipeline, ground.data.holdout.frame, ground.task.outputs)
+
+
+def _is_sound(ground: Ground, pipeline: FittedPipeline, rows: Rows, task: RefitTask) -> bool:
+    """Whether it made its rounds, and scores on rows it learned from as well as the folds on rows they did not, or as one of them
+    on the same rows.
+    """
+    record, metric = task.record, ground.job.metric
+    wanted = mean_rounds(record)
+    if wanted is not None and (pipeline.best_iteration or 0) < _ROUNDS_DONE * wanted:
+        log.warning("a refit was cut off", extra={"trial": record.number})
+        return False
+    value = value_of(ground, pipeline, rows, _CHECKED_ROWS)
+    if value != value or is_better(metric, record.value, value):
+        # a network that is held back may well score better out of fold, as a mean of many, than alone on what it learned
+        seen = value_of(ground, pipeline, rows, _COMPARED_ROWS)
+        folds = [value_of(ground, load_pipeline(f), rows, _COMPARED_ROWS) for f in task.folds[:_COMPARED]]
+        if not any(seen == v or is_better(metric, seen, v) for v in folds):
+            log.warning("a refit is worse than its folds", extra={"trial": record.number, "value": value})
             return False
-        value = self._value(pipeline, _CHECKED_ROWS)
-        metric = shop.job.metric
-        if value != value or is_better(metric, record.value, value):
-            # a network that is held back may well score better out of fold, as a mean of many, than alone on what it learned
-            seen = self._value(pipeline, _COMPARED_ROWS)
-            folds = [
-                self._value(load_pipeline(f), _COMPARED_ROWS) for f in fold_folders(shop, record.number)[:_COMPARED]
-            ]
-            if not any(seen == v or is_better(metric, seen, v) for v in folds):
-                log.warning("a refit is worse than its folds", extra={"trial": record.number, "value": value})
-                return False
-        return True
+    return True
 
-    def _value(self, pipeline: FittedPipeline, most: int) -> float:
-        """Its score on at most so many of the rows it was to learn from."""
-        shop, rows = self._bench.shop, self._rows
-        if len(rows) > most:
-            rows = rows.take(np.linspace(0, len(rows) - 1, most).astype(np.intp))
-        pipeline.set_threads(self._bench.threads)
-        value = out_of_fold_score(shop.task, shop.job.metric, rows.y, pipeline.predict(rows.frame), rows.weight)
-        pipeline.set_threads(1)
-        return value
+
+def value_of(ground: Ground, pipeline: FittedPipeline, rows: Rows, most: int) -> float:
+    """Its score on at most so many of these rows."""
+    if len(rows) > most:
+        rows = rows.take(np.linspace(0, len(rows) - 1, most).astype(np.intp))
+    pipeline.set_threads(ground.threads)
+    value = out_of_fold_score(ground.task, ground.job.metric, rows.y, pipeline.predict(rows.frame), rows.weight)
+    pipeline.set_threads(1)
+    return value
 
 
 def fit_again(
-    bench: Bench, record: TrialRecord, wanted: Parameters, rows: Rows, valid: Rows | None, seed: int, deadline: float
+    ground: Ground,
+    record: TrialRecord,
+    wanted: Parameters,
+    rows: Rows,
+    valid: Rows | None,
+    seed: int,
+    deadline: float,
+    fold: Path,
 ) -> FittedPipeline:
     """A trial's pipeline of other rows, with what a class counts as the job or the trial has it.
 
     Args:
         wanted: the parameters to fit with; the pipeline says those of the trial.
         valid: rows to stop by; None where the parameters say when.
+        fold: one of the trial's models, which holds the pretrained weights where there are some.
     """
-    shop = bench.shop
-    parameters, class_weight = without_class_weight(wanted, shop.job.objective.class_weight)
-    factors = class_factors(rows, len(shop.data.schema.classes), class_weight)
-    context = FitContext(shop.task, shop.job.metric, seed, bench.threads, deadline)
-    family = family_as_fitted(record.family, lambda: fold_folders(shop, record.number)[0])
+    schema, job = ground.data.schema, ground.job
+    parameters, class_weight = without_class_weight(wanted, job.objective.class_weight)
+    factors = class_factors(rows, len(schema.classes), class_weight)
+    context = FitContext(ground.task, job.metric, seed, ground.threads, deadline)
+    family = family_as_fitted(record.family, lambda: fold)
     some = None if valid is None else weighed(valid, factors)
-    fitted = family.fit(weighed(rows, factors), some, shop.data.schema, parameters, context)
+    fitted = family.fit(weighed(rows, factors), some, schema, parameters, context)
     assert isinstance(fitted, FittedPipeline)
     return replace(fitted, parameters=dict(record.parameters))
 

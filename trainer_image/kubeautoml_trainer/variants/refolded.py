@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,14 +22,12 @@ from kubeautoml_trainer.artifacts import TrialRecord
 from kubeautoml_trainer.bundle import MemberFiles
 from kubeautoml_trainer.data.base import Rows
 from kubeautoml_trainer.ensemble.base import combined
-from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
-from kubeautoml_trainer.models.base import Pipeline
-from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline, predict_all
+from kubeautoml_trainer.models.pipeline import FittedPipeline, load_pipeline
 from kubeautoml_trainer.search.finalists import folds_of_round
 from kubeautoml_trainer.search.trial import fold_rows
-from kubeautoml_trainer.variants.all_rows import NOTE, joined
-from kubeautoml_trainer.variants.base import Bench, Made
-from kubeautoml_trainer.variants.refit import fit_again
+from kubeautoml_trainer.variants.all_rows import NOTE
+from kubeautoml_trainer.variants.base import Bench, Ground, Made
+from kubeautoml_trainer.variants.refit import fit_again, of_holdout, value_of
 
 log = logging.getLogger("kubeautoml.finalize")
 
@@ -47,112 +46,133 @@ def note_of(done: int, of: int) -> str:
     return NOTE if done == of else f"{done} of {of} models {NOTE}"
 
 
-def with_holdout_rows(bench: Bench, quality: Made, deadline: float) -> Made:
-    """The ensemble, as many of its models fitted again as there is time for until `deadline` (`time.monotonic()`): itself when that is
-    none, as with a time split, whose order has the hold-out last, and with many rows, of which a fifth more hardly matter.
+@dataclass(frozen=True)
+class Refolding:
+    """An ensemble whose models are being fitted again. tasks: one a model; finish: waits for them."""
+
+    bench: Bench = field(repr=False)
+    quality: Made = field(repr=False)
+    tasks: tuple[RefoldTask, ...]
+    finish: Callable[[], list[Refold | None]] = field(repr=False)
+
+    def made(self) -> Made:
+        """The ensemble with the models that are new; itself when none is."""
+        quality, built = self.quality, self.bench.built
+        found = dict(zip([(t.record.number, t.place) for t in self.tasks], self.finish(), strict=True))
+        if not any(found.values()):
+            return quality
+        new = {m.trial: [found[m.trial, place] for place in range(len(m.folders))] for m in quality.members}
+        said = {m.trial: _holdout(self.bench, m, new[m.trial]) for m in quality.members}
+        second = None if quality.second is None else built.selection.second
+        fitted = [(t.record, r) for t in self.tasks if (r := found[t.record.number, t.place]) is not None]
+        frame = self.bench.shop.data.holdout.frame
+        return replace(
+            quality,
+            members=tuple(_with(m, new[m.trial]) for m in quality.members),
+            holdout=combined(said, {m.trial: m.weight for m in quality.members}, second, frame),
+            honest=quality.scored,
+            fit_seconds=quality.fit_seconds + sum(r.seconds - was.fit_seconds / was.folds for was, r in fitted),
+            notes=(*quality.notes, note_of(len(fitted), len(self.tasks))),
+        )
+
+
+def start_refolding(bench: Bench, quality: Made, deadline: float) -> Refolding:
+    """Begin to fit as many models of the ensemble again as there is time for until `deadline` (`time.monotonic()`): none with a time
+    split, whose order has the hold-out last, and with many rows, of which a fifth more hardly matter.
     """
-    data = bench.shop.data
-    if not len(data.holdout) or len(data.train) > MOST_ROWS_REFOLDED or data.has_time:
-        return quality
-    again = _Refolds(bench, min(deadline, time.monotonic() + SECONDS))
-    renewed = {m.trial: again.member(m) for m in sorted(quality.members, key=again.seconds_a_weight)}
-    done = sum(len(r.fitted) for r in renewed.values())
-    if not done:
-        return quality
-    members = tuple(replace(m, folders=renewed[m.trial].folders) for m in quality.members)
-    said = {m.trial: renewed[m.trial].holdout for m in members}
-    second = None if quality.second is None else bench.built.selection.second
-    return replace(
-        quality,
-        members=members,
-        holdout=combined(said, {m.trial: m.weight for m in members}, second, data.holdout.frame),
-        honest=quality.scored,
-        fit_seconds=quality.fit_seconds + sum(r.seconds for r in renewed.values()),
-        notes=(*quality.notes, note_of(done, sum(len(m.folders) for m in members))),
-    )
+    data, tasks, until = bench.shop.data, list[RefoldTask](), min(deadline, time.monotonic() + SECONDS)
+    if len(data.holdout) and len(data.train) <= MOST_ROWS_REFOLDED and not data.has_time:
+        # those first that count for most of the time they take
+        order = sorted(quality.members, key=lambda m: _record(bench, m).fit_seconds / max(m.weight, _LIGHTEST))
+        tasks = [task for m in order for task in _tasks(bench, m, until)]
+    return Refolding(bench, quality, tuple(tasks), bench.start(refolded, tasks, until))
+
+
+def _record(bench: Bench, member: MemberFiles) -> TrialRecord:
+    return bench.built.members[member.trial].record
+
+
+def _with(member: MemberFiles, new: Sequence[Refold | None]) -> MemberFiles:
+    folders = (old if model is None else model.folder for old, model in zip(member.folders, new, strict=True))
+    return replace(member, folders=tuple(folders))
 
 
 @dataclass(frozen=True)
-class _Renewed:
-    """A member's models. fitted: the places, among its folders, of those that are new. holdout: float (hold-out rows, outputs), their
-    mean. seconds: what the new ones took, less what those in whose place they are did.
+class RefoldTask:
+    """A model of a trial to be fitted again. place: where it stands among the trial's folds; fold: its own files; folder: where the new
+    one's go. deadline: `time.monotonic()`.
     """
 
-    folders: tuple[Path, ...]
-    fitted: tuple[int, ...]
+    record: TrialRecord
+    place: int
+    seed: int
+    fold: Path
+    folder: Path
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Refold:
+    """A new model. holdout: float32 (hold-out rows, outputs)."""
+
+    folder: Path
     holdout: np.ndarray = field(repr=False)
     seconds: float
 
 
-class _Refolds:
-    """Fits an ensemble's models again until time is up."""
+def refolded(ground: Ground, task: RefoldTask) -> Refold | None:
+    """The model, fitted with the hold-out rows; None where time or the fit do not allow it."""
+    record, data, began = task.record, ground.data, time.monotonic()
+    longer = _LONGER * (1 + len(data.holdout) / len(data.train))
+    expected, left = longer * record.fit_seconds / record.folds, task.deadline - began
+    if expected > left or record.folds % data.profile.folds:
+        return None
+    end = began + min(left, _PATIENCE * expected + _LEAST_SECONDS)
+    around, fold = divmod(task.place, data.profile.folds)
+    learned, valid, _ = fold_rows(data, fold, folds_of_round(data, ground.job, around))
+    try:
+        rows = learned.joined(data.holdout)
+        fitted = fit_again(ground, record, record.parameters, rows, valid, task.seed, end, task.fold)
+    except Exception as error:  # noqa: BLE001  # any library's; the model without these rows is there all the same
+        log.warning("a fit with the hold-out rows failed", extra={"trial": record.number, "error": repr(error)[:300]})
+        return None
+    if time.monotonic() >= end or not _is_as_good(ground, fitted, valid, record.fold_values[task.place]):
+        log.warning("a fit with the hold-out rows is not as good", extra={"trial": record.number, "fold": task.place})
+        return None
+    fitted.save(task.folder)
+    return Refold(task.folder, of_holdout(ground, fitted), time.monotonic() - began)
 
-    def __init__(self, bench: Bench, deadline: float) -> None:
-        self._bench, self._deadline = bench, deadline
-        shop = bench.shop
-        self._folds = shop.data.profile.folds
-        self._longer = _LONGER * (1 + len(shop.data.holdout) / len(shop.data.train))
 
-    def seconds_a_weight(self, member: MemberFiles) -> float:
-        """The less, the earlier it should be renewed."""
-        return self._record(member).fit_seconds / max(member.weight, _LIGHTEST)
+def _is_as_good(ground: Ground, pipeline: FittedPipeline, valid: Rows, before: float) -> bool:
+    value = value_of(ground, pipeline, valid, len(valid))
+    if value != value:
+        return before != before
+    return not is_better(ground.job.metric, before, value) or abs(value - before) <= _WORSE * abs(before)
 
-    def member(self, member: MemberFiles) -> _Renewed:
-        """As many of its models new as there is time for; the others as they are."""
-        record = self._record(member)
-        folders, fitted, taken = list(member.folders), list[int](), 0.0
-        said: list[np.ndarray] = []
-        for place, old in enumerate(member.folders):
-            began = time.monotonic()
-            pipeline = self._fit(record, place)
-            if pipeline is None:
-                continue
-            taken += time.monotonic() - began - record.fit_seconds / record.folds
-            folders[place] = self._bench.shop.scratch / "refolded" / f"{record.number}-{old.name}"
-            pipeline.save(folders[place])
-            fitted.append(place)
-            said.append(self._of_holdout(pipeline))
-        if not fitted:
-            return _Renewed(member.folders, (), self._bench.built.members[record.number].holdout, 0.0)
-        kept = [f for place, f in enumerate(member.folders) if place not in fitted]
-        said += [self._of_holdout(load_pipeline(f)) for f in kept]
-        mean = np.asarray(sum(p.astype(np.float64) for p in said) / len(said))
-        return _Renewed(tuple(folders), tuple(fitted), mean, taken)
 
-    def _record(self, member: MemberFiles) -> TrialRecord:
-        return self._bench.built.members[member.trial].record
+def _tasks(bench: Bench, member: MemberFiles, deadline: float) -> list[RefoldTask]:
+    """One for each of a member's models."""
+    record, scratch = _record(bench, member), bench.shop.scratch / "refolded"
+    return [
+        RefoldTask(
+            record,
+            place,
+            bench.seed_of(record.number) + place,
+            fold,
+            scratch / f"{record.number}-{fold.name}",
+            deadline,
+        )
+        for place, fold in enumerate(member.folders)
+    ]
 
-    def _fit(self, record: TrialRecord, place: int) -> FittedPipeline | None:
-        """One model, of the fold that stands at this place; None where time or the fit do not allow it."""
-        shop, began = self._bench.shop, time.monotonic()
-        expected, left = self._longer * record.fit_seconds / record.folds, self._deadline - began
-        if expected > left or record.folds % self._folds:
-            return None
-        end = began + min(left, _PATIENCE * expected + _LEAST_SECONDS)
-        around, fold = divmod(place, self._folds)
-        learned, valid, _ = fold_rows(shop.data, fold, folds_of_round(shop.data, shop.job, around))
-        rows, seed = joined(learned, shop.data.holdout), self._bench.seed_of(record.number) + place
-        try:
-            fitted = fit_again(self._bench, record, record.parameters, rows, valid, seed, end)
-        except Exception as error:  # noqa: BLE001  # any library's; the model without these rows is there all the same
-            log.warning(
-                "a fit with the hold-out rows failed", extra={"trial": record.number, "error": repr(error)[:300]}
-            )
-            return None
-        if time.monotonic() >= end or not self._is_as_good(fitted, valid, record.fold_values[place]):
-            log.warning("a fit with the hold-out rows is not as good", extra={"trial": record.number, "fold": place})
-            return None
-        return fitted
 
-    def _is_as_good(self, pipeline: Pipeline, valid: Rows, before: float) -> bool:
-        shop = self._bench.shop
-        pipeline.set_threads(self._bench.threads)
-        value = out_of_fold_score(shop.task, shop.job.metric, valid.y, pipeline.predict(valid.frame), valid.weight)
-        pipeline.set_threads(1)
-        if value != value:
-            return before != before
-        return not is_better(shop.job.metric, before, value) or abs(value - before) <= _WORSE * abs(before)
-
-    def _of_holdout(self, pipeline: Pipeline) -> np.ndarray:
-        shop = self._bench.shop
-        return predict_all(pipeline, shop.data.holdout.frame, shop.task.outputs)
+def _holdout(bench: Bench, member: MemberFiles, new: Sequence[Refold | None]) -> np.ndarray:
+    """What a member's models say of the hold-out, float64 (hold-out rows, outputs), where some are new."""
+    if not any(new):
+        return bench.built.members[member.trial].holdout
+    ground = bench.ground
+    said = [
+        of_holdout(ground, load_pipeline(fold)) if model is None else model.holdout
+        for fold, model in zip(member.folders, new, strict=True)
+    ]
+    return np.asarray(sum(p.astype(np.float64) for p in said) / len(said))
