@@ -9,14 +9,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import kubeautoml_trainer
-from bundle.bundle_factories import boston, make_bundle, prepared, titanic
+from bundle.bundle_factories import boston, make_bundle, make_pod_job, prepared, titanic
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import BundleError, PredictionError
+from kubeautoml.api.metrics import TaskType
 from kubeautoml.storage import open_store, upload_folder
 from kubeautoml_trainer.bundle import bundle_size, load_bundle
 from kubeautoml_trainer.bundle.manifest import digest
+from kubeautoml_trainer.data.prepare import prepare_frames
 from kubeautoml_trainer.features.again import known
 from kubeautoml_trainer.models.packed import read_packed
 from kubeautoml_trainer.models.pipeline import FittedPipeline
@@ -46,6 +50,43 @@ def test_a_loaded_model_predicts_the_weighted_mean_of_its_members(original):
     expected = np.mean([np.mean([p.predict(typed) for p in folds], axis=0) for folds in pipelines.values()], axis=0)
     np.testing.assert_allclose(model.predict_rows(typed), expected, atol=1e-6)
     assert model.classes == ("0", "1")
+
+
+def test_threads_share_many_rows_and_say_what_one_says(tmp_path, monkeypatch):
+    """Every kind of model at once, each row in its place; and boosters, networks and kernels are asked by several threads."""
+    families = ("LightGBM", "XGBoost", "CatBoost", "ExtraTrees", "SupportVectors", "NearestNeighbors", "Linear")
+    make_bundle(tmp_path / "model", prepared("MEDV"), families)
+    model, seen = load_bundle(tmp_path / "model"), []
+    frame = prepared("MEDV").train.frame
+    many = frame.iloc[np.random.default_rng(0).integers(len(frame), size=1600)]
+    model.set_threads(1)
+    alone = model.predict_rows(many)
+    predict = FittedPipeline.predict
+    monkeypatch.setattr(FittedPipeline, "predict", lambda self, rows: seen.append(len(rows)) or predict(self, rows))
+
+    model.set_threads(3)
+    together = [model.predict_rows(many) for _ in range(5)]
+
+    for found in together:
+        np.testing.assert_allclose(found, alone, rtol=1e-6)
+    assert set(seen) == {533, 534}
+    assert [len(model.predict_rows(many.iloc[:n])) for n in (0, 1, 7)] == [0, 1, 7]
+
+
+def test_where_rows_hold_texts_the_libraries_that_read_them_have_the_threads(tmp_path, monkeypatch):
+    """Threads of ours beside theirs would only wait for one another."""
+    frame = pd.DataFrame({"note": [f"words number {k} are {k % 7} and {k % 5}" for k in range(90)], "y": range(90)})
+    data = prepare_frames(frame.astype(str), None, make_pod_job("y", TaskType.TABULAR_REGRESSION))[0]
+    make_bundle(tmp_path / "model", data, ("Linear",))
+    model, seen = load_bundle(tmp_path / "model"), []
+    monkeypatch.setattr(
+        FittedPipeline, "predict", lambda self, rows: seen.append(len(rows)) or np.zeros((len(rows), 1))
+    )
+
+    model.set_threads(3)
+    model.predict_rows(data.train.frame.iloc[np.arange(1600) % len(data.train)])
+
+    assert [c.type for c in data.schema.features] == [ColumnType.TEXT] and set(seen) == {1600}
 
 
 def test_what_one_pipeline_works_out_of_a_row_the_others_find(original, monkeypatch):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import lightgbm as lgb
 import numpy as np
@@ -14,7 +17,8 @@ from sklearn import ensemble
 from kubeautoml_trainer.features import Encoded
 from kubeautoml_trainer.models import blocks
 from kubeautoml_trainer.models import trees as own_trees
-from kubeautoml_trainer.models.blocks import in_blocks
+from kubeautoml_trainer.models.blocks import by_shares, in_blocks
+from kubeautoml_trainer.models.cores import threads_for
 from kubeautoml_trainer.models.forest import Forest
 from kubeautoml_trainer.models.lightgbm_scores import probabilities, scores
 from kubeautoml_trainer.models.trees import flatten
@@ -83,6 +87,35 @@ def test_one_block_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [slice(0, 100)]
 
 
+@pytest.mark.parametrize(
+    ("rows", "threads", "shares"),
+    [(0, 2, 1), (999, 2, 1), (1000, 2, 2), (5001, 2, 2), (1700, 16, 3), (5000, 1, 1)],
+)
+def test_threads_share_rows_and_each_is_alone_with_its_own(rows: int, threads: int, shares: int) -> None:
+    """In their order, in shares worth a thread; what is asked inside takes one thread, whatever somebody set."""
+    seen: list[tuple[int, int, int]] = []
+
+    def act(part: slice) -> np.ndarray:
+        seen.append((threading.get_ident(), threads_for(10**6, 5), part.stop - part.start))
+        time.sleep(0.05)
+        return np.arange(rows)[part]
+
+    assert np.array_equal(by_shares(rows, threads, act), np.arange(rows))
+    assert len({ident for ident, _, _ in seen}) == len(seen) == shares
+    assert {inner for _, inner, _ in seen} == ({5} if shares == 1 else {1})
+    sizes = [size for _, _, size in seen]
+    assert max(sizes) - min(sizes) <= 1
+    assert threads_for(10**6, 5) == 5
+
+
+def test_an_error_in_a_share_is_raised() -> None:
+    def fail(part: slice) -> np.ndarray:
+        raise ValueError(f"row {part.start}")
+
+    with pytest.raises(ValueError, match="row 0"):
+        by_shares(2000, 2, fail)
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have rules of their own")
 def test_blocks_get_their_memory_once() -> None:
     """In a process that has freed nothing large yet. Arrays that are mapped anew for each block fault on every page, 512 for 2 MB."""
@@ -137,3 +170,16 @@ def test_many_rows_are_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     scores(booster, x[:100], 1)
 
     assert calls == [900, 900, 900, 100]
+
+
+def test_a_booster_that_many_threads_ask_answers_each_with_its_own_trees() -> None:
+    """LightGBM keeps the range of trees of a call in the booster: without a lock one call answers with another's."""
+    x = make_numbers(600, 5)
+    booster = lgb.train({"objective": "regression", "verbosity": -1}, lgb.Dataset(x, x[:, 0] * x[:, 1]), 200)
+    many, one = scores(booster, x, 1), scores(booster, x[:1], 1)
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = list(pool.map(lambda k: scores(booster, x if k % 3 else x[:1], 1), range(60)))
+
+    for k, found in enumerate(asked):
+        np.testing.assert_array_equal(found, many if k % 3 else one)

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from kubeautoml.api.dataset import ColumnType
 from kubeautoml.api.errors import PredictionError
 from kubeautoml_trainer.bundle.manifest import Manifest, Variant
 from kubeautoml_trainer.data.base import Schema
@@ -18,6 +19,8 @@ from kubeautoml_trainer.data.row import TypedRow, typed_row
 from kubeautoml_trainer.data.schema import coerce
 from kubeautoml_trainer.features.again import one_prediction
 from kubeautoml_trainer.models.base import Pipeline
+from kubeautoml_trainer.models.blocks import by_shares
+from kubeautoml_trainer.models.cores import threads_for
 from kubeautoml_trainer.models.second_level import SecondLevel
 from kubeautoml_trainer.tasks.base import Task
 from kubeautoml_trainer.tasks.post import Post
@@ -140,6 +143,17 @@ class Model:
         """float32 (n, outputs) of typed rows (`data.base.Rows.frame`), before calibration."""
         if not len(frame):
             return np.zeros((0, self.task.outputs), dtype=np.float32)
+        if isinstance(frame, TypedRow) or not self._is_shared:
+            return self._said_of(frame)
+        threads = threads_for(len(frame), self.members[0].pipelines[0].threads)
+        return by_shares(len(frame), threads, lambda rows: self._said_of(frame.iloc[rows]))
+
+    @cached_property
+    def _is_shared(self) -> bool:
+        """Whether threads share the rows: texts and images are read by libraries that have threads of their own."""
+        return not any(c.type in (ColumnType.TEXT, ColumnType.IMAGE) for c in self.schema.features)
+
+    def _said_of(self, frame: pd.DataFrame | TypedRow) -> np.ndarray:
         with one_prediction():
             said = [m.predict(frame) for m in self.members]
         total = sum(m.weight * p for m, p in zip(self.members, said, strict=True))

@@ -130,6 +130,8 @@ class Pipeline(Protocol):
     family: str
     parameters: Parameters
     best_iteration: int | None
+    threads: int | None
+    """As `set_threads` said; None until it did."""
 
     def set_threads(self, threads: int) -> None:
         """How many threads `predict` may use; until said otherwise 1 for a few rows and all there are for many."""

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -18,9 +19,26 @@ BATCH_ROWS = 1_000
 """Rows from which on more than one thread pays, where nobody said how many; a guess, far above what starting them costs."""
 
 
+_IN_A_SHARE: ContextVar[bool] = ContextVar("in_a_share", default=False)
+
+
 def threads_for(rows: int, wanted: int | None = None) -> int:
-    """Threads to predict so many rows with: those that somebody wanted, or 1 for a few rows and all cores for many."""
+    """Threads to predict so many rows with: those that somebody wanted, or 1 for a few rows and all cores for many; always 1 for those
+    that one thread has got as its share.
+    """
+    if _IN_A_SHARE.get():
+        return 1
     return wanted or (usable_cores() if rows >= BATCH_ROWS else 1)
+
+
+@contextmanager
+def in_a_share() -> Iterator[None]:
+    """Inside, this thread is one of several that predict a share of the rows each."""
+    token = _IN_A_SHARE.set(True)
+    try:
+        yield
+    finally:
+        _IN_A_SHARE.reset(token)
 
 
 class _Blas:

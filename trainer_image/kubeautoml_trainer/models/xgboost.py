@@ -12,6 +12,7 @@ from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, Recipe, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
+from kubeautoml_trainer.models.blocks import by_shares
 from kubeautoml_trainer.models.early_stopping import (
     ROUNDS_WITHOUT_VALID,
     Patience,
@@ -60,14 +61,12 @@ class XGBoostModel:
     raw: bytes = field(repr=False)
     target: NumberTarget | None
     booster: Any = field(repr=False, compare=False)
-    threads: list[int] = field(default_factory=list, repr=False, compare=False)
-    """What the booster was told last. Telling it costs more than ten predictions of a row."""
 
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
-        if self.threads != [threads]:
-            self.booster.set_param({"nthread": threads})
-            self.threads[:] = [threads]
-        return _prediction(self.booster.inplace_predict(dense(x)), self.target)
+        # others may ask the booster meanwhile, so it cannot be told to take more threads
+        table = dense(x)
+        said = by_shares(len(table), threads, lambda rows: self.booster.inplace_predict(table[rows]))
+        return _prediction(said, self.target)
 
     def save(self, folder: Path) -> None:
         write_packed(folder / _FILE, self.raw)
@@ -223,7 +222,7 @@ def _model(raw: bytes, target: NumberTarget | None) -> XGBoostModel:
     import xgboost as xgb
 
     try:
-        return XGBoostModel(raw, target, xgb.Booster(model_file=bytearray(raw)))
+        return XGBoostModel(raw, target, xgb.Booster({"nthread": 1}, model_file=bytearray(raw)))
     except xgb.core.XGBoostError as error:
         raise BundleError(f"{_FILE} is not an XGBoost model: {error}") from error
 
