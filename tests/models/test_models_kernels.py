@@ -178,7 +178,7 @@ def test_support_vectors_score_as_scikit_learns_do(data):
 
     theirs.fit(x, target.encode(train.y) if target else train.y, sample_weight=train.weight)
 
-    ours = support_vectors._scores(model.vectors, model.coefficients, model.intercept, model.gamma, z)
+    ours = support_vectors._Kernel(model.vectors, model.gamma).scores(z, model.coefficients, model.intercept)
     if target:
         assert np.abs(fitted.predict(test.frame) - target.decode(theirs.predict(z))).max() < 1e-3  # of some 150
         return

@@ -45,7 +45,8 @@ def smallest(values: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
         for first in range(2 * groups, size * groups, groups):
             np.minimum(least, values[:, first : first + groups], out=least)
         least.partition(wanted - 1, axis=1)
-        row, column = np.nonzero(values <= least[:, wanted - 1 : wanted])
+        # nonzero of a matrix takes eight times as long
+        row, column = np.divmod(np.flatnonzero(values <= least[:, wanted - 1 : wanted]), columns)
         found = np.bincount(row, minlength=len(values))
         most = int(found.max(initial=wanted))
         if most <= _MOST * wanted:  # else many are equal

@@ -101,7 +101,7 @@ class Neighbors:
     def _rough(self, asked: np.ndarray) -> np.ndarray:
         """float32 (asked, n): grows with the distance, but rounded, for choosing candidates."""
         if self.distance in ("euclidean", "cosine"):
-            return np.asarray(self._squares - 2 * (asked @ self.x.T))
+            return np.asarray(np.column_stack([-2 * asked, np.ones(len(asked), np.float32)]) @ self._longer)
         total = np.zeros((len(asked), len(self.x)), dtype=np.float32)
         for theirs, own in zip(asked.T, self._columns, strict=True):
             gap = np.abs(theirs[:, None] - own)
@@ -109,8 +109,9 @@ class Neighbors:
         return total
 
     @cached_property
-    def _squares(self) -> np.ndarray:
-        return np.asarray(np.einsum("nk,nk->n", self.x, self.x))
+    def _longer(self) -> np.ndarray:
+        """float32 (columns + 1, n): the rows and their squares, so that one product is the squared distance but for the asked row's own."""
+        return np.ascontiguousarray(np.vstack([self.x.T, np.einsum("nk,nk->n", self.x, self.x)]))
 
     @cached_property
     def _columns(self) -> np.ndarray:
