@@ -15,14 +15,17 @@ from serve.bundles import Trained, train_every_type
 from serve.conftest import Train
 from serve.running import running
 
-CLIENTS, REQUESTS = 8, 240
+CLIENTS, REQUESTS, LARGE = 8, 240, 400
 
 
 @pytest.mark.parametrize("family", [f.name for f in FAMILIES])
 def test_a_model_predicts_in_many_threads_as_in_one(trained: Train, family: str):
-    """Bit for bit, with batches of several sizes at once; boosters hold state of their own in C++."""
+    """Bit for bit, with batches of several sizes at once, large ones among them, which go another way; boosters hold state of their
+    own in C++.
+    """
     model: Trained = trained(family, True)
-    frames = [pd.DataFrame(model.records[: 1 + i % 24], dtype=object) for i in range(160)]
+    many = (model.records * (LARGE // len(model.records) + 1))[:LARGE]
+    frames = [pd.DataFrame(many[: LARGE if i % 3 == 0 else 1 + i % 24], dtype=object) for i in range(160)]
     alone = [model.model.raw_prediction(f) for f in frames[:24]]
 
     with ThreadPoolExecutor(CLIENTS) as pool:
