@@ -16,9 +16,10 @@ from kubeautoml_trainer.variants.base import Ground
 
 
 def say(ground: Ground, task: float) -> tuple[int, float, int, int]:
-    """(process, task, rows, threads that a library of matrices may take) after a while."""
+    """(process, task, rows, threads that a product of matrices may take) after a while."""
     time.sleep(0.05)
-    return os.getpid(), task, len(ground.data.train), max(i["num_threads"] for i in threadpool_info())
+    threads = max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+    return os.getpid(), task, len(ground.data.train), threads
 
 
 def die_of(ground: Ground, task: str) -> str:
