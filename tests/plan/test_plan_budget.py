@@ -59,8 +59,11 @@ def test_the_finalizer_s_share_follows_the_size_of_the_data_once_it_was_read(
     ("variants", "more", "data", "kept"),
     [
         (["Quality"], {}, {}, 38.0),
-        (["Quality", "Fast"], {}, {}, 59.0),
-        (["Fast"], {"refitOn": "TrainingRows"}, {}, 38.0),
+        (["Quality", "Balanced"], {}, {}, 59.0),
+        (["Quality", "Fast"], {}, {}, 43.25),
+        (["Fast"], {"refitOn": "TrainingRows"}, {}, 18.5),
+        (["Fast"], {"refitOn": "TrainingRows"}, {"rows": MOST_ROWS_REFOLDED + 1}, 38.0),
+        (["Fast", "Distilled"], {"refitOn": "TrainingRows"}, {}, 38.0),
         (["Quality"], {"refitOn": "TrainingRows"}, {}, 15.0),
         (["Quality"], {}, {"rows": MOST_ROWS_REFOLDED + 1}, 15.0),
         (["Quality"], {}, {"holdout_rows": 0}, 15.0),
@@ -69,7 +72,7 @@ def test_the_finalizer_s_share_follows_the_size_of_the_data_once_it_was_read(
 def test_time_for_refits_is_kept_only_where_some_are_wanted(
     variants: list[str], more: dict[str, str], data: dict[str, int], kept: float
 ) -> None:
-    """Once for variants of one fit each, and once for an ensemble that is to learn from the hold-out."""
+    """Once for variants of one fit each, and once for an ensemble that is to learn from the hold-out; little where all is one fit."""
     output = {"uri": "s3://models/a", "variants": variants, **more}
     job = make_job(budget={"maxDurationSeconds": 300}, output=output)
 

@@ -34,18 +34,21 @@ REFIT_SECONDS, REFIT_FRACTION, MOST_REFIT_SECONDS = 5.0, 0.07, 300.0
 that take one fit on all rows in place of the folds' and for an ensemble that learns from the hold-out rows. Measured in jobs of 60 s: the
 former takes 3 to 6 s, the latter 8 to 19 s for the whole ensemble, of which as much is done as there is time for."""
 
+ONE_REFIT = 0.25
+"""Of that, for `Fast` alone, which is one fit, on few rows. Measured: 0.5 to 1 s."""
+
 STOP_GRACE_SECONDS = 10.0
 """How long workers get to leave after a stop before their Job is deleted."""
 
 
-def finalize_seconds(budget_seconds: float, data: DataFacts | None = None, *, refits: int = 1) -> float:
+def finalize_seconds(budget_seconds: float, data: DataFacts | None = None, *, refits: float = 1.0) -> float:
     """Share of a time budget that the search must leave for the finished model: on little data less than a fixed share would be,
     on much data more. `data` is known once a worker has read it. refits: see the function `refits`.
     """
     need = FINALIZE_FRACTION * budget_seconds
     if data is not None and data.read_seconds is not None:
         need = FINALIZE_BASE_SECONDS + FINALIZE_READINGS * data.read_seconds
-        need += REFIT_SECONDS * (refits > 0) + refits * min(MOST_REFIT_SECONDS, REFIT_FRACTION * budget_seconds)
+        need += REFIT_SECONDS * min(1.0, refits) + refits * min(MOST_REFIT_SECONDS, REFIT_FRACTION * budget_seconds)
     return min(budget_seconds / 2, max(FINALIZE_SECONDS, need))
 
 
@@ -134,23 +137,27 @@ def deadlines(
     return end - finalize_seconds(budget, data, refits=refits(job, data)), end
 
 
-def refits(job: AutoMLJob, data: DataFacts | None) -> int:
+def refits(job: AutoMLJob, data: DataFacts | None) -> float:
     """How often time is kept to fit members once more: for variants of one fit each, as all are of a time split, and for an ensemble
     that is to learn from the hold-out.
     """
     output, dataset = job.spec.output, job.spec.dataset
     has_time = dataset.split.time_column is not None and dataset.split.type in (SplitType.AUTO, SplitType.TIME)
-    has_single = has_time or any(variant is not ModelVariant.QUALITY for variant in output.variants)
+    has_few_rows = data is not None and 0 < data.rows <= MOST_ROWS_REFOLDED
+    others = set(output.variants) - {ModelVariant.QUALITY}
+    single = 1.0 if has_time or others else 0.0
+    if others == {ModelVariant.FAST} and has_few_rows and not has_time:
+        single = ONE_REFIT
     learns = (
         ModelVariant.QUALITY in output.variants
         and output.refit_on is RefitRows.ALL_ROWS
         and dataset.test is None
         and not has_time
+        and has_few_rows
         and data is not None
-        and 0 < data.rows <= MOST_ROWS_REFOLDED
         and data.holdout_rows > 0
     )
-    return has_single + learns
+    return single + learns
 
 
 def trials_before(status: AutoMLJobStatus) -> int:
