@@ -37,8 +37,7 @@ def with_all_rows(bench: Bench, refits: Refits, made: Sequence[Made], deadline: 
     for one in made:
         keys = [[refits.by_folder.get(f) for f in m.folders] for m in one.members]
         is_refit = all(k is not None for each in keys for k in each)
-        seconds = longer * one.fit_seconds / bench.at_once(sum(map(len, keys)))
-        in_time = time.monotonic() + seconds < deadline
+        in_time = time.monotonic() + longer * one.fit_seconds < deadline
         fitted = _fit_all(again, keys) if is_refit and in_time else None
         done.append(one if fitted is None else _renewed(bench, one, fitted))
     return tuple(done)

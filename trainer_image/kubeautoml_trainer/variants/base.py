@@ -91,10 +91,6 @@ class Bench:
     def ground(self) -> Ground:
         return Ground(self.shop.job, self.shop.data, self.shop.task, self.threads)
 
-    def at_once(self, tasks: int) -> int:
-        """How many of so many tasks are done at once."""
-        return 1 if self.hands is None or not self.hands.are_there else min(1 + self.hands.count, max(1, tasks))
-
     def start(self, act: Act[T, R], tasks: Sequence[T], until: float) -> Callable[[], list[R | None]]:
         """Have tasks done while this process does something else, where there are hands for it; all are when what is returned is called.
 
@@ -104,7 +100,7 @@ class Bench:
         Returns:
             Gives what comes of each task, in their order; None for one of which nothing was heard.
         """
-        if self.hands is not None and self.at_once(len(tasks)) > 1:
+        if self.hands is not None and self.hands.are_there and len(tasks) > 1:
             return self.hands.start(act, tasks, until)
         return lambda: [act(self.ground, task) for task in tasks]
 

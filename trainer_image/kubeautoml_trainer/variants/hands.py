@@ -40,6 +40,7 @@ first is measured: 560 MiB, of which 200 are libraries that all share."""
 _LATE_SECONDS = 5.0
 """How much later than it should a fit may end before its process is killed."""
 _WARM_ROWS, _WARM_SECONDS = 100, 10.0
+"""Of the fit by which one gets ready for a family: what it may learn from, and take; guesses."""
 _ACCELERATORS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 """Where a driver shows that there is one: NVIDIA's and AMD's."""
 
