@@ -15,12 +15,14 @@ import pytest
 from sklearn import ensemble
 
 from kubeautoml_trainer.features import Encoded
-from kubeautoml_trainer.models import blocks
+from kubeautoml_trainer.models import blocks, lightgbm_walk, tree_walker
 from kubeautoml_trainer.models import trees as own_trees
 from kubeautoml_trainer.models.blocks import by_shares, in_blocks
 from kubeautoml_trainer.models.cores import threads_for
 from kubeautoml_trainer.models.forest import Forest
-from kubeautoml_trainer.models.lightgbm_scores import probabilities, scores
+from kubeautoml_trainer.models.gradient_boosting import BoostedTrees
+from kubeautoml_trainer.models.lightgbm_scores import BoosterScores
+from kubeautoml_trainer.models.target import NumberTarget
 from kubeautoml_trainer.models.trees import flatten
 
 
@@ -137,49 +139,178 @@ def test_blocks_get_their_memory_once() -> None:
 
 
 OBJECTIVES = {"regression": 1, "quantile": 1, "binary": 2, "multiclass": 3}
+MANY = tree_walker.MANY_ROWS
 
 
-@pytest.mark.parametrize("rounds", [3, 40])
-@pytest.mark.parametrize("columns", [5, 90])
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_a_booster_asked_a_few_trees_at_a_time_says_what_it_says_at_once(
-    objective: str, columns: int, rounds: int
-) -> None:
-    """To 1e-12, whatever the number of trees, which need not be a multiple."""
-    x, classes = make_numbers(900, columns), OBJECTIVES[objective]
-    y = x[:, 0] * x[:, 1] if classes == 1 else np.digitize(x[:, 0], np.linspace(-0.5, 0.5, classes - 1))
-    settings = {"objective": objective, "verbosity": -1, "num_class": classes if classes > 2 else 1}
-    trained = lgb.train(settings, lgb.Dataset(x, y), rounds)
-    booster = lgb.Booster(model_str=trained.model_to_string(num_iteration=rounds - 1))
+def make_mixed(rows: int, seed: int = 0) -> np.ndarray:
+    """float64 (rows, 7): two numbers with gaps, seconds of 2025, tenths, two columns of codes, and a number without gaps."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(rows, 7))
+    x[:, :2][random.random((rows, 2)) < 0.1] = np.nan
+    x[:, 2] = 1.75e9 + random.integers(0, 60, rows)
+    x[:, 3] = x[:, 3].round(1)
+    x[:, 4], x[:, 5] = random.integers(-1, 150, rows), random.integers(0, 5, rows)
+    return x
 
-    np.testing.assert_allclose(scores(booster, x, 2), booster.predict(x, raw_score=True), rtol=0, atol=1e-12)
+
+def train_mixed(objective: str, leaves: int, rounds: int, **settings: object) -> lgb.Booster:
+    """A booster whose target depends on all columns, among them on single seconds."""
+    x, classes = make_mixed(3000), OBJECTIVES[objective]
+    y = np.nan_to_num(x[:, 0]) + x[:, 4] % 7 + 3 * (x[:, 5] == 2) + x[:, 2] % 5 + x[:, 3] * x[:, 6]
     if classes > 1:
-        np.testing.assert_allclose(probabilities(booster, x, 2), booster.predict(x), rtol=0, atol=1e-12)
-        np.testing.assert_allclose(probabilities(booster, x[:5], 2), booster.predict(x[:5]), rtol=0, atol=0)
+        y = np.digitize(y, np.quantile(y, np.arange(1, classes) / classes))
+    own = {"objective": objective, "num_class": classes if classes > 2 else 1, "num_leaves": leaves, "verbosity": -1}
+    small = {"min_data_in_leaf": 3, "min_data_per_group": 5, "max_cat_to_onehot": 3}
+    return lgb.train({**own, **small, **settings}, lgb.Dataset(x, y, categorical_feature=[4, 5]), rounds)
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_cat_to_onehot": 100}, {"extra_trees": True}, {"use_missing": False}])
+@pytest.mark.parametrize("leaves", [2, 31])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_many_rows_get_from_a_booster_what_few_get(objective: str, leaves: int, settings: dict[str, object]) -> None:
+    """Numbers beyond all thresholds, infinite or missing, and codes that training never had, among them; first of parts of the trees,
+    then of the walker.
+    """
+    trained, x = train_mixed(objective, leaves, 40, **settings), make_mixed(MANY, seed=1)
+    booster = BoosterScores(trained.model_to_string())
+    x[:40, 4], x[:40, 5] = np.tile([np.nan, -7, 151, 9999], 10), np.tile([np.nan, 5, 63, 64], 10)
+    x[40:60, 6], x[60:80, 0], x[80:100, 0] = np.nan, np.inf, -np.inf
+    raw = trained.predict(x, raw_score=True)
+
+    np.testing.assert_allclose(booster.scores(x[:500], 2), raw[:500], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(booster.scores(x, 2), raw, rtol=1e-5, atol=1e-5)
+    assert np.abs(booster.scores(x) - raw).max() > 0  # what adds up in float32 is not the same to the last bit
+    if OBJECTIVES[objective] > 1:
+        np.testing.assert_allclose(booster.probabilities(x, 2), trained.predict(x), rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(booster.probabilities(x[:255]), trained.predict(x[:255]))
+    np.testing.assert_array_equal(booster.scores(x[:255]), raw[:255])
+
+
+@pytest.mark.parametrize("columns", [5, 90])
+@pytest.mark.parametrize("rounds", [3, 40])
+def test_a_booster_asked_a_few_trees_at_a_time_says_what_it_says_at_once(columns: int, rounds: int) -> None:
+    """To 1e-12, whatever the number of trees, which need not be a multiple."""
+    x = make_numbers(900, columns)
+    trained = lgb.train({"objective": "regression", "verbosity": -1}, lgb.Dataset(x, x[:, 0] * x[:, 1]), rounds)
+    booster = BoosterScores(trained.model_to_string(num_iteration=rounds - 1))
+
+    expected = lgb.Booster(model_str=booster.text).predict(x)
+    np.testing.assert_allclose(booster.scores(x, 2), expected, rtol=0, atol=1e-12)
+
+
+def test_a_row_goes_where_lightgbm_sends_it_however_close_it_is_to_a_threshold() -> None:
+    """Seconds of 2025, of which 128 are one float32; asked at the thresholds, and at the next float64 on either side."""
+    x = 1.75e9 + np.arange(3000.0)[:, None] % 100
+    y = np.random.default_rng(0).normal(size=100)[np.arange(3000) % 100]
+    settings = {"objective": "regression", "num_leaves": 40, "min_data_in_leaf": 1, "verbosity": -1}
+    text = lgb.train(settings, lgb.Dataset(x, y), 1).model_to_string()
+    thresholds = np.array(text.split("threshold=")[1].splitlines()[0].split(), dtype=float)
+    assert len(thresholds) == 39
+    asked = np.concatenate([thresholds, np.nextafter(thresholds, 0), np.nextafter(thresholds, np.inf)])
+    asked = np.resize(asked, MANY)[:, None]
+
+    np.testing.assert_allclose(BoosterScores(text).scores(asked), lgb.Booster(model_str=text).predict(asked), rtol=1e-6)
+
+
+def test_trees_that_are_a_leaf_add_theirs() -> None:
+    """Boosters of nothing else, and among other trees."""
+    x = make_numbers(MANY, 3)
+    constant = lgb.train({"objective": "regression", "verbosity": -1}, lgb.Dataset(x, np.full(MANY, 7.5)), 2)
+    classes = np.where(x[:, 0] > 0, 0, np.where(x[:, 1] > 2.6, 2, 1))
+    settings = {"objective": "multiclass", "num_class": 3, "min_sum_hessian_in_leaf": 100.0, "verbosity": -1}
+    rare = lgb.train(settings, lgb.Dataset(x, classes), 5)
+    assert "num_leaves=1\n" in rare.model_to_string()
+
+    for trained in (constant, rare):
+        booster = BoosterScores(trained.model_to_string())
+        np.testing.assert_allclose(booster.scores(x), trained.predict(x, raw_score=True), rtol=1e-5, atol=1e-6)
+
+
+def train_plain(leaves: int = 31) -> tuple[lgb.Booster, BoosterScores, np.ndarray]:
+    x = make_numbers(MANY, 5)
+    settings = {"objective": "regression", "num_leaves": leaves, "verbosity": -1}
+    trained = lgb.train(settings, lgb.Dataset(x, x[:, 0] * x[:, 1]), 40)
+    return trained, BoosterScores(trained.model_to_string()), x
 
 
 def test_many_rows_are_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """And a few are not: a call costs more than their trees."""
-    x = make_numbers(900, 5)
-    booster = lgb.train({"objective": "regression", "verbosity": -1}, lgb.Dataset(x, x[:, 0]), 40)
+    _, booster, x = train_plain()
     calls: list[int] = []
-    ask = booster.predict
-    monkeypatch.setattr(booster, "predict", lambda *a, **k: (calls.append(len(a[0])), ask(*a, **k))[1])
+    ask = booster.booster.predict
+    monkeypatch.setattr(booster.booster, "predict", lambda *a, **k: (calls.append(len(a[0])), ask(*a, **k))[1])
 
-    scores(booster, x, 1)
-    scores(booster, x[:100], 1)
+    booster.scores(x[:900])
+    booster.scores(x[:100])
 
     assert calls == [900, 900, 900, 100]
 
 
+def test_a_walker_is_made_once_and_only_for_calls_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many calls of fewer there are; the same rows get the same to the last bit before and after."""
+    _, booster, x = train_plain()
+    made: list[int] = []
+    walk = lightgbm_walk.LightGBMWalk
+    monkeypatch.setattr(lightgbm_walk, "LightGBMWalk", lambda trees: made.append(len(trees.leaves)) or walk(trees))
+
+    before = [booster.scores(x[: MANY - 1]) for _ in range(3)]
+    assert not made
+    many = [booster.scores(x) for _ in range(3)]
+
+    assert made == [40]
+    assert all(np.array_equal(found, many[0]) for found in many)
+    assert np.array_equal(booster.scores(x[: MANY - 1]), before[0])
+
+
+def test_large_trees_are_asked_in_parts_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The walker would not be faster; and that is found out once."""
+    trained, booster, x = train_plain(leaves=120)
+    read: list[int] = []
+    whole = lightgbm_walk._read
+    monkeypatch.setattr(lightgbm_walk, "_read", lambda text: (read.append(len(text)), whole(text))[1])
+
+    for _ in range(3):
+        np.testing.assert_allclose(booster.scores(x), trained.predict(x), rtol=0, atol=1e-12)
+
+    assert len(read) == 1
+
+
 def test_a_booster_that_many_threads_ask_answers_each_with_its_own_trees() -> None:
-    """LightGBM keeps the range of trees of a call in the booster: without a lock one call answers with another's."""
-    x = make_numbers(600, 5)
-    booster = lgb.train({"objective": "regression", "verbosity": -1}, lgb.Dataset(x, x[:, 0] * x[:, 1]), 200)
-    many, one = scores(booster, x, 1), scores(booster, x[:1], 1)
+    """LightGBM keeps the range of trees of a call in the booster: without a lock one call answers with another's. Few rows, some hundred,
+    and so many that a walker is made meanwhile.
+    """
+    _, booster, x = train_plain()
+    alone = BoosterScores(booster.text)
+    parts = [x[:1], x[:600], x]
+    expected = [alone.scores(part) for part in parts]
 
     with ThreadPoolExecutor(4) as pool:
-        asked = list(pool.map(lambda k: scores(booster, x if k % 3 else x[:1], 1), range(60)))
+        asked = list(pool.map(lambda k: booster.scores(parts[k % 3]), range(60)))
 
     for k, found in enumerate(asked):
-        np.testing.assert_array_equal(found, many if k % 3 else one)
+        np.testing.assert_array_equal(found, expected[k % 3])
+
+
+@pytest.mark.parametrize("depth", [1, 4, 8])
+@pytest.mark.parametrize("classes", [0, 2, 3])
+def test_many_rows_get_from_boosted_trees_what_few_get(classes: int, depth: int) -> None:
+    """Rows at the thresholds among them: middles of tenths."""
+    x = make_numbers(1000, 6).round(1).astype(np.float32)
+    y = x[:, 0] * x[:, 1] + x[:, 2]
+    kind = ensemble.GradientBoostingClassifier if classes else ensemble.GradientBoostingRegressor
+    y = np.digitize(y, np.quantile(y, np.arange(1, classes) / classes)) if classes else y
+    grown = kind(n_estimators=20, max_depth=depth, random_state=0).fit(x, y)
+    trees, value = flatten([tree.tree_ for round_ in grown.estimators_ for tree in round_])
+    target = None if classes else NumberTarget(log=False, center=0.0, scale=1.0, low=None, high=None)
+    leaf, start = (value[:, 0] * 0.1).astype(np.float32), np.linspace(0.5, 1.5, classes if classes > 2 else 1)
+    model = BoostedTrees(trees, leaf, start, np.arange(classes), max(1, classes), target)
+    asked = make_numbers(2000, 6, seed=1).round(1)
+    asked[::2] += 0.05
+    rows = Encoded(asked, np.zeros((2000, 0), dtype=np.int32))
+    parts = [slice(first, first + 200) for first in range(0, 2000, 200)]
+
+    few = np.concatenate([model.predict(Encoded(asked[part], rows.codes[part])) for part in parts])
+    many = model.predict(rows, 2)
+
+    assert np.abs(many - few).max() > 0  # it went another way
+    np.testing.assert_allclose(many, few, rtol=1e-5, atol=1e-6)

@@ -154,7 +154,7 @@ def test_a_hurried_refit_needs_few_rounds_and_says_many(name: str, monkeypatch: 
     assert pipeline.best_iteration == pytest.approx(400, rel=0.1)
     booster = pipeline.model.booster
     trees = {
-        "LightGBM": lambda: booster.num_trees(),
+        "LightGBM": lambda: booster.booster.num_trees(),
         "XGBoost": lambda: booster.num_boosted_rounds(),
         "CatBoost": lambda: booster.tree_count_,
     }[name]()

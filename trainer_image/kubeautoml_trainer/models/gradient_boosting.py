@@ -6,7 +6,7 @@ there are many.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.features import Encoded, fit_features
 from kubeautoml_trainer.models.base import DataShape, FitContext, FitTimeout
-from kubeautoml_trainer.models.blocks import in_blocks
+from kubeautoml_trainer.models.blocks import by_shares, in_blocks
 from kubeautoml_trainer.models.dummy import ConstantModel, load_constant
 from kubeautoml_trainer.models.early_stopping import Patience, boosting_rounds, least_patience, steering_loss
 from kubeautoml_trainer.models.forest import dense, made_features, tree_recipe
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, save_target, standard_target
+from kubeautoml_trainer.models.tree_walker import Walker, WayForMany
 from kubeautoml_trainer.models.trees import Trees, flatten
 
 _FILE = "gradient_boosting.safetensors"
@@ -58,9 +59,14 @@ class BoostedTrees:
     classes: np.ndarray
     outputs: int
     target: NumberTarget | None
+    _walker: WayForMany[Walker] = field(default_factory=WayForMany, init=False, repr=False, compare=False)
 
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
         matrix, k = dense(x), len(self.start)
+        walker = self._walker.of(len(matrix), lambda: Walker(self.trees.nodes(self.leaf), matrix.shape[1], k))
+        if walker is not None:
+            sums = by_shares(len(matrix), threads, lambda rows: walker.sums(matrix[rows]))
+            return _prediction(self.start + sums, self.classes, self.outputs, self.target)
         score = np.empty((len(matrix), k))
 
         def answer(part: slice) -> None:

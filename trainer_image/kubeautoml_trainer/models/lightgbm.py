@@ -31,7 +31,7 @@ from kubeautoml_trainer.models.lightgbm_quantiles import (
     load_quantile_boosters,
     quantile_boosters,
 )
-from kubeautoml_trainer.models.lightgbm_scores import probabilities, scores
+from kubeautoml_trainer.models.lightgbm_scores import BoosterScores
 from kubeautoml_trainer.models.packed import read_packed, write_packed
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
@@ -151,16 +151,15 @@ _LOSSES = {"Mae": "regression_l1", "MedianAbsoluteError": "regression_l1", "Mape
 class BoosterModel:
     """A LightGBM booster cut at its best round. target: how a number was written; None for classes."""
 
-    text: str = field(repr=False)
+    booster: BoosterScores = field(repr=False)
     target: NumberTarget | None
-    booster: Any = field(repr=False, compare=False)
 
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
-        said = probabilities if self.target is None else scores
-        return _prediction(said(self.booster, x.numbers, threads), self.target)
+        said = self.booster.probabilities if self.target is None else self.booster.scores
+        return _prediction(said(x.numbers, threads), self.target)
 
     def save(self, folder: Path) -> None:
-        write_packed(folder / _FILE, self.text.encode())
+        write_packed(folder / _FILE, self.booster.text.encode())
         save_target(self.target, folder)
 
 
@@ -364,7 +363,7 @@ def _model(text: str, target: NumberTarget | None) -> BoosterModel:
     import lightgbm as lgb
 
     try:
-        return BoosterModel(text, target, lgb.Booster(model_str=text))
+        return BoosterModel(BoosterScores(text), target)
     except lgb.basic.LightGBMError as error:
         raise BundleError(f"{_FILE} is not a LightGBM model: {error}") from error
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.features import Encoded
-from kubeautoml_trainer.models.lightgbm_scores import scores
+from kubeautoml_trainer.models.lightgbm_scores import BoosterScores
 from kubeautoml_trainer.models.packed import read_packed, write_packed
 
 FILE = "lightgbm-quantiles.json.zst"
@@ -19,18 +18,17 @@ FILE = "lightgbm-quantiles.json.zst"
 
 @dataclass(frozen=True)
 class QuantileBoosters:
-    """texts: a booster a quantile, rising."""
+    """boosters: one a quantile, rising."""
 
-    texts: tuple[str, ...] = field(repr=False)
-    boosters: tuple[Any, ...] = field(repr=False, compare=False)
+    boosters: tuple[BoosterScores, ...] = field(repr=False)
 
     def predict(self, x: Encoded, threads: int = 1) -> np.ndarray:
         """float32 (n, quantiles), rising in each row (Chernozhukov et al. 2010, arXiv:0704.3649: sorting only helps)."""
-        each = [scores(b, x.numbers, threads) for b in self.boosters]
+        each = [booster.scores(x.numbers, threads) for booster in self.boosters]
         return np.sort(np.stack(each, axis=1), axis=1).astype(np.float32)
 
     def save(self, folder: Path) -> None:
-        write_packed(folder / FILE, json.dumps(list(self.texts)).encode())
+        write_packed(folder / FILE, json.dumps([booster.text for booster in self.boosters]).encode())
 
 
 def quantile_boosters(texts: tuple[str, ...]) -> QuantileBoosters:
@@ -38,7 +36,7 @@ def quantile_boosters(texts: tuple[str, ...]) -> QuantileBoosters:
     import lightgbm as lgb
 
     try:
-        return QuantileBoosters(texts, tuple(lgb.Booster(model_str=text) for text in texts))
+        return QuantileBoosters(tuple(BoosterScores(text) for text in texts))
     except lgb.basic.LightGBMError as error:
         raise BundleError(f"{FILE} is not a list of LightGBM models: {error}") from error
 

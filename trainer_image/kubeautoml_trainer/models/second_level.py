@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ import pandas as pd
 from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.features import Features, load_features
 from kubeautoml_trainer.models.cores import threads_for
-from kubeautoml_trainer.models.lightgbm_scores import scores
+from kubeautoml_trainer.models.lightgbm_scores import BoosterScores
 
 Scale = Literal["probabilities", "numbers", "logarithms"]
 """What predictions are before anything is added to them: log-odds (of two classes) or logarithms of probabilities; numbers as they
@@ -78,14 +78,14 @@ class SecondLevel:
     trees: str | None = field(default=None, repr=False)
     features: Features | None = field(default=None, repr=False)
     threads: int | None = field(default=None, init=False)
-    _booster: Any = field(default=None, init=False, repr=False, compare=False)
+    _booster: BoosterScores | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.trees is not None:
             import lightgbm as lgb
 
             try:
-                self._booster = lgb.Booster(model_str=self.trees)
+                self._booster = BoosterScores(self.trees)
             except lgb.basic.LightGBMError as error:
                 raise BundleError(f"{_TREES} is not a LightGBM model: {error}") from error
 
@@ -112,7 +112,7 @@ class SecondLevel:
             margin = margin + np.einsum("knc,kc->nc", added, self.coefficients)
         if self._booster is not None and self.features is not None:
             x = tree_columns(added, self.features.transform(frame).numbers)
-            margin = margin + scores(self._booster, x, threads_for(len(x), self.threads)).reshape(mean.shape)
+            margin = margin + self._booster.scores(x, threads_for(len(x), self.threads)).reshape(mean.shape)
         return predictions(margin, self.scale)
 
     def save(self, folder: Path) -> None:

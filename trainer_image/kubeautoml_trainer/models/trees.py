@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from kubeautoml_trainer.models.tree_walker import Nodes
+
 _PAIRS_AT_ONCE = 150_000  # (tree, row) pairs walked at once,
 _NODES_AT_ONCE = 60_000  # and nodes of their trees: both stay in the processor's cache
 _STEPS_AT_ONCE = 4  # before those that have reached a leaf, where they stay, are taken out
@@ -80,6 +82,27 @@ class Trees:
             goes_on = self.right.take(here) >= 0
             walking, here, start = walking[goes_on], here[goes_on], start[goes_on]
         return np.asarray(-self.right.take(node) - 1).reshape(len(roots), -1)
+
+    def nodes(self, leaf: np.ndarray) -> Nodes:
+        """The same trees for `Walker`; leaf: float32 (leaves,), what each adds.
+
+        A value goes left where it is not above a threshold, with the walker where it is below a bound: the next float32.
+        """
+        is_leaf = self.right < 0
+        inner = np.flatnonzero(~is_leaf)
+        first = np.repeat(self.root, np.diff(np.append(self.root, len(self.right))))
+        before: np.ndarray = np.cumsum(~is_leaf) - ~is_leaf  # inner nodes before each node
+        left = 2 * (before - before[first])[inner] + 1
+        place = first.astype(np.int64)  # of each node; its parent moves it
+        place[inner + 1] = first[inner] + left
+        place[self.right[inner]] = first[inner] + left + 1
+        bound = np.nextafter(self.threshold, np.float32(np.inf))
+        bound[is_leaf] = leaf[-self.right[is_leaf] - 1]
+        back = np.argsort(place)
+        children = np.full(len(place), -1)
+        children[place[inner]] = left
+        ends = np.append(self.root, len(place))
+        return Nodes(ends, children, self.feature[back], bound[back], np.zeros(len(place), dtype=bool))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Name -> array, to be stored: a leaf is a bit, an inner node the number of its split, which other nodes share, or the split
