@@ -118,6 +118,41 @@ def test_nothing_is_looked_at_after_the_deadline():
     assert thinned(shares, parts, [rmse(y)], deadline=time.monotonic() - 1) == shares
 
 
+@pytest.mark.parametrize(
+    ("seconds", "missed", "stays"),
+    [
+        ({"good": 1.0, "dear": 3.5}, 0.0025, False),
+        ({"good": 1.0, "dear": 3.5}, 0.0035, True),  # two thousandths for every ensemble, and one for the time
+        ({"good": 1.0, "dear": 2.5}, 0.0025, True),  # five sevenths of the time
+        ({"good": 3.5, "dear": 1.0}, 0.0025, True),
+        ({"good": 0.0, "dear": 0.0}, 0.0025, True),
+        (None, 0.0025, True),
+    ],
+)
+def test_a_member_that_takes_most_of_the_time_may_be_missed_a_little_more(seconds, missed, stays):
+    parts = {"good": np.ones((400, 1)), "dear": np.zeros((400, 1))}
+
+    def loss(p: np.ndarray) -> float:
+        return {1.0: 1 + missed, 0.0: 9.0}.get(float(p[0, 0]), 1.0)
+
+    kept = thinned({"good": 0.95, "dear": 0.05}, parts, [loss], seconds=seconds)
+
+    assert set(kept) == ({"good", "dear"} if stays else {"good"})
+
+
+def test_what_the_time_is_worth_does_not_let_others_go_too():
+    """The dear one costs nothing and leaves; of the next two, each would cost more than all may together."""
+    parts = {k: np.eye(4)[[n]].repeat(400, axis=0) for n, k in enumerate(("good", "dear", "other"))}
+    costs = {"good": 5.0, "dear": 0.0, "other": 0.0025}
+
+    def loss(p: np.ndarray) -> float:
+        return 1.0 + sum(cost for n, cost in enumerate(costs.values()) if p[0, n] == 0)
+
+    kept = thinned(dict.fromkeys(parts, 1 / 3), parts, [loss], seconds={"good": 1.0, "dear": 97.0, "other": 1.0})
+
+    assert set(kept) == {"good", "other"}
+
+
 def test_a_selection_holds_no_member_that_is_not_missed():
     """Whatever greedy picks took: without any one of them the objective or the log loss is clearly worse."""
     rng = np.random.default_rng(2)

@@ -40,6 +40,8 @@ class Candidate:
     oof: np.ndarray = field(repr=False, compare=False)
     """Out-of-fold predictions, float (n, outputs); NaN where a row was never validated."""
     cost: Cost = Cost()
+    predict_seconds: float = 0.0
+    """What predicting took in cross-validation."""
 
 
 @dataclass(frozen=True)

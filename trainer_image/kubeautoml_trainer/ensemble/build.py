@@ -253,9 +253,10 @@ def _all_folds(pipelines: Sequence[Pipeline]) -> Callable[[pd.DataFrame], object
 
 
 def _candidate(trial: ScoredTrial, stored: StoredTrial, cost: Cost, first: StoredTrial | None) -> Candidate:
+    seconds = stored.record.predict_seconds
     if first is not None:
-        return Candidate(trial.trial, trial.family, first.record.value, first.oof, cost)
-    return Candidate(trial.trial, trial.family, trial.value, stored.oof, cost)
+        return Candidate(trial.trial, trial.family, first.record.value, first.oof, cost, seconds)
+    return Candidate(trial.trial, trial.family, trial.value, stored.oof, cost, seconds)
 
 
 def unpacked(shop: Workshop, number: int) -> Path:

@@ -94,7 +94,8 @@ def without_the_hardly_missed(
     rows = np.flatnonzero(np.all([np.isfinite(oof).all(axis=1) for oof in members.values()], axis=0))
     scored = _sample(rows, _CELLS_SORTED if metric in _SORTING else _CELLS, task.outputs, seed)
     losses = _losses(task, metric, y[scored], None if weight is None else weight[scored])
-    kept = thinned(found.weights, {k: oof[scored] for k, oof in members.items()}, losses, deadline)
+    seconds = {c.trial: c.predict_seconds for c in candidates if c.trial in members}
+    kept = thinned(found.weights, {k: oof[scored] for k, oof in members.items()}, losses, deadline, seconds)
     if len(kept) == len(found.weights):
         return found
     mean = weighted_mean({k: members[k][rows] for k in kept}, kept)
