@@ -288,6 +288,22 @@ def test_a_model_that_is_far_behind_is_no_input(metric, values, chosen):
     assert [c.trial for c in choose_inputs(candidates, greedy, metric, 3)] == chosen
 
 
+def test_a_model_that_takes_longer_than_all_members_is_no_input():
+    """Two members of two seconds each: one of four seconds may join them, one of five not."""
+    rng = np.random.default_rng(0)
+    oofs = rng.normal(size=(5, 200, 1)).astype(np.float32)
+    seconds = (2.0, 2.0, 5.0, 4.0, 0.0)
+    candidates = [
+        Candidate(k, "ABCDE"[k], 1.0, oof, predict_seconds=own)
+        for k, (oof, own) in enumerate(zip(oofs, seconds, strict=True))
+    ]
+    greedy = replace(
+        select(candidates[:2], NUMBER, "Rmse", rng.normal(size=200), None, seed=0), weights={0: 0.5, 1: 0.5}
+    )
+
+    assert [c.trial for c in choose_inputs(candidates, greedy, "Rmse", 3)] == [0, 1, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("three", "six", "taken"), [(1.0, 0.98, 8), (1.0, 0.9995, 5), (None, 0.98, 8), (1.0, None, 5), (None, None, None)]
 )
