@@ -8,14 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from finalize.finalize_factories import make_searched
 from kubeautoml.api.metrics import TaskType
 from kubeautoml.api.objective import RefitRows
+from kubeautoml_trainer.artifacts import read_record
 from kubeautoml_trainer.data.base import Rows, Schema
 from kubeautoml_trainer.ensemble.base import UNLIMITED
 from kubeautoml_trainer.models import EVERY_FAMILY, PRETRAINED_FAMILIES
+from kubeautoml_trainer.search.plan import Entry
 from kubeautoml_trainer.tasks import task_for
 from kubeautoml_trainer.variants.balanced import as_fitted, copies_of
-from kubeautoml_trainer.variants.lean import ROW_MS, Leanness, lean, lean_weights, leanness_of
+from kubeautoml_trainer.variants.lean import ROW_MS, Leanness, _estimate, lean, lean_weights, leanness_of
 from kubeautoml_trainer.variants.refit import Single
 
 
@@ -34,6 +37,28 @@ def make_members(*errors, folds=8, family="CatBoost"):
     )
     data = SimpleNamespace(train=rows, holdout=rows.take(np.arange(1000)), fold=np.arange(4000) % 8)
     return SimpleNamespace(data=data, task=task, job=job), members
+
+
+def test_the_time_of_a_model_is_known_without_a_hold_out_too():
+    """A second for 1,000 hold-out rows, or for the 500 that each of eight folds left out; a fold's model takes an eighth."""
+    shop, members = make_members(0.3)
+
+    assert _estimate(shop, members, {0: 1.0}).latency_ms == pytest.approx(1000 / 8 / 1000)
+    shop.data.holdout, shop.data.profile = shop.data.holdout.take(np.arange(0)), SimpleNamespace(folds=8)
+    assert _estimate(shop, members, {0: 1.0}).latency_ms == pytest.approx(1000 / 8 / 500)
+
+
+@pytest.mark.parametrize("fraction", ["0", "0.2"])
+def test_what_trials_take_to_predict_is_measured(tmp_path, fraction):
+    """On the hold-out, and where there is none on what the folds left out: neighbours take longer than a line."""
+    dataset = {"train": {"uri": f"file://{tmp_path}/train.csv"}, "split": {"folds": 2, "testFraction": fraction}}
+    entries = (Entry("NearestNeighbors", {}), Entry("Dummy", {}))
+
+    searched = make_searched(tmp_path, entries=entries, dataset=dataset)
+    paths = searched.context.job.paths
+    near, dummy = (read_record(searched.store, paths, number).predict_seconds for number in (0, 1))
+
+    assert near > dummy > 0
 
 
 @pytest.mark.parametrize(("weight", "kept"), [(0.0045, 1), (0.02, 2)])

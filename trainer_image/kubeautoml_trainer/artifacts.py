@@ -44,7 +44,7 @@ class TrialRecord:
     metrics: dict[str, float]
     fit_seconds: float
     predict_seconds: float
-    """To predict the hold-out with all folds, one thread."""
+    """To predict the hold-out with all folds, one thread; where there is none, the rows that each fold left out, all threads together."""
     size_bytes: int
     folds: int
     best_iterations: list[int | None] = field(default_factory=list)

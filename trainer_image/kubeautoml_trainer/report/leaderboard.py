@@ -25,7 +25,7 @@ COLUMNS = (
     "predict_ms",
     "rows_per_second",
 )
-"""Of a variant: `predict_ms` for one row, `rows_per_second` in a batch. Of a trial: `predict_seconds` for the hold-out, all folds."""
+"""Of a variant: `predict_ms` for one row, `rows_per_second` in a batch. Of a trial: `predict_seconds`, see `TrialRecord`."""
 
 
 SECOND_LEVEL = "SecondLevel"

@@ -131,11 +131,14 @@ def _run_fold(family: Family, entry: Entry, run: TrialRun, here: _Fold, folds: n
     pipeline = _fit(family, train, valid, entry, run, here)
     fit_seconds = time.perf_counter() - began
     pipeline.set_threads(run.threads)
+    began = time.perf_counter()
     oof = pipeline.predict(valid.frame)
+    predict_seconds = run.threads * (time.perf_counter() - began)
     pipeline.set_threads(1)
     began = time.perf_counter()
     holdout = predict_all(pipeline, run.data.holdout.frame, run.task.outputs)
-    predict_seconds = time.perf_counter() - began
+    if len(holdout):
+        predict_seconds = time.perf_counter() - began
     value = out_of_fold_score(run.task, run.metric, valid.y, oof, valid.weight)
     return FoldResult(pipeline, oof, holdout, value, fit_seconds, predict_seconds)
 

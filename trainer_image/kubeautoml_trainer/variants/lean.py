@@ -169,7 +169,7 @@ def _value(shop: Workshop, rows: Rows, p: np.ndarray) -> float:
 
 def _estimate(shop: Workshop, members: Mapping[int, StoredTrial], left: Mapping[int, float]) -> Cost:
     """One fold of each member; its time for one row cannot be known without a try, so that of many rows says the least it is."""
-    rows = max(1, len(shop.data.holdout))
+    rows = len(shop.data.holdout) or max(1, np.count_nonzero(shop.data.fold >= 0) / shop.data.profile.folds)
     records = [members[n].record for n in left]
     return Cost(
         sum(1000 * r.predict_seconds / r.folds / rows for r in records),
