@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -115,3 +116,14 @@ def test_a_first_round_that_is_gone_leaves_the_trial_as_it_is(tmp_path: Path, mo
     found = read_predictions(searched.store, searched.paths, FINALIST)
     assert np.array_equal(candidates[FINALIST].oof, found.oof)
     assert FINALIST in built.selection.weights
+
+
+@pytest.mark.parametrize("has_deadline", [False, True])
+def test_the_time_to_predict_decides_only_where_a_clock_ends_the_search(tmp_path, monkeypatch, has_deadline):
+    """Where nothing but trials are counted the same seed gives the same model."""
+    searched = make_searched(tmp_path, job_deadline=time.time() + 600 if has_deadline else None)
+
+    candidates, _ = weighed(searched, monkeypatch)
+
+    assert len(candidates) > 1
+    assert {c.predict_seconds > 0 for c in candidates.values()} == {has_deadline}

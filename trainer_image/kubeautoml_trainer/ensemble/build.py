@@ -60,6 +60,8 @@ class Workshop:
     """What building needs: where things are, the rows, and by when (`time.monotonic()`) the selection must be done.
 
     with_second: whether a second level may be tried; only variants that hold the whole ensemble can use one.
+    weighs_time: whether the time that members take to predict may decide which are taken. It is another with every run, so not where the
+    same seed must give the same model: where no clock ends the search.
     """
 
     job: PodJob
@@ -70,6 +72,7 @@ class Workshop:
     selection_deadline: float
     threads: int = 1
     with_second: bool = True
+    weighs_time: bool = True
 
     @property
     def paths(self) -> ArtifactPaths:
@@ -119,7 +122,7 @@ def build(shop: Workshop, scored: Sequence[ScoredTrial], write: Write) -> Built:
         ):
             continue
         _read_first_rounds(shop, chosen, stored, rounds)
-        candidates = [_candidate(t, stored[t.trial], costs[t.trial], rounds.get(t.trial)) for t in chosen]
+        candidates = [_candidate(shop, t, stored[t.trial], costs[t.trial], rounds.get(t.trial)) for t in chosen]
         selection = select(
             candidates,
             shop.task,
@@ -252,8 +255,10 @@ def _all_folds(pipelines: Sequence[Pipeline]) -> Callable[[pd.DataFrame], object
     return predict
 
 
-def _candidate(trial: ScoredTrial, stored: StoredTrial, cost: Cost, first: StoredTrial | None) -> Candidate:
-    seconds = stored.record.predict_seconds
+def _candidate(
+    shop: Workshop, trial: ScoredTrial, stored: StoredTrial, cost: Cost, first: StoredTrial | None
+) -> Candidate:
+    seconds = stored.record.predict_seconds if shop.weighs_time else 0.0
     if first is not None:
         return Candidate(trial.trial, trial.family, first.record.value, first.oof, cost, seconds)
     return Candidate(trial.trial, trial.family, trial.value, stored.oof, cost, seconds)

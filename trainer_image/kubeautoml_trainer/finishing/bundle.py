@@ -66,6 +66,7 @@ def build_model(work: Work, selection_deadline: float, *, keeps_constraints: boo
         selection_deadline,
         threads=work.context.threads,
         with_second=bool({ModelVariant.QUALITY, ModelVariant.BALANCED} & set(job.output.variants)),
+        weighs_time=work.job_deadline is not None,
     )
 
     def write(
