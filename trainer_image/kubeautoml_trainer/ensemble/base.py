@@ -41,7 +41,7 @@ class Candidate:
     """Out-of-fold predictions, float (n, outputs); NaN where a row was never validated."""
     cost: Cost = Cost()
     predict_seconds: float = 0.0
-    """What predicting took in cross-validation."""
+    """As in its `TrialRecord`; 0 where time must not decide."""
 
 
 @dataclass(frozen=True)
