@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kubeautoml_trainer.features import Recipe, fit_features
+from kubeautoml_trainer.models.prediction_only import lightgbm_text
 from kubeautoml_trainer.models.second_level import SecondLevel, added_columns, margins, mean_margin, tree_columns
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Trees:
                     raise TimeoutError
                 booster.update()
                 done += 1
-            text = booster.model_to_string(num_iteration=rounds)
+            text = lightgbm_text(booster.model_to_string(num_iteration=rounds))
             level = SecondLevel(split.base, data.scale, trees=text, features=features)
             level.set_threads(data.threads)
             made.append(level)

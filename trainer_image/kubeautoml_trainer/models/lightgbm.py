@@ -34,6 +34,7 @@ from kubeautoml_trainer.models.lightgbm_quantiles import (
 from kubeautoml_trainer.models.lightgbm_scores import BoosterScores
 from kubeautoml_trainer.models.packed import read_packed, write_packed
 from kubeautoml_trainer.models.pipeline import FittedPipeline
+from kubeautoml_trainer.models.prediction_only import lightgbm_text
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, number_target, save_target
 from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
@@ -324,7 +325,7 @@ def _boost(data: _Data, parameters: dict[str, Any], context: FitContext, level: 
     if not done and time.monotonic() > context.deadline:
         raise FitTimeout("LightGBM: no time for one round; give spec.budget.maxDurationSeconds more or use fewer rows")
     best = max(patience.best_round, 1)
-    return booster.model_to_string(num_iteration=best), pace.nominal_rounds(best)
+    return lightgbm_text(booster.model_to_string(num_iteration=best)), pace.nominal_rounds(best)
 
 
 def _rounds(parameters: dict[str, Any], valid: Rows | None) -> int:

@@ -26,6 +26,7 @@ from kubeautoml_trainer.models.forest import dense, made_features
 from kubeautoml_trainer.models.lightgbm import RECIPES
 from kubeautoml_trainer.models.packed import read_packed, write_packed
 from kubeautoml_trainer.models.pipeline import FittedPipeline
+from kubeautoml_trainer.models.prediction_only import xgboost_ubj
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, save_target, standard_target
 from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
@@ -174,7 +175,7 @@ def _boost(
             break
     if not done:
         raise FitTimeout("XGBoost: no time for one round; give spec.budget.maxDurationSeconds more or use fewer rows")
-    return bytes(booster[: patience.best_round].save_raw("ubj")), pace.nominal_rounds(patience.best_round)
+    return xgboost_ubj(bytes(booster[: patience.best_round].save_raw("ubj"))), pace.nominal_rounds(patience.best_round)
 
 
 def _rounds(parameters: dict[str, Any], valid: Rows | None) -> int:
