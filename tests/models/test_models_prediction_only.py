@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import catboost
 import lightgbm as lgb
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import zstandard
 
 from kubeautoml_trainer.models import family_named
 from kubeautoml_trainer.models.packed import read_packed
-from kubeautoml_trainer.models.prediction_only import lightgbm_text, xgboost_ubj
+from kubeautoml_trainer.models.prediction_only import forget_training, lightgbm_text, xgboost_ubj
 from models.models_factories import make_context, make_real, parts_of
 
 ROWS, COLUMNS, CODES = 2_500, 6, 40
@@ -87,6 +88,26 @@ def test_a_lightgbm_model_without_a_split_stays_one() -> None:
     again = lgb.Booster(model_str=lightgbm_text(whole))
 
     assert np.array_equal(again.predict(x), booster.predict(x))
+
+
+@pytest.mark.parametrize("loss", ["RMSE", "Logloss", "MultiClass", "MultiQuantile:alpha=0.1,0.9"])
+def test_catboost_predicts_the_same_without_its_records(tmp_path: Path, loss: str) -> None:
+    x, said = make_rows()
+    y = make_target(said, {"Logloss": "two classes", "MultiClass": "three classes"}.get(loss, "numbers"))
+    booster = catboost.CatBoost({"loss_function": loss, "iterations": 40, "allow_writing_files": False, "verbose": 0})
+    booster.fit(x, y)
+    booster.save_model(str(tmp_path / "whole.cbm"))
+    kind = "Probability" if loss in ("Logloss", "MultiClass") else "RawFormulaVal"
+    before = booster.predict(x, prediction_type=kind)
+
+    forget_training(booster)
+
+    booster.save_model(str(tmp_path / "lean.cbm"))
+    again = catboost.CatBoost().load_model(str(tmp_path / "lean.cbm"))
+    assert np.array_equal(again.predict(x, prediction_type=kind), before)
+    assert "training" not in again.get_metadata()
+    assert "params" in again.get_metadata()
+    assert packed((tmp_path / "lean.cbm").read_bytes()) < packed((tmp_path / "whole.cbm").read_bytes())
 
 
 def test_bytes_that_are_no_booster_stay_as_they_are() -> None:

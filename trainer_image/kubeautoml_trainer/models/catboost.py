@@ -26,6 +26,7 @@ from kubeautoml_trainer.models.early_stopping import (
 )
 from kubeautoml_trainer.models.packed import read_packed, write_packed
 from kubeautoml_trainer.models.pipeline import FittedPipeline
+from kubeautoml_trainer.models.prediction_only import forget_training
 from kubeautoml_trainer.models.space import Choice, Float, Int, Parameters, Space
 from kubeautoml_trainer.models.target import NumberTarget, load_target, save_target, standard_target
 from kubeautoml_trainer.models.text_choice import taken_recipe, text_choice, with_embeddings
@@ -198,6 +199,7 @@ def _boost(
     booster, starts_anew = attempt(pace)
     if starts_anew:
         booster, _ = attempt(None)
+    forget_training(booster)
     return booster, round(booster.tree_count_ * pace.rate / nominal)
 
 

@@ -2,14 +2,16 @@
 stays the same to the last bit.
 
 They are half to three fifths of a file, compressed: one of digits' boosters 1.95 MB before and 0.76 MB after for LightGBM, 1.43 and 0.66
-for XGBoost, and LightGBM reads its own in three fifths of the time. Explanations that go by counts of rows in nodes (TreeSHAP) cannot be
-had of such a booster; the report's ask the whole model.
+for XGBoost, and LightGBM reads its own in three fifths of the time. CatBoost's losses of every round, and the time at which it ended, were
+a seventh of a file, and other bytes with every run. Explanations that go by counts of rows in nodes (TreeSHAP) cannot be had of such a
+booster; the report's ask the whole model.
 """
 
 from __future__ import annotations
 
 import re
 import struct
+from typing import Any
 
 _UNUSED = re.compile(
     r"^(?:split_gain|leaf_weight|leaf_count|internal_value|internal_weight|internal_count)=.*\n", re.MULTILINE
@@ -21,6 +23,7 @@ _UNUSED_ARRAYS = (b"base_weights", b"loss_changes", b"sum_hessian")
 _FLOATS = b"[$d#L"
 """How an array of float32 begins in UBJSON; its length follows, then its numbers."""
 _LENGTH, _FLOAT_BYTES = struct.Struct(">q"), 4
+_RECORDS = ("training", "output_options", "train_finish_time", "catboost_version_info")
 
 
 def lightgbm_text(text: str) -> str:
@@ -45,3 +48,11 @@ def xgboost_ubj(raw: bytes) -> bytes:
             at = begin + _FLOAT_BYTES * _LENGTH.unpack_from(model, begin - _LENGTH.size)[0]
             model[begin:at] = bytes(at - begin)
     return bytes(model)
+
+
+def forget_training(booster: Any) -> None:
+    """A CatBoost model loses its records of how it was trained; its parameters, by which it knows what to predict, stay."""
+    known = booster.get_metadata()
+    for name in _RECORDS:
+        if name in known:
+            del known[name]
