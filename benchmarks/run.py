@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from figures import FIGURES_ENV, Judged, judge, read_figures, read_ranges, table
@@ -46,12 +47,14 @@ def main(names: list[str]) -> int:
     ranges, judged, failed = read_ranges(), list[Judged](), []
     for name in names or [name for name in ALL if name not in ON_A_GPU or has_gpu()]:
         print(f"\n=== {name} ===", flush=True)
+        began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "figures"
             command = [sys.executable, str(Path(__file__).parent / f"{name}.py")]
             if subprocess.run(command, check=False, env={**os.environ, FIGURES_ENV: str(file)}).returncode:
                 failed.append(name)
             judged += judge(name, read_figures(file), ranges.get(name, {}))
+        print(f"{name} took {time.monotonic() - began:.0f} s", flush=True)
     print(f"\n{table(judged)}")
     missed = [j for j in judged if not j.is_ok]
     if failed:
