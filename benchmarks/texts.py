@@ -82,7 +82,13 @@ def vader(name: str, least: float = 0.0) -> pd.DataFrame:
         with tarfile.open(downloaded(VADER, "--no-build-isolation", "--no-binary", ":all:")) as outer:
             inner = next(m for m in outer.getmembers() if m.name.endswith("hutto_ICWSM_2014.tar.gz"))
             with tarfile.open(fileobj=outer.extractfile(inner)) as data:
-                data.extractall(CACHE, filter="data")
+                tables = [m for m in data if m.isfile() and m.name.endswith("_GroundTruth.txt")]
+                read = {Path(m.name).name: taken.read() for m in tables if (taken := data.extractfile(m)) is not None}
+        partial = target.with_suffix(".partial")
+        partial.mkdir(exist_ok=True)
+        for file, content in read.items():
+            (partial / file).write_bytes(content)
+        partial.rename(target)
     rows = pd.read_csv(
         target / f"{name}_GroundTruth.txt",
         sep="\t",
