@@ -243,6 +243,25 @@ def test_pairs_are_not_for_more_than_two_classes_nor_for_many_columns():
     assert not family.fits(replace(shape, rows=10**6)) and not family.fits(replace(shape, features=1000))
 
 
+def test_two_columns_of_many_levels_are_no_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their table would have a cell for every two levels: five columns of a thousand each took half a gigabyte."""
+    family, rng, n = family_named("ExplainableBoosting"), np.random.default_rng(0), 3_000
+    words = {name: rng.integers(0, 300, n) for name in ("street", "shop")}
+    signal = np.sin(words["street"]) + np.sin(words["shop"]) + (x := rng.normal(size=n)) * (words["street"] % 2)
+    frame = pd.DataFrame({"x": x, **{name: [f"{name}{v}" for v in values] for name, values in words.items()}})
+    kinds = (ColumnType.NUMBER, ColumnType.CATEGORY, ColumnType.CATEGORY)
+    schema = Schema("t", tuple(Column(c, kind) for c, kind in zip(frame.columns, kinds, strict=True)), ())
+    rows, wanted = Rows(frame, signal), {**QUICK, "interactions": 3.0}
+
+    def pairs() -> set[tuple[int, ...]]:
+        fitted = family.fit(rows, None, schema, wanted, make_context(schema))
+        return {t.columns for t in fitted.model.terms if len(t.columns) == 2}
+
+    assert pairs() == {(0, 1), (0, 2), (1, 2)}
+    monkeypatch.setattr(ebm, "_MOST_TABLE_CELLS", 100_000)  # a third of it for each of three
+    assert pairs() == {(0, 1), (0, 2)}
+
+
 def test_columns_have_the_names_that_a_person_knows():
     """As many names as columns, whatever the types; and a recipe without names is refused."""
     columns = (
