@@ -17,6 +17,7 @@ from kubeautoml_trainer.artifacts import (
     RECORD,
     Predictions,
     TrialRecord,
+    files_bytes,
     load_pipelines,
     pack_pipelines,
     read_predictions,
@@ -65,6 +66,21 @@ def test_a_trial_is_read_back_as_it_was_stored(store, paths):
     np.testing.assert_array_equal(found.oof, PREDICTIONS.oof)
     np.testing.assert_array_equal(found.holdout, PREDICTIONS.holdout)
     assert found.oof.dtype == np.float32
+
+
+def test_the_size_of_models_is_that_of_their_files(tmp_path):
+    """An archive adds a kilobyte to each small file, and goes on to a multiple of ten: a limit on the model's size refused what keeps it."""
+    job = make_pod_job(tmp_path)
+    data = prepare_frames(make_frame(), None, job)[0]
+    context = FitContext(task_for(job.task.type, data.schema), "Rmse", seed=0, threads=1, deadline=float("inf"))
+    fitted = family_named("Linear").fit(data.train, data.holdout, data.schema, {}, context)
+    for fold in ("0", "1"):
+        fitted.save(tmp_path / "models" / fold)
+
+    packed = pack_pipelines([fitted, fitted])
+
+    on_disk = sum(p.stat().st_size for p in (tmp_path / "models").rglob("*") if p.is_file())
+    assert files_bytes(packed) == on_disk < len(packed)
 
 
 def test_fitted_pipelines_predict_the_same_after_storing(tmp_path, store, paths):

@@ -46,6 +46,7 @@ class TrialRecord:
     predict_seconds: float
     """To predict the hold-out with all folds, one thread; where there is none, the rows that each fold left out, all threads together."""
     size_bytes: int
+    """Of the files of all folds' pipelines, as they stand in a bundle; an archive of small ones takes up to twice as much."""
     folds: int
     best_iterations: list[int | None] = field(default_factory=list)
 
@@ -66,6 +67,12 @@ def pack_pipelines(pipelines: list[Pipeline]) -> bytes:
             pipeline.save(Path(folder) / str(number))
         tar.add(folder, arcname=".")
     return buffer.getvalue()
+
+
+def files_bytes(models: bytes) -> int:
+    """What the files of `pack_pipelines` take, without what an archive adds to each."""
+    with tarfile.open(fileobj=io.BytesIO(models), mode="r:") as tar:
+        return sum(m.size for m in tar if m.isfile())
 
 
 def write_trial(

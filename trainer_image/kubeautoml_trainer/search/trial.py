@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kubeautoml.api.objective import ClassWeight
-from kubeautoml_trainer.artifacts import Predictions, TrialRecord, pack_pipelines
+from kubeautoml_trainer.artifacts import Predictions, TrialRecord, files_bytes, pack_pipelines
 from kubeautoml_trainer.data.base import PreparedData, Rows
 from kubeautoml_trainer.data.split import sampled
 from kubeautoml_trainer.ensemble.decisions import out_of_fold_score
@@ -107,7 +107,7 @@ def run_trial(number: int, attempt: int, entry: Entry, family: Family, run: Tria
         metrics=metrics,
         fit_seconds=sum(r.fit_seconds for r in results),
         predict_seconds=sum(r.predict_seconds for r in results),
-        size_bytes=len(models),
+        size_bytes=files_bytes(models),
         folds=len(folds),
         best_iterations=[p.best_iteration for p in pipelines],
     )

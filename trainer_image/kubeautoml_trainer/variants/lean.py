@@ -50,8 +50,8 @@ class Leanness:
     """What an ensemble costs, to compare a model with.
 
     members: all trials, by number. weights: of those in the ensemble, all folds of each. growth: rows that a refit learns from, in
-    those of a fold. fold_bytes, refit_bytes: of one model on disk, where there is one; else the former are a part of the trial's archive,
-    which is somewhat larger, and the latter follow from the former.
+    those of a fold. fold_bytes, refit_bytes: of one model on disk, where there is one; else the former are the mean of the trial's, and
+    the latter follow from the former.
     """
 
     members: Mapping[int, StoredTrial] = field(repr=False)
