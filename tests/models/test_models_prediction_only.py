@@ -21,6 +21,10 @@ ROWS, COLUMNS, CODES = 2_500, 6, 40
 FEWER = 0.7  # thresholds of numbers that are all different are the larger part of what stays
 LOSSES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "numbers": ({"objective": "regression"}, {"objective": "reg:squarederror"}),
+    "quantiles": (
+        {"objective": "quantile", "alpha": 0.9},
+        {"objective": "reg:quantileerror", "quantile_alpha": [0.1, 0.9]},
+    ),
     "two classes": ({"objective": "binary"}, {"objective": "binary:logistic"}),
     "three classes": ({"objective": "multiclass", "num_class": 3}, {"objective": "multi:softprob", "num_class": 3}),
 }
@@ -37,7 +41,7 @@ def make_rows() -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_target(said: np.ndarray, kind: str) -> np.ndarray:
-    if kind == "numbers":
+    if kind in ("numbers", "quantiles"):
         return said
     return np.digitize(said, np.quantile(said, [0.5] if kind == "two classes" else [0.3, 0.6])).astype(float)
 
