@@ -1,7 +1,7 @@
 """The networks on a CUDA device: as good as on the CPU, repeatable, in time, and a saved model needs no device.
 
 Run it where there is one: `pytest -m gpu tests/models/test_models_cuda.py`; on a machine that has only pytest, torch,
-numpy, pandas with pyarrow, pydantic and safetensors:
+numpy, pandas with pyarrow, pydantic, safetensors and zstandard:
 
     PYTHONPATH=operator:trainer_image:tests python -m pytest -c /dev/null --rootdir=. --noconftest tests/models/test_models_cuda.py
 """

@@ -178,8 +178,35 @@ def test_on_one_machine_the_finalizer_has_the_cores_that_the_workers_had(
 
     pod = pod_template(job, AutoMLProfileSpec(), settings, component)
 
-    environment = {e["name"]: e.get("value") for e in pod["spec"]["containers"][0]["env"]}
-    assert environment["KUBEAUTOML_THREADS"] == str(threads)
+    assert environment_of(pod)["KUBEAUTOML_THREADS"] == str(threads)
+
+
+@pytest.mark.parametrize(
+    ("resources", "profile", "workers", "cores", "threads"),
+    [
+        ({}, {}, 1, 16, 16),
+        ({}, {}, 3, 16, 5),
+        ({}, {}, 8, 2, 1),
+        ({"requests": {"memory": "8Gi"}}, {}, 2, 4, 2),
+        ({"requests": {"cpu": "1"}}, {}, 1, 16, 1),
+        ({}, {"workerResources": {"requests": {"cpu": "1"}}}, 1, 16, 1),
+        ({}, {}, 2, None, 1),
+    ],
+    ids=["all", "shared", "more workers than cores", "memory alone", "the job says", "the profile says", "a cluster"],
+)
+def test_on_one_machine_workers_share_the_cores_unless_somebody_says_how_many_one_gets(
+    resources: dict[str, Any], profile: dict[str, Any], workers: int, cores: int | None, threads: int
+) -> None:
+    job = make_job(workers={"parallelism": workers, "resources": resources})
+    settings = replace(SETTINGS, machine_cores=cores)
+
+    pod = pod_template(job, AutoMLProfileSpec.model_validate(profile), settings, Component.WORKER)
+
+    assert environment_of(pod)["KUBEAUTOML_THREADS"] == str(threads)
+
+
+def environment_of(pod: dict[str, Any]) -> dict[str, Any]:
+    return {e["name"]: e.get("value") for e in pod["spec"]["containers"][0]["env"]}
 
 
 @pytest.mark.parametrize(

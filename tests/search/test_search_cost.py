@@ -58,3 +58,13 @@ def test_a_family_that_never_ran_is_guessed_from_those_that_did():
     guess = costs.of_family("NeuralNetwork")
 
     assert guess == pytest.approx(DOUBT * 3.0 * relative_cost("NeuralNetwork") / relative_cost("A"))
+
+
+@pytest.mark.parametrize("family", ["NeuralNetwork", "TabM", "CatBoost"])
+def test_an_accelerator_makes_networks_cheaper_and_nothing_else(family: str):
+    """Else trees of half a minute would keep a network of half a minute from its chance."""
+    trials = [make_trial(0, value=1.0, seconds=30.0)]
+    slow, fast = (learn_costs(trials, FOLDS, accelerated=a).of_family(family) for a in (False, True))
+
+    assert slow is not None and fast is not None
+    assert fast < slow / 3 if family != "CatBoost" else fast == slow

@@ -55,6 +55,21 @@ def test_every_family_has_an_entry_whatever_its_rank(tmp_path):
     assert [(e.family, e.parameters["rate"]) for e in plan.portfolio] == [("Quick", 0.1), ("Late", 0.3)]
 
 
+@pytest.mark.parametrize("rows", [1000, 30_000, 300_000])
+@pytest.mark.parametrize("task", [TaskType.TABULAR_REGRESSION, TaskType.TABULAR_CLASSIFICATION])
+def test_with_an_accelerator_a_network_comes_right_behind_the_first_trees(tmp_path, task, rows):
+    """There it takes no longer than they do, and it must have its turn in a minute, also on large data."""
+    shape = replace(SHAPE, task=task, outputs=2 if task.is_classification else 1, rows=rows, features=30)
+    job = make_pod_job(tmp_path)
+
+    slow, fast = (search_plan(job, replace(shape, accelerated=a)) for a in (False, True))
+
+    first = [plan.portfolio.index(next(e for e in plan.portfolio if e.family == "NeuralNetwork")) for plan in (slow, fast)]
+    trees = next(k for k, e in enumerate(fast.portfolio) if e.family == "LightGBM")
+    assert first[1] < first[0] and first[1] <= trees + 2
+    assert (slow.accelerated, fast.accelerated) == (False, True)
+
+
 def test_on_large_data_the_cheap_families_come_first(tmp_path):
     """One entry of each family, then the second ones: no slow family may take the whole budget before there is a model."""
     families = (

@@ -39,6 +39,12 @@ def worker_resources(job: AutoMLJob, profile: AutoMLProfileSpec) -> Resources:
     return _resources(job.spec.workers.resources, profile.worker_resources, profile)
 
 
+def names_worker_cpu(job: AutoMLJob, profile: AutoMLProfileSpec) -> bool:
+    """Whether the job or the profile says how many cores a worker gets; without either it is the project's default."""
+    own = job.spec.workers.resources
+    return "cpu" in {**own.requests, **own.limits} or "worker_resources" in profile.model_fields_set
+
+
 def server_resources(job: AutoMLJob, profile: AutoMLProfileSpec) -> Resources:
     """Of one server."""
     own = job.spec.serving.resources if job.spec.serving else Resources()

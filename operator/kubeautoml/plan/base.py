@@ -97,7 +97,8 @@ class Settings:
     resync_seconds: float = 30.0
     """Longest time between two looks at a job that is running."""
     machine_cores: int | None = None
-    """On a laptop: its cores, of which the finalizer takes what the workers have left. In a cluster pods get what they ask for."""
+    """On a laptop: its cores, which workers share where nobody says what one gets, and which the finalizer has after them. In a cluster
+    pods get what they ask for."""
 
 
 @dataclass(frozen=True)

@@ -159,11 +159,17 @@ def threads_of(resources: Resources) -> int:
 def threads_in(
     job: AutoMLJob, profile: AutoMLProfileSpec, settings: Settings, resources: Resources, component: Component
 ) -> int:
-    """Threads of a worker, or of the finalizer, which on one machine has the cores that all workers had."""
+    """Threads of a worker, or of the finalizer.
+
+    On one machine the workers share its cores where nobody says how many one of them gets; the finalizer has what all of them had.
+    """
     own = threads_of(resources)
-    if component is not Component.FINALIZER or settings.machine_cores is None:
+    if settings.machine_cores is None:
         return own
-    return max(own, min(settings.machine_cores, own * effective.parallelism(job, profile)))
+    workers = effective.parallelism(job, profile)
+    if not effective.names_worker_cpu(job, profile):
+        own = max(1, settings.machine_cores // workers)
+    return own if component is not Component.FINALIZER else max(own, min(settings.machine_cores, own * workers))
 
 
 def storage_environment(profile: AutoMLProfileSpec) -> list[dict[str, Any]]:

@@ -155,7 +155,8 @@ class Family(Protocol):
     """Whether a person can read the model; the Interpretable preset takes only these."""
     relative_cost: float
     """What a trial costs, in trials of LightGBM. Guesses by order of magnitude, from trials on two cores: they order the first trials
-    on large data, and count work where a job has no time budget.
+    on large data, and count work where a job has no time budget. A family that an accelerator makes cheaper may have an
+    `accelerated_cost` beside it.
     """
 
     def fits(self, shape: DataShape) -> bool:

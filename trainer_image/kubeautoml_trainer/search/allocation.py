@@ -21,7 +21,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kubeautoml.api.trials import TrialAttr
 from kubeautoml_trainer.search.cost import Costs
-from kubeautoml_trainer.search.relative import relative_cost
 from kubeautoml_trainer.search.space import FAMILY
 
 MEMORY = 0.9
@@ -78,7 +77,7 @@ def _draw(past: Sequence[_Past], cost: float, moment: Moment, rng: np.random.Gen
 
 def _cost(family: str, moment: Moment) -> float:
     known = None if moment.seconds_left is None else moment.costs.of_family(family)
-    return relative_cost(family) if known is None else known
+    return moment.costs.relative(family) if known is None else known
 
 
 def _sampled(trials: Sequence[FrozenTrial], family: str) -> int:

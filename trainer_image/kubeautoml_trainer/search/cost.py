@@ -68,9 +68,10 @@ class _Line:
 
 @dataclass(frozen=True)
 class Costs:
-    """Predicted seconds of trials; nothing is known at first."""
+    """Predicted seconds of trials; nothing is known at first. accelerated: whether networks are trained on an accelerator."""
 
     lines: Mapping[str, _Line] = field(default_factory=dict)
+    accelerated: bool = False
 
     def of(self, entry: Entry) -> float | None:
         """Seconds of an ordinary trial of this pipeline; None when no trial has ended that could tell."""
@@ -83,13 +84,16 @@ class Costs:
         """
         if family in self.lines:
             return float(math.exp(self.lines[family].level))
-        scaled = [
-            math.exp(line.level) * relative_cost(family) / relative_cost(name) for name, line in self.lines.items()
-        ]
+        own = self.relative(family)
+        scaled = [math.exp(line.level) * own / self.relative(name) for name, line in self.lines.items()]
         return float(DOUBT * min(scaled)) if scaled else None
 
+    def relative(self, family: str) -> float:
+        """What a trial costs before anything is known, in trials of LightGBM."""
+        return relative_cost(family, accelerated=self.accelerated)
 
-def learn_costs(trials: Sequence[FrozenTrial], folds: int) -> Costs:
+
+def learn_costs(trials: Sequence[FrozenTrial], folds: int, *, accelerated: bool = False) -> Costs:
     """What the ended trials say. A trial that was cut counts as if it had run all its folds."""
     seen: dict[str, list[tuple[dict[str, Value], float]]] = defaultdict(list)
     for trial in sorted(trials, key=lambda t: t.number):
@@ -99,7 +103,7 @@ def learn_costs(trials: Sequence[FrozenTrial], folds: int) -> Costs:
             prefix = study_parameter(family, "")
             own = {k.removeprefix(prefix): v for k, v in trial.params.items() if k.startswith(prefix)}
             seen[family].append((own, seconds))
-    return Costs({family: _line(found) for family, found in seen.items()})
+    return Costs({family: _line(found) for family, found in seen.items()}, accelerated)
 
 
 def _whole_seconds(trial: FrozenTrial, folds: int) -> float | None:

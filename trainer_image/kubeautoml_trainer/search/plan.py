@@ -78,6 +78,8 @@ class SearchPlan:
     only_portfolio: bool = False
     most_trials: Mapping[str, int] = field(default_factory=dict)
     """Family -> how many sampled trials are worth their time; families that are not in it have no limit."""
+    accelerated: bool = False
+    """Whether networks are trained on an accelerator."""
 
     @property
     def searchable(self) -> tuple[str, ...]:
@@ -133,12 +135,21 @@ def search_plan(
     for parameter in search.parameters:
         _must_know(parameter.when["family"], known, "spec.search.parameters.when.family")
     if search.sampler.type is SamplerType.GRID:
-        return SearchPlan(chosen, spaces, _grid(spaces, search.seed), only_portfolio=True)
+        return SearchPlan(
+            chosen, spaces, _grid(spaces, search.seed), only_portfolio=True, accelerated=shape.accelerated
+        )
     fitting = [_weighing(e, spaces) for e in warm if _fits(e, spaces)]
     portfolio = _unique([*fitting, *_entries(chosen, shape, search, spaces)])
     is_categorical = 2 * shape.categories > shape.features
     few = {} if is_categorical else {f: most for f, most in FEW_TUNED.items() if f in chosen}
-    return SearchPlan(chosen, spaces, tuple(portfolio), only_portfolio=not any(spaces.values()), most_trials=few)
+    return SearchPlan(
+        chosen,
+        spaces,
+        tuple(portfolio),
+        only_portfolio=not any(spaces.values()),
+        most_trials=few,
+        accelerated=shape.accelerated,
+    )
 
 
 def _weighs_classes(job: PodJob, shape: DataShape) -> bool:
@@ -171,7 +182,7 @@ def _entries(
     if search.preset is Preset.BALANCED:
         ranked = _balanced(ranked)
     if shape.rows * shape.features > LARGE_CELLS:
-        ranked = _cheap_first(ranked)
+        ranked = _cheap_first(ranked, accelerated=shape.accelerated)
     entries = [Entry(name, p) for _, name, p in ranked if _keeps_user_ranges(name, search.parameters)]
     return entries[:FAST_ENTRIES] if search.preset is Preset.FAST else entries
 
@@ -191,13 +202,13 @@ def _balanced(ranked: Ranked) -> Ranked:
     return kept
 
 
-def _cheap_first(ranked: Ranked) -> Ranked:
+def _cheap_first(ranked: Ranked, *, accelerated: bool) -> Ranked:
     """The first entry of each family by what the family costs, then the second of each, and so on."""
     place: dict[str, int] = {}
     placed = []
     for item in ranked:
         place[item[1]] = place.get(item[1], -1) + 1
-        placed.append((place[item[1]], relative_cost(item[1]), item))
+        placed.append((place[item[1]], relative_cost(item[1], accelerated=accelerated), item))
     return [item for _, _, item in sorted(placed, key=lambda p: p[:2])]
 
 

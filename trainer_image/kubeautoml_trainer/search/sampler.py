@@ -27,6 +27,7 @@ from kubeautoml_trainer.models.space import Choice
 from kubeautoml_trainer.search.allocation import Moment
 from kubeautoml_trainer.search.budget import first_attempt
 from kubeautoml_trainer.search.by_family import ByFamilySampler, cma_es, gaussian_process, tree_parzen
+from kubeautoml_trainer.search.cost import Costs
 from kubeautoml_trainer.search.evolution import EvolutionarySampler
 from kubeautoml_trainer.search.plan import Entry, SearchPlan
 from kubeautoml_trainer.search.space import FAMILY
@@ -99,7 +100,7 @@ class PortfolioSampler(BaseSampler):  # type: ignore[misc]  # optuna is read wit
         self._plan = plan
         self._make = make
         self._seed = seed
-        self._moment = Moment(plan.searchable, most_trials=plan.most_trials)
+        self._moment = Moment(plan.searchable, costs=Costs(accelerated=plan.accelerated), most_trials=plan.most_trials)
         self._inner: BaseSampler = make(seed, 0, self._moment)
         self._entries: dict[int, int | None] = {}
         self._fixed: Entry | None = None
