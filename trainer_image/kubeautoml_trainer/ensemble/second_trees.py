@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kubeautoml_trainer.features import Recipe, fit_features
+from kubeautoml_trainer.models.leaf_values import KEPT, lightgbm_leaves
 from kubeautoml_trainer.models.prediction_only import lightgbm_text
 from kubeautoml_trainer.models.second_level import SecondLevel, added_columns, margins, mean_margin, tree_columns
 
@@ -53,7 +54,7 @@ class Trees:
                     raise TimeoutError
                 booster.update()
                 done += 1
-            text = lightgbm_text(booster.model_to_string(num_iteration=rounds))
+            text = lightgbm_leaves(lightgbm_text(booster.model_to_string(num_iteration=rounds)), KEPT)
             level = SecondLevel(split.base, data.scale, trees=text, features=features)
             level.set_threads(data.threads)
             made.append(level)

@@ -120,7 +120,9 @@ class FittedModel(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write native booster files, safetensors or JSON; never pickle."""
+        """Write native booster files, safetensors or JSON; never pickle. A model that can be told in fewer digits may have a method `lean`,
+        which returns that one.
+        """
         ...
 
 

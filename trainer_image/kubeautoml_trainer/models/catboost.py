@@ -4,6 +4,7 @@ boosters.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from kubeautoml_trainer.models.early_stopping import (
     least_patience,
     pace_of,
 )
+from kubeautoml_trainer.models.leaf_values import KEPT, LEAN, round_catboost_leaves
 from kubeautoml_trainer.models.packed import read_packed, write_packed
 from kubeautoml_trainer.models.pipeline import FittedPipeline
 from kubeautoml_trainer.models.prediction_only import forget_training
@@ -69,6 +71,16 @@ class CatBoostModel:
         write_packed(folder / _FILE, plain.read_bytes())
         plain.unlink()
         save_target(self.target, folder)
+
+    def lean(self) -> CatBoostModel:
+        import catboost
+
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder, "catboost.cbm")
+            self.booster.save_model(str(plain), format="cbm")
+            booster = catboost.CatBoost().load_model(str(plain))  # a copy, or one read from memory, cannot be changed
+        round_catboost_leaves(booster, LEAN)
+        return CatBoostModel(booster, self.target)
 
 
 class CatBoost:
@@ -200,6 +212,7 @@ def _boost(
     if starts_anew:
         booster, _ = attempt(None)
     forget_training(booster)
+    round_catboost_leaves(booster, KEPT)
     return booster, round(booster.tree_count_ * pace.rate / nominal)
 
 

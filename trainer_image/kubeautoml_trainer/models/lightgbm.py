@@ -23,6 +23,7 @@ from kubeautoml_trainer.models.early_stopping import (
     pace_of,
     steering_loss,
 )
+from kubeautoml_trainer.models.leaf_values import KEPT, LEAN, lightgbm_leaves
 from kubeautoml_trainer.models.lightgbm_quantiles import (
     FILE as QUANTILES_FILE,
 )
@@ -162,6 +163,9 @@ class BoosterModel:
     def save(self, folder: Path) -> None:
         write_packed(folder / _FILE, self.booster.text.encode())
         save_target(self.target, folder)
+
+    def lean(self) -> BoosterModel:
+        return _model(lightgbm_leaves(self.booster.text, LEAN), self.target)
 
 
 class LightGBM:
@@ -325,7 +329,8 @@ def _boost(data: _Data, parameters: dict[str, Any], context: FitContext, level: 
     if not done and time.monotonic() > context.deadline:
         raise FitTimeout("LightGBM: no time for one round; give spec.budget.maxDurationSeconds more or use fewer rows")
     best = max(patience.best_round, 1)
-    return lightgbm_text(booster.model_to_string(num_iteration=best)), pace.nominal_rounds(best)
+    text = lightgbm_leaves(lightgbm_text(booster.model_to_string(num_iteration=best)), KEPT)
+    return text, pace.nominal_rounds(best)
 
 
 def _rounds(parameters: dict[str, Any], valid: Rows | None) -> int:

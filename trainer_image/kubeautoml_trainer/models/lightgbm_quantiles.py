@@ -10,6 +10,7 @@ import numpy as np
 
 from kubeautoml.api.errors import BundleError
 from kubeautoml_trainer.features import Encoded
+from kubeautoml_trainer.models.leaf_values import LEAN, lightgbm_leaves
 from kubeautoml_trainer.models.lightgbm_scores import BoosterScores
 from kubeautoml_trainer.models.packed import read_packed, write_packed
 
@@ -29,6 +30,9 @@ class QuantileBoosters:
 
     def save(self, folder: Path) -> None:
         write_packed(folder / FILE, json.dumps([booster.text for booster in self.boosters]).encode())
+
+    def lean(self) -> QuantileBoosters:
+        return quantile_boosters(tuple(lightgbm_leaves(booster.text, LEAN) for booster in self.boosters))
 
 
 def quantile_boosters(texts: tuple[str, ...]) -> QuantileBoosters:

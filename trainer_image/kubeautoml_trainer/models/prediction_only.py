@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 from typing import Any
 
 _UNUSED = re.compile(
@@ -28,11 +29,16 @@ _RECORDS = ("training", "output_options", "train_finish_time", "catboost_version
 
 def lightgbm_text(text: str) -> str:
     """A LightGBM model's text, without; LightGBM takes what a tree does not say for 0."""
+    return with_trees(text, lambda trees: _UNUSED.sub("", trees))
+
+
+def with_trees(text: str, change: Callable[[str], str]) -> str:
+    """A LightGBM model's text whose part about trees was changed; its head says how long each of them is."""
     head, first, rest = text.partition(_FIRST)
     if not first:
         return text
     trees, end, tail = (first[1:] + rest).partition(_END)
-    trees = _UNUSED.sub("", trees)
+    trees = change(trees)
     begins = [m.start() for m in _TREE.finditer(trees)]
     sizes = (str(b - a) for a, b in zip(begins, [*begins[1:], len(trees)], strict=True))
     return _SIZES.sub(" ".join(sizes), head) + first[:1] + trees + end + tail

@@ -149,7 +149,7 @@ def refitted(ground: Ground, task: RefitTask) -> Single | None:
     rows = ground.data.all_rows if task.with_holdout else ground.data.grouped
     end = began + min(left, PATIENCE * predicted + _LEAST_SECONDS)
     try:
-        pipeline = fit_again(ground, record, with_rounds(record), rows, None, task.seed, end, task.folds[0])
+        pipeline = fit_again(ground, record, with_rounds(record), rows, None, task.seed, end, task.folds[0]).lean()
     except Exception as error:  # noqa: BLE001  # any library's; the folds' models are there all the same
         log.warning("a refit failed", extra={"trial": record.number, "error": repr(error)[:300]})
         return None
