@@ -10,9 +10,11 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.svm import SVC, SVR
 
 from kubeautoml.api.dataset import ColumnType
+from kubeautoml.api.metrics import TaskType
 from kubeautoml_trainer.data.base import Column, Rows, Schema
 from kubeautoml_trainer.features.base import Encoded
 from kubeautoml_trainer.models import family_named, nearest_neighbors, support_vectors
+from kubeautoml_trainer.models.base import DataShape
 from kubeautoml_trainer.models.distances import smallest
 from kubeautoml_trainer.models.platt import calibrate
 from kubeautoml_trainer.models.relevance import relevance
@@ -210,3 +212,17 @@ def test_support_vectors_take_fewer_rows_where_time_is_short():
 
     assert len(kept) < len(x) and set(rows.y[kept]) == {0, 1}
     assert len(solver.solve(kept, 1.0).vectors) > 0
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 10])
+def test_support_vectors_come_early_where_they_take_a_moment(outputs: int) -> None:
+    """On few rows before boosters with a tree a class have used a short budget up; on more behind them."""
+    task = TaskType.TABULAR_REGRESSION if outputs == 1 else TaskType.TABULAR_CLASSIFICATION
+    few, many = (DataShape(task, rows, 64, 0, 0, outputs) for rows in (1_000, 4_000))
+
+    rank = {
+        (f, s.rows): family_named(f).portfolio(s)[0][0] for f in ("SupportVectors", "CatBoost") for s in (few, many)
+    }
+
+    assert rank["SupportVectors", 1_000] < rank["CatBoost", 1_000]
+    assert rank["SupportVectors", 4_000] > rank["CatBoost", 4_000]
