@@ -64,7 +64,9 @@ def test_with_an_accelerator_a_network_comes_right_behind_the_first_trees(tmp_pa
 
     slow, fast = (search_plan(job, replace(shape, accelerated=a)) for a in (False, True))
 
-    first = [plan.portfolio.index(next(e for e in plan.portfolio if e.family == "NeuralNetwork")) for plan in (slow, fast)]
+    first = [
+        plan.portfolio.index(next(e for e in plan.portfolio if e.family == "NeuralNetwork")) for plan in (slow, fast)
+    ]
     trees = next(k for k, e in enumerate(fast.portfolio) if e.family == "LightGBM")
     assert first[1] < first[0] and first[1] <= trees + 2
     assert (slow.accelerated, fast.accelerated) == (False, True)

@@ -116,8 +116,8 @@ class SearchLoop:
             if is_almost_bred(trials, seen.waiting, self._evolution):
                 return None
             left = _left(limits)
-            accelerated = self.plan.accelerated
-            costs = learn_costs(trials, self._folds, accelerated=accelerated) if left is not None else Costs(accelerated=accelerated)
+            measured = trials if left is not None else ()  # without a clock, times decide nothing
+            costs = learn_costs(measured, self._folds, accelerated=self.plan.accelerated)
             self._finalist = self._choose_finalist(trials, limits, left, costs)
             lost = overran(trials)
             families = families_in_time(self.plan.searchable, seen, metric, left, costs)
