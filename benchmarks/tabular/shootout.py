@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from processes import end_on_sigterm, run_bounded
 from scores import difference, in_order, loss
-from sets import SETS, DataSet
+from sets import FRESH, SETS, DataSet
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
@@ -166,7 +166,8 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rivals", type=names, default=list(environments.ALL), help="separated by commas")
-    parser.add_argument("--sets", type=names, default=list(SETS), help="separated by commas")
+    sets = "separated by commas, or `fresh` for those that nothing was tuned on"
+    parser.add_argument("--sets", type=names, default=list(SETS), help=sets)
     parser.add_argument("--budget", type=numbers, default=[60], help="seconds; several are separated by commas")
     parser.add_argument("--seeds", type=numbers, default=[42], help="of the split and of the rival")
     parser.add_argument("--cores", type=int, default=min(2, os.cpu_count() or 1))
@@ -174,7 +175,9 @@ def main() -> int:
     parser.add_argument("--environments", type=Path, default=environments.DEFAULT)
     parser.add_argument("--again", action="store_true", help="make runs again that stand in the results")
     args = parser.parse_args()
-    for given, known, what in ((args.rivals, environments.ALL, "rivals"), (args.sets, SETS, "sets")):
+    if args.sets == ["fresh"]:
+        args.sets = list(FRESH)
+    for given, known, what in ((args.rivals, environments.ALL, "rivals"), (args.sets, SETS | FRESH, "sets")):
         if unknown := [n for n in given if n not in known]:
             parser.error(f"--{what} must be some of {', '.join(known)}, got {', '.join(unknown)}")
     end_on_sigterm()
@@ -189,7 +192,7 @@ def main() -> int:
         same = [r for r in results if run.is_in(r)]
         if same and not args.again and "error" not in same[0]:
             continue
-        result = one_run(run, SETS[run.set], setting)
+        result = one_run(run, (SETS | FRESH)[run.set], setting)
         failed += "error" in result
         write_results(args.results, [*(r for r in read_results(args.results) if not run.is_in(r)), result])
         print(line(result), flush=True)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sets import FRESH
+
 OURS, BASELINE = "kubeautoml", "histgb"
 RESULTS = Path(__file__).resolve().with_name("results.json")
 NOISE = 2.0
@@ -143,18 +145,27 @@ def costs_table(splits: dict[Split, dict[str, Result]], rivals: list[str], budge
 
 
 def markdown(results: list[Result]) -> str:
-    """The whole report: for each budget the losses, our wins and losses, and the costs."""
+    """The whole report: for each budget the losses, our wins and losses, and the costs; fresh sets by themselves."""
     parts = []
     for budget in sorted({r["budget"] for r in results}):
-        splits = by_split(results, budget)
-        others = sorted({r for s in splits.values() for r in s} - {OURS, BASELINE})
-        rivals = [OURS, *others]
-        parts += [f"### {budget} seconds", "", *losses_table(splits, rivals), ""]
-        for rival in others:
-            w = wins(splits, rival)
-            parts.append(f"- against {rival}: {w.won} won, {w.tied} tied, {w.lost} lost ({w.percent:.0f} %)")
-        parts += ["", *costs_table(splits, rivals, budget), ""]
+        for is_fresh, title in (
+            (False, f"{budget} seconds"),
+            (True, f"{budget} seconds, sets that nothing was tuned on"),
+        ):
+            splits = by_split([r for r in results if (r["set"] in FRESH) == is_fresh], budget)
+            if splits:
+                parts += section(title, splits, budget)
     return "\n".join(parts)
+
+
+def section(title: str, splits: dict[Split, dict[str, Result]], budget: int) -> list[str]:
+    others = sorted({r for s in splits.values() for r in s} - {OURS, BASELINE})
+    rivals = [OURS, *others]
+    parts = [f"### {title}", "", *losses_table(splits, rivals), ""]
+    for rival in others:
+        w = wins(splits, rival)
+        parts.append(f"- against {rival}: {w.won} won, {w.tied} tied, {w.lost} lost ({w.percent:.0f} %)")
+    return [*parts, "", *costs_table(splits, rivals, budget), ""]
 
 
 def placed(report: str, text: str) -> str:
