@@ -76,6 +76,8 @@ class Place:
                 "search": {"families": {"include": ["Dummy", "Linear", "LightGBM"]}},
                 "budget": {"maxTrials": 3, "maxDurationSeconds": 60},
                 "output": {"uri": "s3://models/shop"},
+                # the processes of the tests share the cores; who has both of two waits for the other one's turn
+                "workers": {"resources": {"requests": {"cpu": "1"}}},
                 **spec,
             },
         }

@@ -37,7 +37,7 @@ LONGER = 1.3
 """A fit on all rows takes this much longer than one fold's, at most: more rows, but no rounds beyond the best. A guess."""
 PATIENCE = 3.0
 """A fit may take this many times what was predicted before it is given up. A guess."""
-_LEAST_SECONDS = 2.0
+_LEAST_SECONDS = 5.0
 _ROUNDS_DONE = 0.9
 """Share of its rounds that a fit must have made to count."""
 _CHECKED_ROWS = 5_000
