@@ -226,6 +226,55 @@ def test_trees_that_are_a_leaf_add_theirs() -> None:
         np.testing.assert_allclose(booster.scores(x), trained.predict(x, raw_score=True), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("settings", [{}, {"use_missing": False}])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_trees_of_one_column_become_a_table(
+    monkeypatch: pytest.MonkeyPatch, classes: int, settings: dict[str, bool]
+) -> None:
+    """However deep; to float64's last digits, at the thresholds and beyond them, and without a walker where there are no others."""
+    monkeypatch.delattr(lightgbm_walk, "Walker")
+    x = make_mixed(MANY)[:, [0, 2, 3]]
+    x[::7, 2] = 0.0
+    y = np.sin(3 * np.nan_to_num(x[:, 0])) + x[:, 1] % 3 + x[:, 2]
+    y = y if classes == 1 else np.digitize(y, np.quantile(y, [0.3, 0.6]))
+    own = {"objective": "regression" if classes == 1 else "multiclass", "num_class": classes, "verbosity": -1}
+    each = {"num_leaves": 15, "min_data_in_leaf": 3, "interaction_constraints": [[0], [1], [2]]}
+    trained = lgb.train({**own, **each, **settings}, lgb.Dataset(x, y), 60)
+    trees = lightgbm_walk._read(trained.model_to_string())
+    x[:1000] = np.random.default_rng(1).choice(trees.threshold[np.abs(trees.threshold) > 1e-30], (1000, 3))
+    x[:4] = np.array([[np.nan], [np.inf], [-np.inf], [0.0]])
+
+    found = lightgbm_walk.LightGBMWalk(trees).scores(x)
+
+    assert {len(set(trees.feature[trees.tree == k])) for k in range(60)} == {1}
+    np.testing.assert_allclose(found, trained.predict(x, raw_score=True), rtol=0, atol=1e-12)
+
+
+def test_the_walker_takes_rows_through_the_other_trees_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those that are a leaf, nor those of one column; those of a class may be more than another's."""
+    x = make_numbers(MANY, 5)
+    classes = np.where(x[:, 0] * x[:, 1] > 0, 0, np.where(x[:, 2] > 1.5, 2, 1))
+    own = {"objective": "multiclass", "num_class": 3, "num_leaves": 3, "min_sum_hessian_in_leaf": 20.0, "verbosity": -1}
+    trained = lgb.train(own, lgb.Dataset(x, classes), 60)
+    made: list[tuple[int, list[int]]] = []
+    walker = lightgbm_walk.Walker
+
+    def make(nodes: tree_walker.Nodes, columns: int, scores: int, score: np.ndarray) -> tree_walker.Walker:
+        made.append((len(nodes.ends) - 1, np.bincount(score, minlength=3).tolist()))
+        return walker(nodes, columns, scores, score)
+
+    monkeypatch.setattr(lightgbm_walk, "Walker", make)
+    booster = BoosterScores(trained.model_to_string())
+    trees = lightgbm_walk._read(booster.text)
+    columns = [len(set(trees.feature[trees.tree == k])) for k in range(len(trees.leaves))]
+
+    np.testing.assert_allclose(booster.scores(x), trained.predict(x, raw_score=True), rtol=0, atol=1e-5)
+
+    assert {0, 1, 2} <= set(columns)
+    assert made == [(columns.count(2), [columns[k::3].count(2) for k in range(3)])]
+    assert len(set(made[0][1])) > 1
+
+
 def train_plain(leaves: int = 31) -> tuple[lgb.Booster, BoosterScores, np.ndarray]:
     x = make_numbers(MANY, 5)
     settings = {"objective": "regression", "num_leaves": leaves, "verbosity": -1}

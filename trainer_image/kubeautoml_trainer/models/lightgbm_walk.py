@@ -6,11 +6,12 @@ LightGBM, which compares in float64, sends it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from kubeautoml_trainer.models.column_tables import ColumnTables, Splits
 from kubeautoml_trainer.models.tree_walker import Categories, Nodes, Walker
 
 _SMALL = 48
@@ -30,21 +31,26 @@ def walk_of(text: str) -> LightGBMWalk | None:
 
 
 class LightGBMWalk:
-    """The same trees for the walker."""
+    """The same trees for the walker, but those that ask for one column, which are a table of it, and those that are a leaf."""
 
     def __init__(self, trees: _Trees) -> None:
         self._scores = trees.scores
         self._used = np.unique(trees.feature)
-        is_set = trees.decision & _CATEGORICAL > 0
-        self._is_code = np.isin(self._used, trees.feature[is_set])
+        self._is_code = np.isin(self._used, trees.feature[trees.is_set])
         feature = np.searchsorted(self._used, trees.feature)
         self._levels = list[np.ndarray]()
-        bound, order = np.zeros(len(feature)), np.argsort(feature, kind="stable")
+        bound, order = np.zeros(len(feature), dtype=np.int64), np.argsort(feature, kind="stable")
         for here in np.split(order, np.searchsorted(feature[order], np.arange(1, len(self._used)))):
             levels = np.unique(trees.threshold[here])
-            bound[here] = np.searchsorted(levels, trees.threshold[here]) + 0.5
+            bound[here] = np.searchsorted(levels, trees.threshold[here])
             self._levels.append(levels)
-        self._walker = Walker(_nodes(trees, feature, bound, is_set), self._columns, trees.scores)
+        trees = replace(trees, feature=feature, bound=bound)
+        is_leaf, is_single = trees.leaves == 1, _ask_for_one_column(trees)
+        self._constant = np.zeros(trees.scores)
+        np.add.at(self._constant, trees.score[is_leaf], trees.value[trees.first_leaf[is_leaf]])
+        single, others = trees.only(is_single), trees.only(~is_leaf & ~is_single)
+        self._tables = ColumnTables(_splits(single), [len(levels) for levels in self._levels], trees.scores)
+        self._walker = Walker(_nodes(others), self._columns, trees.scores, others.score) if len(others.leaves) else None
 
     @property
     def _columns(self) -> int:
@@ -52,10 +58,13 @@ class LightGBMWalk:
 
     def scores(self, x: np.ndarray) -> np.ndarray:
         """float64 (n,), or (n, k) of a model of k trees a round: the sum of the leaves reached. x: float64 (n, columns)."""
-        out = np.empty((len(x), self._scores))
+        out = np.tile(self._constant, (len(x), 1))
         for first in range(0, len(x), _ROWS_AT_ONCE):
             part = slice(first, first + _ROWS_AT_ONCE)
-            out[part] = self._walker.sums(self._ranks(x[part]))
+            ranks = self._ranks(x[part])
+            self._tables.add(ranks, out[part])
+            if self._walker is not None:
+                out[part] += self._walker.sums(ranks)
         return out[:, 0] if self._scores == 1 else out
 
     def _ranks(self, x: np.ndarray) -> np.ndarray:
@@ -70,10 +79,10 @@ class LightGBMWalk:
 
 @dataclass(frozen=True)
 class _Trees:
-    """What LightGBM's text says, the trees behind one another. scores: trees a round. leaves: of each tree. value: of each leaf. Of each
-    split: feature, threshold, decision, and its children, numbered anew in each tree, leaves as -1 and below. A split by categories has the
-    number of its set for a threshold. sets: of each tree; bounds: of each tree that has sets, where their words begin, and end; words:
-    uint32, a bit a category.
+    """What LightGBM's text says, the trees behind one another. scores: of a row. leaves: of each tree. value: of each leaf. Of each split:
+    feature, threshold, decision, and its children, numbered anew in each tree, leaves as -1 and below. A split by categories has the number
+    of its set for a threshold. sets: of each tree; bounds: of each tree that has sets, where their words begin, and end; words: uint32, a
+    bit a category. score: of each tree, which one it adds to. bound: of each split, the last rank that goes left.
     """
 
     scores: int
@@ -87,6 +96,42 @@ class _Trees:
     sets: np.ndarray
     bounds: np.ndarray
     words: np.ndarray
+    score: np.ndarray
+    bound: np.ndarray
+
+    @property
+    def is_set(self) -> np.ndarray:
+        """bool (splits,): those by categories."""
+        return self.decision & _CATEGORICAL > 0
+
+    @property
+    def nan_left(self) -> np.ndarray:
+        """bool (splits,), of those by numbers."""
+        nan_is_zero = self.decision & _MISSING != _NAN_IS_MISSING
+        return np.where(nan_is_zero, self.threshold >= 0, self.decision & _DEFAULT_LEFT > 0)
+
+    @property
+    def tree(self) -> np.ndarray:
+        """int64 (splits,): of each split."""
+        return np.repeat(np.arange(len(self.leaves)), self.leaves - 1)
+
+    @property
+    def first_leaf(self) -> np.ndarray:
+        """int64 (trees,)."""
+        return np.asarray(np.cumsum(self.leaves) - self.leaves)
+
+    def only(self, kept: np.ndarray) -> _Trees:
+        """Some of the trees; none that is left out may split by categories. kept: bool (trees,)."""
+        split, leaf = kept[self.tree], np.repeat(kept, self.leaves)
+        of_split = ("feature", "threshold", "decision", "left", "right", "bound")
+        return replace(
+            self,
+            leaves=self.leaves[kept],
+            score=self.score[kept],
+            value=self.value[leaf],
+            sets=self.sets[kept],
+            **{name: getattr(self, name)[split] for name in of_split},
+        )
 
 
 _OF_TREES: dict[str, tuple[str, type[np.number[Any]]]] = {
@@ -111,7 +156,9 @@ def _read(text: str) -> _Trees:
         if key in lines:
             lines[key].append(values)
     arrays = {name: _numbers(" ".join(lines[key]), kind) for key, (name, kind) in _OF_TREES.items()}
-    return _Trees(int(lines["num_tree_per_iteration"][0]), **arrays)
+    scores = int(lines["num_tree_per_iteration"][0])
+    score = np.arange(len(arrays["leaves"])) % scores
+    return _Trees(scores, **arrays, score=score, bound=np.zeros(len(arrays["feature"]), dtype=np.int64))
 
 
 def _numbers(text: str, kind: type[np.number[Any]]) -> np.ndarray:
@@ -123,25 +170,45 @@ def _numbers(text: str, kind: type[np.number[Any]]) -> np.ndarray:
     return np.asarray(pa.array(text.split(), pa.string()).cast(pa.float64()))  # three times as fast as numpy
 
 
-def _nodes(trees: _Trees, feature: np.ndarray, bound: np.ndarray, is_set: np.ndarray) -> Nodes:
+def _ask_for_one_column(trees: _Trees) -> np.ndarray:
+    """bool (trees,): those of which all splits are of the same column, and none by categories."""
+    tree, feature = trees.tree, trees.feature
+    first = np.cumsum(trees.leaves - 1) - (trees.leaves - 1)
+    is_other = (feature != feature[first[tree]]) | trees.is_set
+    others = np.bincount(tree, is_other, len(trees.leaves))
+    return np.asarray((trees.leaves > 1) & (others == 0))
+
+
+def _splits(trees: _Trees) -> Splits:
+    return Splits(
+        tree=trees.tree,
+        feature=trees.feature,
+        bound=trees.bound,
+        nan_left=trees.nan_left,
+        left=trees.left,
+        right=trees.right,
+        first_leaf=trees.first_leaf,
+        value=trees.value,
+        score=trees.score,
+    )
+
+
+def _nodes(trees: _Trees) -> Nodes:
     """The children of a tree's split k are its nodes 2k + 1 and 2k + 2. A split by categories is turned round: its set goes right."""
-    splits = trees.leaves - 1
-    first_split, first_leaf = (np.repeat(np.cumsum(sizes) - sizes, splits) for sizes in (splits, trees.leaves))
-    k = np.arange(len(feature)) - first_split  # of each split in its tree
+    is_set, tree, splits = trees.is_set, trees.tree, trees.leaves - 1
+    first_split, first_leaf = (np.cumsum(splits) - splits)[tree], trees.first_leaf[tree]
+    k = np.arange(len(tree)) - first_split  # of each split in its tree
     ends = np.append(0, np.cumsum(2 * trees.leaves - 1))
-    root = np.repeat(ends[:-1], splits)
+    root = ends[tree]
     place = root.copy()  # of each split; its parent moves it
     value = np.zeros(ends[-1])
     for child, side in ((trees.left, is_set.astype(int)), (trees.right, (~is_set).astype(int))):
         there, is_leaf = root + 2 * k + 1 + side, child < 0
         place[(first_split + child)[~is_leaf]] = there[~is_leaf]
         value[there[is_leaf]] = trees.value[(first_leaf - child - 1)[is_leaf]]
-    is_single = splits == 0
-    value[ends[:-1][is_single]] = trees.value[(np.cumsum(trees.leaves) - 1)[is_single]]
     left, used, nan_left = np.full(ends[-1], -1), np.zeros(ends[-1], dtype=np.int64), np.zeros(ends[-1], dtype=bool)
-    left[place], used[place], value[place] = 2 * k + 1, feature, bound
-    nan_is_zero = trees.decision & _MISSING != _NAN_IS_MISSING
-    nan_left[place] = is_set | np.where(nan_is_zero, trees.threshold >= 0, trees.decision & _DEFAULT_LEFT > 0)
+    left[place], used[place], value[place] = 2 * k + 1, trees.feature, trees.bound + 0.5
+    nan_left[place] = is_set | trees.nan_left
     return Nodes(ends, left, used, value, nan_left, _categories(trees, place[is_set]) if is_set.any() else None)
 
 

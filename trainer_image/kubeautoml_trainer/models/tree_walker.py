@@ -60,11 +60,11 @@ class Nodes:
 class Walker:
     """Trees that many rows can be taken through, from several threads at once."""
 
-    def __init__(self, nodes: Nodes, columns: int, scores: int = 1) -> None:
-        """scores: how many there are of a row; the trees add to one after the other, in turn."""
+    def __init__(self, nodes: Nodes, columns: int, scores: int = 1, score: np.ndarray | None = None) -> None:
+        """scores: how many there are of a row. score: int64 (trees,), which one each tree adds to; None: one after the other, in turn."""
         import xgboost as xgb
 
-        self._booster = xgb.Booster({"nthread": 1}, model_file=bytearray(_model(nodes, columns, scores)))
+        self._booster = xgb.Booster({"nthread": 1}, model_file=bytearray(_model(nodes, columns, scores, score)))
         self._scores = scores
 
     def sums(self, x: np.ndarray) -> np.ndarray:
@@ -92,15 +92,16 @@ class WayForMany(Generic[W]):
             return self._made
 
 
-def _model(nodes: Nodes, columns: int, scores: int) -> bytes:
-    """The file that XGBoost reads."""
+def _model(nodes: Nodes, columns: int, scores: int, score: np.ndarray | None) -> bytes:
+    """The file that XGBoost reads. All trees are one round: there need not be as many of each score."""
     count = len(nodes.ends) - 1
+    score = np.arange(count) % scores if score is None else score
     classes = {"name": "multi:softprob", "softmax_multiclass_param": {"num_class": str(scores)}}
     numbers = {"name": "reg:squarederror", "reg_loss_param": {"scale_pos_weight": "1"}}
-    model = {
+    model: dict[str, Any] = {
         "gbtree_model_param": {"num_parallel_tree": "1", "num_trees": str(count)},
-        "iteration_indptr": list(range(0, count + 1, scores)),
-        "tree_info": [k % scores for k in range(count)],
+        "iteration_indptr": [0, count],
+        "tree_info": score.tolist(),
         "trees": _Written(b"[" + b"".join(_trees(nodes, columns)) + b"]"),
         "cats": {"enc": [], "feature_segments": [], "sorted_idx": []},
     }
