@@ -149,6 +149,19 @@ def test_where_the_mean_is_all_there_is_it_is_kept(task, metric, seed):
     assert found is None
 
 
+@pytest.mark.parametrize(("worth", "is_taken"), [(0.0, True), (0.9, False)])
+def test_a_second_level_that_gains_too_little_is_not_worth_its_inputs(monkeypatch, worth, is_taken):
+    """Where x is below 0 the one model is right, elsewhere the other: nine tenths of the loss are still not gained."""
+    y, oofs, frame = each_good_on_one_side(NUMBER)
+    monkeypatch.setattr(stacking, "WORTH", worth)
+
+    greedy, found = attempt(NUMBER, "Rmse", y, oofs, frame)
+
+    assert (found is not None) == is_taken
+    if is_taken:
+        assert found.value > 0.1 * greedy.value
+
+
 def test_few_rows_few_groups_and_few_folds_are_left_to_the_greedy_ensemble():
     """Even where it would win: below 750 rows, or groups, and without three folds, nobody could know."""
     y, oofs, frame = each_good_on_one_side(NUMBER)
@@ -288,11 +301,14 @@ def test_a_model_that_is_far_behind_is_no_input(metric, values, chosen):
     assert [c.trial for c in choose_inputs(candidates, greedy, metric, 3)] == chosen
 
 
-def test_a_model_that_takes_longer_than_all_members_is_no_input():
-    """Two members of two seconds each: one of four seconds may join them, one of five not."""
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [((2.0, 2.0, 5.0, 4.0, 0.0), [0, 1, 3, 4]), ((2.0, 2.0, 3.0, 2.0, 1.0), [0, 1, 2, 4]), ((0.0,) * 5, [*range(5)])],
+)
+def test_what_takes_longer_than_all_members_is_no_input(seconds, chosen):
+    """Two members of two seconds each: what joins them may take four, together."""
     rng = np.random.default_rng(0)
     oofs = rng.normal(size=(5, 200, 1)).astype(np.float32)
-    seconds = (2.0, 2.0, 5.0, 4.0, 0.0)
     candidates = [
         Candidate(k, "ABCDE"[k], 1.0, oof, predict_seconds=own)
         for k, (oof, own) in enumerate(zip(oofs, seconds, strict=True))
@@ -301,7 +317,7 @@ def test_a_model_that_takes_longer_than_all_members_is_no_input():
         select(candidates[:2], NUMBER, "Rmse", rng.normal(size=200), None, seed=0), weights={0: 0.5, 1: 0.5}
     )
 
-    assert [c.trial for c in choose_inputs(candidates, greedy, "Rmse", 3)] == [0, 1, 3, 4]
+    assert [c.trial for c in choose_inputs(candidates, greedy, "Rmse", 3)] == chosen
 
 
 @pytest.mark.parametrize(
