@@ -82,7 +82,8 @@ class _Trees:
     """What LightGBM's text says, the trees behind one another. scores: of a row. leaves: of each tree. value: of each leaf. Of each split:
     feature, threshold, decision, and its children, numbered anew in each tree, leaves as -1 and below. A split by categories has the number
     of its set for a threshold. sets: of each tree; bounds: of each tree that has sets, where their words begin, and end; words: uint32, a
-    bit a category. score: of each tree, which one it adds to. bound: of each split, the last rank that goes left.
+    bit a category. score: of each tree, which one it adds to. bound: of each split, the last rank that goes left; 0 until `LightGBMWalk`
+    ranks thresholds.
     """
 
     scores: int
